@@ -1,0 +1,133 @@
+"""The VPC as this node sees it: ENIs, subnets, and who we are. Pure.
+
+Values only. An address list is complete or it is not there: whoever builds
+one of these from a partial answer must not build it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EniId = NewType("EniId", str)
+InstanceId = NewType("InstanceId", str)
+SubnetId = NewType("SubnetId", str)
+VpcId = NewType("VpcId", str)
+SecurityGroupId = NewType("SecurityGroupId", str)
+AttachmentId = NewType("AttachmentId", str)
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class AttachmentStatus(StrEnum):
+    """EC2's words for how far an attachment is."""
+
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    DETACHING = "detaching"
+    DETACHED = "detached"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """An ENI's place on an instance.
+
+    An ENI without *delete_on_termination* outlives its instance and costs
+    addresses until somebody deletes it.
+    """
+
+    id: AttachmentId
+    instance_id: InstanceId
+    device_index: int
+    network_card: int = 0
+    status: AttachmentStatus
+    delete_on_termination: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eni:
+    """An ENI as EC2 describes it.
+
+    *status* is EC2's own word: available, associated, attaching, in-use or
+    detaching. *mac* is lower case with colons, as the kernel writes it.
+    """
+
+    id: EniId
+    mac: str
+    subnet_id: SubnetId
+    status: str
+    description: str
+    interface_type: str
+    primary: IPv4Address
+    secondary: tuple[IPv4Address, ...] = ()
+    ipv6: tuple[IPv6Address, ...] = ()
+    prefixes: tuple[Network, ...] = ()
+    security_groups: tuple[SecurityGroupId, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    attachment: Attachment | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateEni:
+    """The whole of one CreateNetworkInterface call.
+
+    EC2 takes a repeat with the same *token* as the same ENI only if every
+    other field is the same, so a wish is stored and repeated as it is.
+    """
+
+    token: str
+    subnet_id: SubnetId
+    security_groups: tuple[SecurityGroupId, ...]
+    description: str
+    secondary_count: int
+    tags: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """A subnet; *available* is EC2's count, late by seconds and blind to fragments."""
+
+    id: SubnetId
+    vpc_id: VpcId
+    cidr: IPv4Network
+    ipv6_cidrs: tuple[IPv6Network, ...] = ()
+    availability_zone: str
+    available: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """This instance; *mac* and *primary* are its primary ENI's."""
+
+    instance_id: InstanceId
+    instance_type: str
+    region: str
+    availability_zone: str
+    mac: str
+    primary: IPv4Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImdsEni:
+    """An ENI as IMDS tells of it: a hint, never evidence that something is gone.
+
+    *addresses* begin with the primary one.
+    """
+
+    id: EniId
+    mac: str
+    device_index: int
+    network_card: int = 0
+    subnet_id: SubnetId
+    subnet_cidr: IPv4Network
+    vpc_cidrs: tuple[Network, ...]
+    addresses: tuple[IPv4Address, ...]
+    ipv6s: tuple[IPv6Address, ...] = ()
+    prefixes: tuple[Network, ...] = ()
+    security_groups: tuple[SecurityGroupId, ...] = ()
