@@ -160,3 +160,12 @@ def meaning(code: str, text: str, status: int) -> type[EniError]:
             if words in text:
                 return family
     return RefusedError
+
+
+def sentence(family: type[EniError], wish: str, reason: str) -> str:
+    """Return the message: what was wished of which object, and EC2's reason."""
+    if issubclass(family, UnknownOutcomeError):
+        return f"EC2 was told to {wish}, and may have done it: {reason}"
+    if issubclass(family, NotYetError):
+        return f"EC2 cannot {wish} yet: {reason}"
+    return f"EC2 refuses to {wish}: {reason}"

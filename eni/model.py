@@ -56,6 +56,8 @@ class Eni:
 
     *status* is EC2's own word: available, associated, attaching, in-use or
     detaching. *mac* is lower case with colons, as the kernel writes it.
+    *primary* is None for an efa-only ENI, which has no address but takes a
+    place on the instance all the same.
     """
 
     id: EniId
@@ -64,7 +66,7 @@ class Eni:
     status: str
     description: str
     interface_type: str
-    primary: IPv4Address
+    primary: IPv4Address | None
     secondary: tuple[IPv4Address, ...] = ()
     ipv6: tuple[IPv6Address, ...] = ()
     prefixes: tuple[Network, ...] = ()
