@@ -1,0 +1,380 @@
+"""What the EC2 client makes of a bad network, by real botocore over 127.0.0.1."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+import pytest
+
+from eni.ec2 import Ec2
+from eni.errors import (
+    CredentialsError,
+    EniError,
+    InvalidStateError,
+    RefusedError,
+    SubnetExhaustedError,
+    ThrottledError,
+    UnauthorizedError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from eni.model import AttachmentId, CreateEni, EniId, InstanceId, SubnetId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One reply; status 0 closes the connection instead, -1 keeps silent."""
+
+    status: int
+    body: str = ""
+
+
+def error(status: int, code: str, message: str = "no") -> Answer:
+    return Answer(
+        status,
+        f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        "</Errors><RequestID>r</RequestID></Response>",
+    )
+
+
+CLOSED = Answer(0)
+SILENT = Answer(-1)
+THROTTLED = error(503, "RequestLimitExceeded")
+BROKEN = error(500, "InternalError")
+NONSENSE = Answer(200, "<html>captive portal")
+EMPTY = Answer(200, "<Response/>")
+SUBNET = Answer(
+    200,
+    "<DescribeSubnetsResponse><subnetSet><item><subnetId>subnet-1</subnetId><vpcId>vpc-1</vpcId>"
+    "<cidrBlock>10.0.0.0/24</cidrBlock><availabilityZone>us-east-1a</availabilityZone>"
+    "<availableIpAddressCount>9</availableIpAddressCount></item></subnetSet>"
+    "</DescribeSubnetsResponse>",
+)
+ASSIGNED = Answer(
+    200,
+    "<AssignPrivateIpAddressesResponse><assignedPrivateIpAddressesSet><item>"
+    "<privateIpAddress>10.0.0.5</privateIpAddress></item></assignedPrivateIpAddressesSet>"
+    "</AssignPrivateIpAddressesResponse>",
+)
+
+
+@dataclass
+class FakeEc2:
+    """An endpoint that plays *answers* in turn and keeps what it was asked."""
+
+    answers: list[Answer] = field(default_factory=list)
+    asked: list[dict[str, str]] = field(default_factory=list)
+    agents: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def actions(self) -> list[str]:
+        return [request["Action"] for request in self.asked]
+
+
+@contextmanager
+def serving(fake: FakeEc2) -> Iterator[str]:
+    class Endpoint(BaseHTTPRequestHandler):
+        timeout = 5
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            fake.asked.append({key: value for key, (value,) in parse_qs(body).items()})
+            fake.agents.append(self.headers["User-Agent"])
+            answer = fake.answers.pop(0)
+            if answer.status < 0:
+                fake.over.wait(5)
+            if answer.status <= 0:
+                return
+            self.send_response(answer.status)
+            self.end_headers()
+            self.wfile.write(answer.body.encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        fake.over.set()
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[FakeEc2, Ec2]]:
+    """Yield one endpoint and one client for all: to make a client takes 0.2 s."""
+    fake = FakeEc2()
+    with serving(fake) as url, pytest.MonkeyPatch.context() as monkeypatch:
+        environment(monkeypatch, url)
+        ec2 = Ec2(region="us-east-1", total_attempts=2, read_timeout_seconds=0.2)
+        fake.answers = [SUBNET, ASSIGNED]
+        ec2.subnet(SubnetId("subnet-1"))
+        ec2.assign(EniId("eni-1"), 1)
+        yield fake, ec2
+
+
+@pytest.fixture
+def ec2(pair: tuple[FakeEc2, Ec2]) -> Ec2:
+    _, ec2 = pair
+    ec2.calls.clear()
+    ec2.errors.clear()
+    return ec2
+
+
+@pytest.fixture
+def fake(pair: tuple[FakeEc2, Ec2]) -> Iterator[FakeEc2]:
+    fake, _ = pair
+    fake.asked.clear()
+    yield fake
+    fake.over.set()
+    fake.over = threading.Event()
+
+
+def environment(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+
+
+WISH = CreateEni(
+    token="t1",  # noqa: S106 - EC2's name for an idempotency key
+    subnet_id=SubnetId("subnet-1"),
+    security_groups=(),
+    description="aws-K8S-i-1",
+    secondary_count=8,
+    tags=(("enid.dev/intent", "t1"),),
+)
+MUTATIONS: dict[str, Callable[[Ec2], object]] = {
+    "CreateNetworkInterface": lambda ec2: ec2.create(WISH),
+    "AttachNetworkInterface": lambda ec2: ec2.attach(EniId("eni-1"), InstanceId("i-1"), 1),
+    "ModifyNetworkInterfaceAttribute": lambda ec2: ec2.delete_on_termination(
+        EniId("eni-1"), AttachmentId("eni-attach-1")
+    ),
+    "DetachNetworkInterface": lambda ec2: ec2.detach(AttachmentId("eni-attach-1")),
+    "DeleteNetworkInterface": lambda ec2: ec2.delete(EniId("eni-1")),
+    "AssignPrivateIpAddresses": lambda ec2: ec2.assign(EniId("eni-1"), 5),
+    "UnassignPrivateIpAddresses": lambda ec2: ec2.unassign(
+        EniId("eni-1"), [IPv4Address("10.0.0.5")]
+    ),
+}
+QUESTIONS: dict[str, Callable[[Ec2], object]] = {
+    "DescribeNetworkInterfaces": lambda ec2: ec2.attached(InstanceId("i-1")),
+    "DescribeSubnets": lambda ec2: ec2.subnet(SubnetId("subnet-1")),
+    "DescribeInstanceTypes": lambda ec2: ec2.limits("m5.large"),
+}
+
+
+@pytest.mark.parametrize("action", MUTATIONS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(CLOSED, id="connection-closed-after-it-was-done"),
+        pytest.param(BROKEN, id="internal-error"),
+        pytest.param(Answer(502, "<html>bad gateway"), id="a-proxys-502"),
+        pytest.param(NONSENSE, id="an-answer-that-is-not-xml"),
+    ],
+)
+def test_a_mutation_without_an_answer_is_unknown_and_never_repeated(
+    fake: FakeEc2, ec2: Ec2, action: str, fault: Answer
+) -> None:
+    fake.answers = [fault]
+    with pytest.raises(UnknownOutcomeError) as caught:
+        MUTATIONS[action](ec2)
+    assert fake.actions() == [action]
+    assert caught.value.action == action
+    assert ec2.errors == {(action, "EC2-UNKNOWN-OUTCOME"): 1}
+
+
+@pytest.mark.parametrize("action", ["AttachNetworkInterface", "CreateNetworkInterface"])
+def test_a_mutation_that_times_out_is_unknown_and_never_repeated(
+    fake: FakeEc2, ec2: Ec2, action: str
+) -> None:
+    fake.answers = [SILENT]
+    with pytest.raises(UnknownOutcomeError, match="ReadTimeoutError"):
+        MUTATIONS[action](ec2)
+    assert fake.actions() == [action]
+
+
+@pytest.mark.parametrize("action", ["CreateNetworkInterface", "AssignPrivateIpAddresses"])
+def test_yes_without_saying_what_is_unknown(fake: FakeEc2, ec2: Ec2, action: str) -> None:
+    fake.answers = [EMPTY]
+    with pytest.raises(UnknownOutcomeError):
+        MUTATIONS[action](ec2)
+
+
+@pytest.mark.parametrize("action", MUTATIONS)
+def test_a_throttled_mutation_was_not_done(fake: FakeEc2, ec2: Ec2, action: str) -> None:
+    fake.answers = [THROTTLED]
+    with pytest.raises(ThrottledError) as caught:
+        MUTATIONS[action](ec2)
+    assert caught.value.code == "RequestLimitExceeded"
+    assert (fake.actions(), ec2.calls) == ([action], {action: 1})
+
+
+def test_a_wish_made_again_is_the_same_byte_for_byte(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [CLOSED, CLOSED]
+    for _ in range(2):
+        with pytest.raises(UnknownOutcomeError):
+            ec2.create(WISH)
+    first, second = fake.asked
+    assert first == second
+    assert first["ClientToken"] == "t1"
+
+
+def test_a_wish_for_no_secondary_addresses_does_not_say_0(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [EMPTY]
+    with pytest.raises(UnknownOutcomeError):
+        ec2.create(replace(WISH, secondary_count=0))
+    assert "SecondaryPrivateIpAddressCount" not in fake.asked[0]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(THROTTLED, id="throttled"),
+        pytest.param(CLOSED, id="connection-closed"),
+        pytest.param(BROKEN, id="internal-error"),
+        pytest.param(SILENT, id="read-timeout"),
+    ],
+)
+def test_a_question_is_asked_again(fake: FakeEc2, ec2: Ec2, fault: Answer) -> None:
+    fake.answers = [fault, SUBNET]
+    assert ec2.subnet(SubnetId("subnet-1")).available == 9
+    assert ec2.calls == {"DescribeSubnets": 2}
+    assert ec2.errors == {}
+
+
+@pytest.mark.parametrize("action", QUESTIONS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(CLOSED, id="connection-closed"), pytest.param(BROKEN, id="broken")]
+)
+def test_a_question_without_an_answer_changed_nothing(
+    fake: FakeEc2, ec2: Ec2, action: str, fault: Answer
+) -> None:
+    fake.answers = [fault, fault]
+    with pytest.raises(UnreachableError):
+        QUESTIONS[action](ec2)
+    assert ec2.errors == {(action, "EC2-UNREACHABLE"): 1}
+
+
+def test_an_empty_answer_is_not_evidence_that_an_eni_is_gone(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [EMPTY]
+    with pytest.raises(UnreachableError):
+        ec2.eni(EniId("eni-1"))
+
+
+def test_ec2_saying_so_is_evidence_that_an_eni_is_gone(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [error(400, "InvalidNetworkInterfaceID.NotFound")]
+    assert ec2.eni(EniId("eni-1")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "family", "message"),
+    [
+        pytest.param(
+            error(400, "InsufficientFreeAddressesInSubnet", "not enough free addresses"),
+            SubnetExhaustedError,
+            "EC2 cannot create an ENI with 9 addresses in subnet-1 yet: "
+            "InsufficientFreeAddressesInSubnet: not enough free addresses",
+            id="subnet-full",
+        ),
+        pytest.param(
+            error(403, "UnauthorizedOperation", "You are not authorized"),
+            UnauthorizedError,
+            "EC2 refuses to create an ENI with 9 addresses in subnet-1: "
+            "UnauthorizedOperation: You are not authorized",
+            id="not-in-the-policy",
+        ),
+        pytest.param(
+            error(400, "IdempotentParameterMismatch", "other parameters"),
+            RefusedError,
+            "EC2 refuses to create an ENI with 9 addresses in subnet-1: "
+            "IdempotentParameterMismatch: other parameters",
+            id="token-of-another-wish",
+        ),
+    ],
+)
+def test_a_message_names_the_object_the_wish_and_the_limit(
+    fake: FakeEc2, ec2: Ec2, answer: Answer, family: type[EniError], message: str
+) -> None:
+    fake.answers = [answer]
+    with pytest.raises(family) as caught:
+        ec2.create(WISH)
+    assert str(caught.value) == message
+
+
+def test_attaching_what_is_attached_says_so_and_not_where(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [
+        error(400, "InvalidParameterValue", "Network interface 'eni-1' is currently in use.")
+    ]
+    with pytest.raises(InvalidStateError, match="attach eni-1 to i-1 at device index 1"):
+        ec2.attach(EniId("eni-1"), InstanceId("i-1"), 1)
+
+
+def test_the_new_addresses_are_those_that_ec2_names(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [ASSIGNED]
+    assert ec2.assign(EniId("eni-1"), 1) == (IPv4Address("10.0.0.5"),)
+
+
+def test_ec2_sees_who_calls(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [SUBNET]
+    ec2.subnet(SubnetId("subnet-1"))
+    assert " enid/" in fake.agents[-1]
+
+
+def test_a_closed_port_is_never_an_unknown_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as bound:  # bound and not listening: nobody else can answer there
+        bound.bind(("127.0.0.1", 0))
+        environment(monkeypatch, f"http://127.0.0.1:{bound.getsockname()[1]}")
+        ec2 = Ec2(region="us-east-1", total_attempts=1)
+        for call in (MUTATIONS | QUESTIONS).values():
+            with pytest.raises(UnreachableError):
+                call(ec2)
+
+
+def test_an_endpoint_that_is_not_a_url_is_not_an_unknown_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment(monkeypatch, "ec2.example")
+    with pytest.raises(UnreachableError, match=r"Invalid endpoint"):
+        Ec2(region="us-east-1").detach(AttachmentId("eni-attach-1"))
+
+
+def test_credentials_that_come_late_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeEc2([SUBNET])
+    with serving(fake) as url:
+        environment(monkeypatch, url)
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        ec2 = Ec2(region="us-east-1")
+        with pytest.raises(CredentialsError):
+            ec2.subnet(SubnetId("subnet-1"))
+        with pytest.raises(CredentialsError):
+            ec2.detach(AttachmentId("eni-attach-1"))
+        assert fake.asked == []
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+        assert ec2.subnet(SubnetId("subnet-1")).available == 9
+
+
+def test_a_profile_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(RefusedError, match="nobody"):
+        Ec2(region="us-east-1").subnet(SubnetId("subnet-1"))
