@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import botocore.session
 from botocore.exceptions import BotoCoreError
-from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
+from botocore.utils import BadIMDSRequestError, IMDSFetcher, resolve_imds_endpoint_mode
 
 from eni.errors import ImdsError
 from eni.model import EniId, Identity, ImdsEni, InstanceId, SecurityGroupId, SubnetId
@@ -55,7 +55,7 @@ class Fetcher(IMDSFetcher):
         path = self._TOKEN_PATH
         try:
             token = self._fetch_metadata_token()
-        except (BotoCoreError, self._RETRIES_EXCEEDED_ERROR_CLS) as error:
+        except (BotoCoreError, BadIMDSRequestError, self._RETRIES_EXCEEDED_ERROR_CLS) as error:
             raise unanswered(path, error) from error
         if token is None:
             raise unanswered(path, "no token")
@@ -77,18 +77,16 @@ def unfit(response: AWSResponse) -> bool:
 
 def unanswered(path: str, reason: object) -> ImdsError:
     """Return the error of a read that failed."""
-    return ImdsError(
-        f"IMDS does not give {path} yet, asked {ATTEMPTS} times: {reason!r}", action=path
-    )
+    return ImdsError(f"IMDS does not give {path} yet: {reason!r}", action=path)
 
 
 class Imds:
     """This instance's own view of itself; AWS_EC2_METADATA_SERVICE_ENDPOINT moves it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         session = botocore.session.Session()
         self._fetcher = Fetcher(
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout_seconds,  # type: ignore[arg-type] # the stubs know whole seconds only
             num_attempts=ATTEMPTS,
             user_agent=f"enid/{version('enid')}",
             config={
