@@ -33,7 +33,7 @@ from eni.errors import (
     meaning,
     sentence,
 )
-from eni.model import AttachmentId
+from eni.model import AttachmentId, CreateEni
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
     from eni.limits import InstanceLimits
-    from eni.model import CreateEni, Eni, EniId, InstanceId, Subnet, SubnetId
+    from eni.model import Eni, EniId, InstanceId, Subnet, SubnetId
+
+__all__ = ["CreateEni", "Ec2"]
 
 T = TypeVar("T")
 
