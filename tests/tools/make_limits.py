@@ -14,28 +14,21 @@ from pathlib import Path
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
+from eni import parse
+
 TARGET = Path(__file__).parents[2] / "eni" / "limits.json"
 
 
-def row(network: dict[str, object]) -> list[object]:
-    """Return one type's numbers from its NetworkInfo."""
-    default = network["DefaultNetworkCardIndex"]
-    cards = network["NetworkCards"]
-    assert isinstance(cards, list)
-    (enis,) = (
-        card["MaximumNetworkInterfaces"] for card in cards if card["NetworkCardIndex"] == default
-    )
-    return [enis, network["Ipv4AddressesPerInterface"], network["Ipv6AddressesPerInterface"]]
-
-
-def main() -> None:
-    """Write the table."""
+def table() -> str:
+    """Return the file's text."""
+    every = (parse.limits(raw) for _, raw in sorted(INSTANCE_TYPES.items()))
     lines = (
-        f"{json.dumps(name)}: {json.dumps(row(kind['NetworkInfo']))}"
-        for name, kind in sorted(INSTANCE_TYPES.items())
+        f"{json.dumps(limits.instance_type)}: "
+        f"{json.dumps([limits.enis, limits.ipv4_per_eni, limits.ipv6_per_eni])}"
+        for limits in every
     )
-    TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 if __name__ == "__main__":
-    main()
+    TARGET.write_text(table())
