@@ -1,0 +1,418 @@
+"""ADD and DEL: lanes, the queue for addresses, leases, the wire. Shell.
+
+Performs what `ipamd.lanes.step` says. One asyncio loop owns everything here; wires are
+made and unmade on one thread, one after another, because the kernel's RTNL lock and the
+interpreter's make more of them slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Protocol, assert_never
+
+from cachetools import TTLCache
+from cni.spec import (
+    Attached,
+    CniError,
+    Code,
+    Request,
+    Sandbox,
+    Verb,
+    error_json,
+    parse_request,
+    result_json,
+)
+from cni.wire import WireError, Wish, check_netns
+
+from cni import dataplane
+from eni.model import Address
+from ipamd import lanes, metrics, replies
+from ipamd.clock import Instant
+from ipamd.journal import Event
+from ipamd.lanes import Lane, Outcome
+from ipamd.leases import REMEMBER_DEL_SECONDS, LeaseRow, Leases, LeasesError
+from ipamd.pool import Pool
+
+log = logging.getLogger(__name__)
+
+ANSWER_EARLY_NS = 5_000_000_000
+"""An ADD is answered this long before the plugin's own deadline, so that the runtime hears
+the cause and not a timeout."""
+
+LANES_REMEMBERED = 4096
+"""Lanes without a lease that are kept for their DEL's start; 10 minutes of 7 DELs a second."""
+
+
+class Client(Protocol):
+    """Whoever sent a frame: a connection, or a file of the spool."""
+
+    id: int
+    descriptors: tuple[int, ...]
+    on_gone: Callable[[], None]
+
+    def reply(self, code: int, stdout: bytes) -> None:
+        """Answer; nothing if the client is gone."""
+
+    def close(self) -> None:
+        """Close the descriptors."""
+
+
+class Wiring(Protocol):
+    """The part of the kernel that an attachment needs."""
+
+    def connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, netns_path: str) -> Attached:
+        """Make the wire of *wish*, or leave no trace and raise WireError. Idempotent."""
+
+    def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
+        """Unmake what there is of it; nothing if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What every wire of this node has in common."""
+
+    primary: Address
+    mtu: int
+
+
+@dataclass(slots=True)
+class Ask:
+    """One client's frame, read."""
+
+    client: Client
+    request: Request
+    started_ns: int
+    deadline_ns: int
+    since: Instant
+    netns: lanes.Netns | None = None
+    error: CniError | None = None
+    timer: asyncio.TimerHandle | None = None
+    wiring: bool = False
+    gone: bool = False
+
+
+class Attachments:
+    """Every attachment of the node, and the verbs on their way."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        leases: Leases,
+        wiring: Wiring,
+        thread: Executor,
+        node: Node,
+        cooldown_seconds: float,
+        clock: Callable[[], Instant],
+    ) -> None:
+        self.pool, self.leases, self.node = pool, leases, node
+        self.on_shortage: Callable[[], None] = lambda: None
+        self.on_unwired: Callable[[], None] = lambda: None
+        self.shortage: Callable[[], replies.Shortage]
+        self.events: list[Event] = []
+        self._wiring, self._thread, self._clock = wiring, thread, clock
+        self._cooldown_seconds = cooldown_seconds
+        self._lanes: dict[Sandbox, Lane] = {}
+        self._deleted: TTLCache[Sandbox, int] = TTLCache(
+            LANES_REMEMBERED, REMEMBER_DEL_SECONDS, timer=lambda: clock().boot
+        )
+        self._rows: dict[Sandbox, LeaseRow] = {}
+        self._attached: dict[Sandbox, Attached] = {}
+        self._asks: dict[int, Ask] = {}
+        self._waiting: deque[int] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What is there ---------------------------------------------------------------------
+    @property
+    def waiting(self) -> int:
+        """ADDs that wait for an address."""
+        return len(self._waiting)
+
+    @property
+    def rows(self) -> tuple[LeaseRow, ...]:
+        """Every lease."""
+        return tuple(self._rows.values())
+
+    def restore(self, row: LeaseRow) -> None:
+        """Take up a lease of a former daemon's life; the pool knows it already."""
+        self._rows[row.sandbox] = row
+        lease = lanes.Lease(row.started_ns, row.netns, wired=False)
+        self._lanes[row.sandbox] = replace(self._lane(row.sandbox), lease=lease)
+
+    def remember_delete(self, sandbox: Sandbox, started_ns: int) -> None:
+        """Take up a DEL of a former daemon's life."""
+        self._deleted[sandbox] = started_ns
+
+    def is_busy(self, sandbox: Sandbox) -> bool:
+        """Whether a verb for *sandbox* is on its way."""
+        return self._lane(sandbox).phase is not lanes.Phase.IDLE
+
+    # Verbs -----------------------------------------------------------------------------
+    def take(self, client: Client, request: Request, started_ns: int, deadline_ns: int) -> None:
+        """Begin an ADD or a DEL; the client is answered when it is done."""
+        ask = Ask(client, request, started_ns, deadline_ns, self._clock())
+        event: lanes.Event
+        if request.verb is Verb.ADD:
+            try:
+                ask.netns = _netns_of(client, request)
+            except CniError as error:
+                self._answer(ask, error)
+                return
+            event = lanes.Add(client.id, started_ns, ask.netns)
+        else:
+            event = lanes.Del(client.id, started_ns)
+        self._asks[client.id] = ask
+        client.on_gone = lambda: self._on_gone(ask)
+        self._step(request.sandbox, event)
+
+    def _on_gone(self, ask: Ask) -> None:
+        ask.gone = True
+        log.info("client gone", extra=_fields(ask))
+        self._step(ask.request.sandbox, lanes.Gone(ask.client.id))
+        if not ask.wiring:  # the wiring thread may be using its descriptors
+            self._end(ask)
+
+    def _lane(self, sandbox: Sandbox) -> Lane:
+        lane = self._lanes.get(sandbox)
+        return lane or Lane(deleted_ns=self._deleted.get(sandbox, 0))
+
+    def _step(self, sandbox: Sandbox, event: lanes.Event) -> None:
+        lane, effects = lanes.step(self._lane(sandbox), event)
+        if lane.is_forgettable:
+            self._lanes.pop(sandbox, None)
+        else:
+            self._lanes[sandbox] = lane
+        for effect in effects:
+            self._perform(sandbox, effect)
+
+    def _perform(self, sandbox: Sandbox, effect: lanes.Effect) -> None:
+        match effect:
+            case lanes.Ask(call):
+                self._queue(self._asks[call])
+            case lanes.Withdraw(call):
+                self._withdraw(call)
+            case lanes.Wire(call):
+                self._spawn(self._wire(self._asks[call]))
+            case lanes.Unwire():
+                self._spawn(self._unwire(sandbox))
+            case lanes.Release():
+                self._release(sandbox)
+            case lanes.Remember(started_ns):
+                self._deleted[sandbox] = max(started_ns, self._deleted.get(sandbox, 0))
+                self.leases.remember_delete(sandbox, started_ns, self._clock())
+            case lanes.Reply(call, outcome):
+                self._reply(self._asks[call], outcome)
+            case _:  # pragma: no cover - a new effect must be placed above
+                assert_never(effect)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            # The lane's state and the kernel's may differ now: start anew from the witnesses.
+            log.critical("attachment torn", exc_info=error)
+            raise SystemExit(70)
+
+    # Addresses -------------------------------------------------------------------------
+    def _queue(self, ask: Ask) -> None:
+        self._waiting.append(ask.client.id)
+        left = (ask.deadline_ns - ANSWER_EARLY_NS) / 1e9 - self._clock().boot
+        loop = asyncio.get_running_loop()
+        ask.timer = loop.call_later(max(0.0, left), self._give_up, ask)
+        self.hand_out()
+        if ask.client.id in self._waiting:
+            log.info("waiting for an address", extra=_fields(ask))
+
+    def _withdraw(self, call: int) -> None:
+        if call in self._waiting:
+            self._waiting.remove(call)
+        timer = self._asks[call].timer
+        if timer is not None:
+            timer.cancel()
+
+    def _give_up(self, ask: Ask) -> None:
+        self._withdraw(ask.client.id)
+        waited = self._clock().elapsed(ask.since)
+        ask.error = replies.no_address(ask.request.sandbox, self.shortage(), waited)
+        self._step(ask.request.sandbox, lanes.NotGranted())
+
+    def hand_out(self) -> None:
+        """Give addresses to the ADDs that wait, in their order, while there are any."""
+        while self._waiting:
+            address = self.pool.choose(self._clock(), self._cooldown_seconds)
+            if address is None:
+                self.on_shortage()
+                return
+            ask = self._asks[self._waiting[0]]
+            self._withdraw(ask.client.id)
+            self._lease(ask, (address,))
+
+    def _lease(self, ask: Ask, addresses: tuple[Address, ...]) -> None:
+        sandbox, pod = ask.request.sandbox, ask.request.pod
+        slot = self.pool.slots[addresses[0]]
+        row = LeaseRow(
+            sandbox=sandbox,
+            pod=pod,
+            addresses=addresses,
+            eni_id=slot.eni_id,
+            eni_number=self.pool.enis[slot.eni_id].number,
+            netns=ask.netns,
+            started_ns=ask.started_ns,
+            since=self._clock().wall,
+        )
+        try:
+            self.leases.insert(row)
+        except LeasesError as error:
+            ask.error = CniError(Code.IO, str(error), "see `enid status`; /run may be full")
+            log.error("lease not written", extra={**_fields(ask), "reason": str(error)})  # noqa: TRY400 - the sentence says it all
+            self._step(sandbox, lanes.NotGranted())
+            return
+        self.pool.assign(sandbox, addresses)
+        self._rows[sandbox] = row
+        self._note("address assigned", row, waited_seconds=self._clock().elapsed(ask.since))
+        self._step(sandbox, lanes.Granted())
+
+    def _release(self, sandbox: Sandbox) -> None:
+        now = self._clock()
+        row = self._rows.pop(sandbox, None)
+        self._attached.pop(sandbox, None)
+        self.leases.release(sandbox, now)
+        self.pool.release(sandbox, now)
+        if row is not None:
+            self._note("address released", row, held_seconds=now.wall - row.since)
+
+    def _note(self, event: str, row: LeaseRow, **detail: object) -> None:
+        detail |= {
+            "container_id": row.sandbox.container_id,
+            "pod": f"{row.pod.namespace}/{row.pod.name}",
+            "eni_id": row.eni_id,
+        }
+        text = ",".join(map(str, row.addresses))
+        log.info(event, extra={"ip": text, **detail})
+        self.events.append(Event(self._clock().wall, event, text, detail))
+
+    # The wire --------------------------------------------------------------------------
+    async def _wire(self, ask: Ask) -> None:
+        sandbox = ask.request.sandbox
+        row = self._rows[sandbox]
+        wish = Wish(
+            sandbox=sandbox,
+            addresses=row.addresses,
+            eni_number=row.eni_number,
+            eni_id=row.eni_id,
+            pod_uid=row.pod.uid,
+            mtu=ask.request.conf.mtu or self.node.mtu,
+            node_primary=self.node.primary,
+        )
+        netns_fd, netlink_fd = ask.client.descriptors[:2]
+        path = ask.request.netns_path
+        loop = asyncio.get_running_loop()
+        ask.wiring = True
+        try:
+            self._attached[sandbox] = await loop.run_in_executor(
+                self._thread, self._wiring.connect, wish, netns_fd, netlink_fd, path
+            )
+        except WireError as error:
+            ask.error = CniError(Code.IO, str(error), f"{error.id}; kubelet retries")
+            log.warning("wire not made", extra={**_fields(ask), "reason": str(error)})
+            self._step(sandbox, lanes.WireFailed())
+        else:
+            if row.netns is None:
+                self._rows[sandbox] = replace(row, netns=ask.netns)
+            self._step(sandbox, lanes.Wired())
+        ask.wiring = False
+        if ask.gone:
+            self._end(ask)
+
+    async def _unwire(self, sandbox: Sandbox) -> None:
+        row = self._rows[sandbox]
+        name = dataplane.host_ifname(sandbox)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(
+            self._thread, self._wiring.disconnect, name, tuple(row.addresses)
+        )
+        self._release(sandbox)
+        self._step(sandbox, lanes.Unwired())
+        self.on_unwired()
+
+    def drop(self, sandbox: Sandbox) -> None:
+        """Release a lease whose wire is gone from the kernel; nothing while a verb is busy."""
+        if sandbox in self._rows and not self.is_busy(sandbox):
+            self._release(sandbox)
+            self._lanes.pop(sandbox, None)
+            self.on_unwired()
+
+    # Answers ---------------------------------------------------------------------------
+    def _reply(self, ask: Ask, outcome: Outcome) -> None:
+        sandbox = ask.request.sandbox
+        match outcome:
+            case Outcome.ADDED:
+                self._answer(ask, self._attached[sandbox])
+            case Outcome.DELETED:
+                self._answer(ask, None)
+            case Outcome.STALE:
+                self._answer(ask, replies.stale(sandbox))
+            case Outcome.OTHER_NETNS:
+                self._answer(ask, replies.other_netns(sandbox))
+            case Outcome.DELETED_MEANWHILE:
+                self._answer(ask, replies.deleted_meanwhile(sandbox))
+            case Outcome.FAILED:
+                self._answer(ask, ask.error)
+            case _:  # pragma: no cover - a new outcome must be placed above
+                assert_never(outcome)
+
+    def _answer(self, ask: Ask, what: Attached | CniError | None) -> None:
+        version = ask.request.conf.cni_version
+        if isinstance(what, CniError):
+            ask.client.reply(1, error_json(what, version))
+            log.warning("refused", extra={**_fields(ask), "code": what.code, "reason": what.msg})
+        else:
+            ask.client.reply(0, result_json(version, what) if what else b"")
+        metrics.observe(ask.request.verb, what, self._clock().elapsed(ask.since))
+        self._end(ask)
+
+    def _end(self, ask: Ask) -> None:
+        if ask.timer is not None:
+            ask.timer.cancel()
+        self._asks.pop(ask.client.id, None)
+        ask.client.close()
+
+
+def read_request(client: Client, env: dict[str, str], stdin: bytes) -> Request | None:
+    """Return what *client* asks for; None if it was refused, and answered."""
+    try:
+        return parse_request(env, stdin)
+    except CniError as error:
+        client.reply(1, error_json(error, "1.0.0"))
+        client.close()
+        return None
+
+
+def _netns_of(client: Client, request: Request) -> lanes.Netns:
+    if len(client.descriptors) < 2:  # noqa: PLR2004 - the pod's netns, and a netlink socket in it
+        raise CniError(
+            Code.INVALID_ENVIRONMENT,
+            f"no network namespace came with the ADD of {request.sandbox.container_id}",
+            "CNI_NETNS must name the pod's network namespace",
+        )
+    netns = check_netns(client.descriptors[0])
+    return (netns.dev, netns.ino)
+
+
+def _fields(ask: Ask) -> dict[str, object]:
+    request = ask.request
+    return {
+        "verb": request.verb.value,
+        "container_id": request.sandbox.container_id,
+        "ifname": request.sandbox.ifname,
+        "pod": f"{request.pod.namespace}/{request.pod.name}",
+    }

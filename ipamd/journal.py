@@ -1,0 +1,240 @@
+"""The journal on disk: ENIs on their way, addresses held, what was decided. Shell (sqlite).
+
+Intent before call, so that a kill between any two states is recovered. WAL with
+synchronous=FULL: a row that was written is there after a power cut. Written by the cloud
+thread and by the background thread, never on the ADD path: a commit took 164 ms at the
+99th percentile beside an image pull.
+
+    planned ─> created ─> attached ─> modified ─> configured ─> active ─> draining ─> gone
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+
+from eni.model import Address, AttachmentId, EniId
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS enis (
+  token TEXT PRIMARY KEY, state TEXT NOT NULL, eni_id TEXT UNIQUE, attachment_id TEXT,
+  mac TEXT, device_index INTEGER NOT NULL, parameters TEXT NOT NULL, changed REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS addresses (
+  address TEXT PRIMARY KEY, eni_id TEXT NOT NULL, state TEXT NOT NULL, since REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS history (
+  at REAL NOT NULL, event TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS history_subject ON history (subject, at);
+"""
+
+HISTORY_ROWS = 20_000
+"""How much history is kept: at 100 bytes a row some 2 MB, weeks on a calm node."""
+
+
+class JournalError(Exception):
+    """A row could not be written; what it was the intent for must not be done."""
+
+    id = "JOURNAL-UNWRITABLE"
+
+
+class EniState(StrEnum):
+    """Where an ENI is between the wish for it and its end."""
+
+    PLANNED = "planned"
+    CREATED = "created"
+    ATTACHED = "attached"
+    MODIFIED = "modified"
+    CONFIGURED = "configured"
+    ACTIVE = "active"
+    DRAINING = "draining"
+
+
+class Held(StrEnum):
+    """What the journal knows of an address: ours, or asked back and not yet answered."""
+
+    HELD = "held"
+    RELEASING = "releasing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """One ENI's row. *parameters* repeats the Create byte for byte; empty for an adopted ENI."""
+
+    token: str
+    state: EniState
+    device_index: int
+    parameters: Mapping[str, object]
+    eni_id: EniId | None = None
+    attachment_id: AttachmentId | None = None
+    mac: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of history: *event* is constant text, *subject* an address, ENI or pod."""
+
+    at: float
+    event: str
+    subject: str
+    detail: Mapping[str, object]
+
+
+class Journal:
+    """The journal file; usable from any thread, one writer at a time.
+
+    A file that cannot be used leaves the journal in memory: *trouble* says why, nothing
+    on disk is touched, and the daemon stops asking EC2 for anything new.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trouble: str | None = None
+        self._lock = threading.Lock()
+        try:
+            self._db = self._open(str(path))
+        except sqlite3.Error as error:
+            self.trouble = (
+                f"{path} cannot be used as the journal ({error}); it was left as it is. Pods are"
+                " served, nothing new is asked of EC2. Free or repair the disk, or move the file"
+                " away to have it rebuilt from EC2, then restart ipamd."
+            )
+            self._db = self._open(":memory:")
+
+    @staticmethod
+    def _open(name: str) -> sqlite3.Connection:
+        db = sqlite3.connect(name, isolation_level=None, check_same_thread=False, timeout=5.0)
+        try:
+            # Read before anything is written: a file that is not ours must stay as it is.
+            damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise sqlite3.DatabaseError(damage)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.executescript(SCHEMA)
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _write(self, *steps: tuple[str, Iterable[tuple[object, ...]]]) -> None:
+        try:
+            with self._lock, self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                for sql, values in steps:
+                    self._db.executemany(sql, values)
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} cannot be written: {error}") from error
+
+    def put(self, intent: Intent, at: float) -> Intent:
+        """Write *intent* as it now is; return it."""
+        self._write((
+            "INSERT OR REPLACE INTO enis VALUES (?,?,?,?,?,?,?,?)",
+            [(
+                intent.token, intent.state.value, intent.eni_id, intent.attachment_id, intent.mac,
+                intent.device_index, json.dumps(intent.parameters, sort_keys=True), at,
+            )],
+        ))  # fmt: skip
+        return intent
+
+    def forget(self, intent: Intent) -> None:
+        """End *intent*: its ENI is gone, and with it the addresses it held."""
+        self._write(
+            ("DELETE FROM addresses WHERE eni_id = ?", [(intent.eni_id,)]),
+            ("DELETE FROM enis WHERE token = ?", [(intent.token,)]),
+        )
+
+    def intents(self) -> tuple[Intent, ...]:
+        """Return every ENI that is not gone, by device index."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT token, state, eni_id, attachment_id, mac, device_index, parameters"
+                " FROM enis ORDER BY device_index"
+            ).fetchall()
+        return tuple(
+            Intent(
+                token=token,
+                state=EniState(state),
+                eni_id=EniId(eni_id) if eni_id else None,
+                attachment_id=AttachmentId(attachment_id) if attachment_id else None,
+                mac=mac,
+                device_index=device_index,
+                parameters=json.loads(parameters),
+            )
+            for token, state, eni_id, attachment_id, mac, device_index, parameters in rows
+        )
+
+    def hold(self, eni_id: EniId, addresses: Iterable[Address], at: float) -> None:
+        """Write that *addresses* are ours, on *eni_id*."""
+        self._write(
+            (
+                "INSERT OR REPLACE INTO addresses VALUES (?,?,?,?)",
+                [(str(a), eni_id, Held.HELD.value, at) for a in addresses],
+            )
+        )
+
+    def begin_release(self, addresses: Iterable[Address], at: float) -> None:
+        """Write that EC2 is about to be asked to take *addresses* back."""
+        self._write(
+            (
+                "UPDATE addresses SET state = ?, since = ? WHERE address = ?",
+                [(Held.RELEASING.value, at, str(a)) for a in addresses],
+            )
+        )
+
+    def drop(self, addresses: Iterable[Address]) -> None:
+        """Write that *addresses* are EC2's again."""
+        self._write(("DELETE FROM addresses WHERE address = ?", [(str(a),) for a in addresses]))
+
+    def addresses(self) -> tuple[tuple[Address, EniId, Held], ...]:
+        """Return every address the journal knows to be ours."""
+        with self._lock:
+            rows = self._db.execute("SELECT address, eni_id, state FROM addresses").fetchall()
+        return tuple((ip_address(a), EniId(e), Held(state)) for a, e, state in rows)
+
+    def fact(self, name: str) -> object | None:
+        """Return what was noted under *name*, None if nothing was."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def note_fact(self, name: str, value: object) -> None:
+        """Note *value* (JSON) under *name*."""
+        self._write(("INSERT OR REPLACE INTO facts VALUES (?,?)", [(name, json.dumps(value))]))
+
+    def record(self, events: Iterable[Event]) -> None:
+        """Append to the history, and keep the newest `HISTORY_ROWS`."""
+        self._write(
+            (
+                "INSERT INTO history VALUES (?,?,?,?)",
+                [(e.at, e.event, e.subject, json.dumps(e.detail)) for e in events],
+            )
+        )
+        self._write(
+            (
+                "DELETE FROM history WHERE rowid <= (SELECT max(rowid) FROM history) - ?",
+                [(HISTORY_ROWS,)],
+            )
+        )
+
+    def history(self, limit: int) -> tuple[Event, ...]:
+        """Return the newest *limit* events, newest first."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT at, event, subject, detail FROM history ORDER BY rowid DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return tuple(Event(at, event, subject, json.loads(d)) for at, event, subject, d in rows)

@@ -1,0 +1,550 @@
+"""The daemon's life on one node: start, serve, stop. Shell.
+
+Start: one daemon per node; who we are; the journal, the leases and the kernel are read
+and made to agree; then the socket, and only then EC2. What a pod already has is served
+from the first moment, whatever AWS answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from pathlib import Path
+from typing import TypeVar
+
+from cni.netlink import NodeNetlink
+from cni.spec import Pod
+from cni.wire import HostLink, KernelWiring
+
+from cni import dataplane, nft
+from eni.ec2 import Ec2
+from eni.errors import EniError
+from eni.imds import Imds
+from eni.limits import InstanceLimits, shipped
+from eni.model import EniId, Identity, ImdsEni, SecurityGroupId, SubnetId
+from ipamd import __version__, metrics, spool, status, web
+from ipamd.attachments import Attachments, Node, read_request
+from ipamd.clock import now
+from ipamd.cloud import Cloud, Home
+from ipamd.engine import Engine
+from ipamd.journal import EniState, Held, Intent, Journal, JournalError
+from ipamd.leases import LeaseRow, Leases, LeasesError
+from ipamd.plan import Targets
+from ipamd.pool import Pool, PoolEni
+from ipamd.replies import Shortage
+from ipamd.server import Call, Server
+from ipamd.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MTU = 9001
+"""The MTU of an ENI inside a VPC; pods get the same."""
+
+LOCK_SECONDS = 30.0
+"""How long a second daemon waits for the first to go: a rolling update's overlap."""
+
+LOOK_SECONDS = 30.0
+FIRST_LOOK_SECONDS = 5.0
+"""Between looks at the host veths. The first comes sooner: what died with the former daemon
+is free again within seconds, yet a plugin that reconnects has its lease still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The files of one node."""
+
+    run: Path = Path("/run/enid")
+    state: Path = Path("/var/lib/enid")
+
+    @property
+    def socket(self) -> Path:
+        """Where the plugin and the CLI connect."""
+        return self.run / "ipamd.sock"
+
+
+class StartError(Exception):
+    """The daemon cannot run here; the text says what to change."""
+
+    def __init__(self, id_: str, text: str) -> None:
+        super().__init__(text)
+        self.id = id_
+
+
+def lock(paths: Paths) -> int:
+    """Return the descriptor of the node's lock, held for life.
+
+    Raises StartError naming the holder's pid after `LOCK_SECONDS`.
+    """
+    descriptor = os.open(paths.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            if time.monotonic() > until:
+                raise StartError(
+                    "DAEMON-RUNNING",
+                    f"another ipamd (pid {holder}) holds {paths.run / 'lock'}; stop it first",
+                ) from None
+            log.warning("waiting for the other ipamd to stop", extra={"pid": holder})
+            time.sleep(1)
+        else:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            return descriptor
+
+
+def open_leases(paths: Paths) -> Leases:
+    """Open the lease file; an unreadable one is set aside, and the kernel tells the rest."""
+    path = paths.run / "leases.db"
+    try:
+        return Leases(path)
+    except LeasesError as error:
+        aside = path.with_name(f"leases.db.unreadable-{int(time.time())}")
+        path.rename(aside)
+        for tail in ("-wal", "-shm"):
+            path.with_name(path.name + tail).unlink(missing_ok=True)
+        log.error(  # noqa: TRY400 - the sentence says it all
+            "lease file set aside, rebuilding from the kernel",
+            extra={"reason": str(error), "kept_as": str(aside)},
+        )
+        return Leases(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Who we are and where, from IMDS or, while it is away, from the journal."""
+
+    identity: Identity
+    primary_eni: EniId
+    subnet_id: SubnetId
+    subnet_cidr: IPv4Network
+    vpc_cidrs: tuple[IPv4Network, ...]
+    security_groups: tuple[SecurityGroupId, ...]
+    primary_secondaries: tuple[IPv4Address, ...]
+
+
+def look_around(imds: Imds, journal: Journal, stop: threading.Event) -> Surroundings:
+    """Ask IMDS, again and again; what a former life noted serves while it is away."""
+    wait = 0.5
+    while True:
+        try:
+            identity = imds.identity()
+            primary = next(e for e in imds.enis() if e.mac == identity.mac)
+        except (EniError, StopIteration) as error:
+            log.warning("imds is away", extra={"reason": str(error)})
+            if (noted := journal.fact("surroundings")) is not None:
+                return _surroundings_from(noted)
+            if stop.wait(wait):
+                raise StartError("STOPPED", "stopped before IMDS answered") from None
+            wait = min(2 * wait, 10.0)
+        else:
+            found = _surroundings_of(identity, primary)
+            with contextlib.suppress(JournalError):
+                journal.note_fact("surroundings", _noted(found))
+            return found
+
+
+def _surroundings_of(identity: Identity, primary: ImdsEni) -> Surroundings:
+    return Surroundings(
+        identity=identity,
+        primary_eni=primary.id,
+        subnet_id=primary.subnet_id,
+        subnet_cidr=primary.subnet_cidr,
+        vpc_cidrs=tuple(c for c in primary.vpc_cidrs if isinstance(c, IPv4Network)),
+        security_groups=primary.security_groups,
+        primary_secondaries=primary.addresses[1:],
+    )
+
+
+def _noted(s: Surroundings) -> dict[str, object]:
+    i = s.identity
+    return {
+        "identity": [i.instance_id, i.instance_type, i.region, i.availability_zone, i.mac],
+        "primary": str(i.primary),
+        "eni": [s.primary_eni, s.subnet_id, str(s.subnet_cidr)],
+        "vpc_cidrs": [str(c) for c in s.vpc_cidrs],
+        "security_groups": list(s.security_groups),
+        "secondaries": [str(a) for a in s.primary_secondaries],
+    }
+
+
+def _surroundings_from(noted: object) -> Surroundings:
+    assert isinstance(noted, dict)
+    instance_id, instance_type, region, zone, mac = noted["identity"]
+    eni_id, subnet_id, subnet_cidr = noted["eni"]
+    return Surroundings(
+        identity=Identity(
+            instance_id=instance_id,
+            instance_type=instance_type,
+            region=region,
+            availability_zone=zone,
+            mac=mac,
+            primary=IPv4Address(noted["primary"]),
+        ),
+        primary_eni=EniId(eni_id),
+        subnet_id=SubnetId(subnet_id),
+        subnet_cidr=IPv4Network(subnet_cidr),
+        vpc_cidrs=tuple(IPv4Network(c) for c in noted["vpc_cidrs"]),
+        security_groups=tuple(SecurityGroupId(g) for g in noted["security_groups"]),
+        primary_secondaries=tuple(IPv4Address(a) for a in noted["secondaries"]),
+    )
+
+
+class Daemon:
+    """Everything that runs on one node."""
+
+    def __init__(self, settings: Settings, paths: Paths) -> None:
+        self.settings, self.paths = settings, paths
+        self.journal = Journal(paths.state / "journal.db")
+        self.leases = open_leases(paths)
+        self.pool = Pool()
+        self.stop = threading.Event()
+        self._cloud_thread = ThreadPoolExecutor(1, "cloud")
+        self._wire_thread = ThreadPoolExecutor(1, "wire")
+        self._back_thread = ThreadPoolExecutor(1, "background")
+        self._absent: set[object] = set()
+        self._spooled = 0
+        self.served = False
+
+    # Start -----------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Read all witnesses, make the kernel agree, and serve."""
+        loop = asyncio.get_running_loop()
+        self.loop = loop
+        self.around = await loop.run_in_executor(
+            self._cloud_thread, look_around, Imds(), self.journal, self.stop
+        )
+        self.ec2 = Ec2(region=self.around.identity.region)
+        self.limits = await loop.run_in_executor(self._cloud_thread, self._limits)
+        self.max_enis = min(self.limits.enis, self.settings.max_eni or self.limits.enis)
+        await loop.run_in_executor(self._cloud_thread, self._prepare_node)
+        self.background_net = await loop.run_in_executor(self._back_thread, NodeNetlink)
+        self.wiring = await loop.run_in_executor(self._wire_thread, KernelWiring)
+        links = await loop.run_in_executor(self._wire_thread, self.wiring.links)
+        self._make_parts()
+        self._fill_pool()
+        self._restore_leases(links)
+        await loop.run_in_executor(self._cloud_thread, self._guard_all)
+        self.server = Server(self.paths.socket, self._on_call)
+        self.server.listen()
+        self.stop_web = web.serve(loop, self.status)
+        log.info(
+            "serving", extra={"socket": str(self.paths.socket), "leases": len(self.leases.rows())}
+        )
+
+    def _limits(self) -> InstanceLimits:
+        kind = self.around.identity.instance_type
+        limits = shipped(kind)
+        if limits is None:
+            limits = self.ec2.limits(kind)
+        return limits
+
+    def _prepare_node(self) -> None:
+        """Check the kernel, write the nft table, set up the ENIs that the journal knows."""
+        around = self.around
+        net = NodeNetlink()
+        complaints = (*net.missing_features(), *net.sysctl_complaints())
+        if complaints:
+            raise StartError("NODE-UNFIT", "; ".join(complaints))
+        home = Home(
+            identity=around.identity,
+            subnet_id=around.subnet_id,
+            subnet_cidr=around.subnet_cidr,
+            security_groups=around.security_groups,
+            mtu=MTU,
+            max_enis=self.max_enis,
+        )
+        self.cloud = Cloud(
+            ec2=self.ec2, net=net, journal=self.journal, home=home, wall=time.time, stop=self.stop
+        )
+        wish = nft.NftWish(
+            vpc_cidrs=around.vpc_cidrs,
+            excluded_cidrs=(),
+            node_primary=around.identity.primary,
+            eni_numbers=self.limits.enis,
+        )
+        net.apply_nft(nft.render(wish))
+        self.known = (self._primary_intent(), *self._active_intents())
+        for intent in self.known:
+            if intent.mac is not None and net.find_link(intent.mac) is not None:
+                self.cloud.set_up_link(intent)
+
+    def _primary_intent(self) -> Intent:
+        around = self.around
+        intent = Intent(
+            token="primary",  # noqa: S106 - no password
+            state=EniState.ACTIVE,
+            device_index=0,
+            parameters={
+                "eni": {
+                    "primary": str(around.identity.primary),
+                    "secondary": [str(a) for a in around.primary_secondaries],
+                    "subnet_id": around.subnet_id,
+                }
+            },
+            eni_id=around.primary_eni,
+            mac=around.identity.mac,
+        )
+        if self.journal.trouble is None:
+            with contextlib.suppress(JournalError):
+                self.journal.put(intent, time.time())
+        return intent
+
+    def _active_intents(self) -> tuple[Intent, ...]:
+        return tuple(
+            i for i in self.journal.intents() if i.state is EniState.ACTIVE and i.device_index > 0
+        )
+
+    def _make_parts(self) -> None:
+        self.attachments = Attachments(
+            pool=self.pool,
+            leases=self.leases,
+            wiring=self.wiring,
+            thread=self._wire_thread,
+            node=Node(self.around.identity.primary, MTU),
+            cooldown_seconds=self.settings.cooldown_seconds,
+            clock=now,
+        )
+        s = self.settings
+        self.engine = Engine(
+            attachments=self.attachments,
+            cloud=self.cloud,
+            thread=self._cloud_thread,
+            targets=Targets(s.warm_eni_target, s.warm_ip_target, s.minimum_ip_target),
+            max_enis=self.max_enis,
+            per_eni=self.limits.ipv4_per_eni - 1,
+            clock=now,
+            jitter=random.random,
+        )
+        self.attachments.on_shortage = self.engine.wake
+        self.attachments.on_unwired = self._reap_soon
+        self.attachments.shortage = self._shortage
+
+    def _fill_pool(self) -> None:
+        """Take what the journal and IMDS know; EC2 has not confirmed it yet."""
+        for intent in self.known:
+            assert intent.eni_id is not None
+            self.pool.put_eni(
+                PoolEni(intent.eni_id, intent.device_index + 1, self.limits.ipv4_per_eni - 1, now())
+            )
+        held = [(a, e) for a, e, state in self.journal.addresses() if state is Held.HELD]
+        held += [(a, self.around.primary_eni) for a in self.around.primary_secondaries]
+        for address, eni_id in held:
+            if eni_id in self.pool.enis:
+                self.pool.add(eni_id, [address], confirmed=False)
+
+    def _restore_leases(self, links: tuple[HostLink, ...]) -> None:
+        """Make leases, kernel and pool agree: the kernel's word beats "free"."""
+        moment = now()
+        for sandbox, started_ns in self.leases.deletes(moment).items():
+            self.attachments.remember_delete(sandbox, started_ns)
+        rows = {row.sandbox: row for row in self.leases.rows()}
+        for link in links:
+            if link.group != dataplane.DYING_GROUP and link.alias.sandbox not in rows:
+                row = _row_from(link)
+                self.leases.insert(row)
+                rows[row.sandbox] = row
+                metrics.leases_rebuilt.inc()
+                log.warning("lease rebuilt from its veth", extra={"ifname": link.ifname})
+        for row in rows.values():
+            losers = self.pool.restore(row.sandbox, row.addresses, row.eni_id)
+            if losers:
+                log.error("two leases of one address", extra={"sandboxes": str((row, losers))})
+            self.attachments.restore(row)
+        for address, eni_id, since in self.leases.cooling():
+            if eni_id in self.pool.enis:
+                self.pool.add(eni_id, [address], confirmed=False)
+            self.pool.cool(address, since)
+
+    def _guard_all(self) -> None:
+        by_eni: dict[EniId, list[IPv4Address]] = {}
+        for address, slot in self.pool.slots.items():
+            if isinstance(address, IPv4Address):
+                by_eni.setdefault(slot.eni_id, []).append(address)
+        with contextlib.suppress(JournalError):  # the engine says so, loudly, when it grows
+            for eni_id, addresses in by_eni.items():
+                self.cloud.take(eni_id, addresses)
+
+    # Run -------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, stopped.set)
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self.engine.run()),
+                tasks.create_task(self._tick()),
+                tasks.create_task(self._look()),
+                tasks.create_task(self._drain_spool()),
+            ]
+            await stopped.wait()
+            log.info("stopping")
+            self.stop.set()
+            self.server.close()
+            for task in running:
+                task.cancel()
+        await asyncio.get_running_loop().run_in_executor(None, self.stop_web)
+        self._flush()
+        self.journal.close()
+        self.leases.close()
+
+    def _on_call(self, call: Call) -> None:
+        if call.frame.env.get("ENID_COMMAND") == "STATUS":
+            call.reply(0, json.dumps(self.status()).encode())
+            call.close()
+            return
+        self._take(call)
+
+    def _take(self, call: Call | spool.SpooledCall) -> None:
+        request = read_request(call, dict(call.frame.env), call.frame.stdin)
+        if request is not None:
+            self.attachments.take(call, request, call.frame.started_ns, call.frame.deadline_ns)
+
+    async def _tick(self) -> None:
+        """Once a second: free what has cooled, purge flows, write history."""
+        while True:
+            await asyncio.sleep(1)
+            await self._purge()
+            done = self.pool.settle(now(), self.settings.cooldown_seconds)
+            if done:
+                self.leases.forget_cooling(done)
+                self.attachments.hand_out()
+            self.served = self.served or any(c.free or c.assigned for c in self.pool.census())
+            await self._back(self._flush)
+
+    async def _purge(self) -> None:
+        released = self.pool.unpurged()
+        if released:
+            number = await self._back(self.background_net.purge_conntrack, released)
+            metrics.flows_purged.inc(number)
+            self.pool.mark_purged(released)
+
+    async def _back(self, work: Callable[..., T], *arguments: object) -> T:
+        return await self.loop.run_in_executor(self._back_thread, work, *arguments)
+
+    def _flush(self) -> None:
+        events, self.attachments.events = self.attachments.events, []
+        if events and self.journal.trouble is None:
+            with contextlib.suppress(JournalError):
+                self.journal.record(events)
+
+    def _reap_soon(self) -> None:
+        self.loop.call_later(0.2, self._back_thread.submit, self.wiring.reap)
+
+    async def _look(self) -> None:
+        """Release leases whose veth is gone on two looks."""
+        wait = FIRST_LOOK_SECONDS
+        while True:
+            links = await self.loop.run_in_executor(self._wire_thread, self.wiring.links)
+            there = {link.alias.sandbox for link in links}
+            absent = {
+                row.sandbox
+                for row in self.attachments.rows
+                if row.sandbox not in there and not self.attachments.is_busy(row.sandbox)
+            }
+            for sandbox in absent & self._absent:
+                log.warning("lease without a veth released", extra={"sandbox": str(sandbox)})
+                metrics.leases_dropped.inc()
+                self.attachments.drop(sandbox)  # type: ignore[arg-type]  # the set holds sandboxes
+            self._absent = absent - self._absent
+            await asyncio.sleep(wait)
+            wait = LOOK_SECONDS
+
+    async def _drain_spool(self) -> None:
+        for _ in range(2):
+            for call in spool.drain(self.paths.run / "spool", self._spooled + 1):
+                self._spooled += 1
+                self._take(call)
+            await asyncio.sleep(1)
+
+    # Show ------------------------------------------------------------------------------
+    def _shortage(self) -> Shortage:
+        census = self.pool.census()
+        return Shortage(
+            held=sum(c.held for c in census),
+            assigned=sum(c.assigned for c in census),
+            cooling=sum(c.cooling for c in census),
+            enis=len(census) + len(self.engine.unmanaged),
+            max_enis=self.max_enis,
+            trouble=self.engine.trouble
+            if isinstance(self.engine.trouble, EniError | None)
+            else str(self.engine.trouble),
+        )
+
+    def status(self) -> status.Status:
+        """Return what `enid status` shows."""
+        trouble = self.journal.trouble or self.engine.trouble
+        identity = self.around.identity
+        return status.Status(
+            version=__version__,
+            mode=self.engine.mode,
+            trouble=None if trouble is None else str(trouble),
+            instance_id=identity.instance_id,
+            instance_type=identity.instance_type,
+            primary=str(identity.primary),
+            ready=self.served,
+            max_enis=self.max_enis,
+            waiting=self.attachments.waiting,
+            enis=status.enis_of(self.pool),
+            unmanaged_enis=list(self.engine.unmanaged),
+            leases=status.leases_of(self.attachments.rows),
+            cooling=status.cooling_of(self.pool, now(), self.settings.cooldown_seconds),
+            ec2_calls=dict(self.ec2.calls),
+            ec2_errors=status.errors_of(self.ec2.errors),
+        )
+
+
+def _row_from(link: HostLink) -> LeaseRow:
+    """Return the lease that a host veth's alias tells of."""
+    alias = link.alias
+    return LeaseRow(
+        sandbox=alias.sandbox,
+        pod=Pod("", "", alias.pod_uid),
+        addresses=tuple(ip_address(str(a)) for a in alias.addresses),
+        eni_id=EniId(alias.eni_id),
+        eni_number=link.group - dataplane.POD_GROUP,
+        netns=None,
+        started_ns=0,
+        since=time.time(),
+    )
+
+
+def make_folders(paths: Paths) -> None:
+    """Make the folders, for root alone. Raises StartError naming the one that cannot be."""
+    for folder in (paths.run, paths.run / "spool", paths.state):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError("FOLDER", f"{folder} cannot be made: {error.strerror}") from error
+
+
+async def _live(settings: Settings, paths: Paths) -> None:
+    daemon = Daemon(settings, paths)
+    await daemon.start()
+    await daemon.run()
+
+
+def live(settings: Settings, paths: Paths) -> None:
+    """Run the daemon until it is told to stop. Raises StartError."""
+    make_folders(paths)
+    held = lock(paths)
+    try:
+        asyncio.run(_live(settings, paths))
+    finally:
+        os.close(held)

@@ -1,0 +1,84 @@
+"""A status as a person reads it. Shell (writes to a terminal)."""
+
+from __future__ import annotations
+
+import time
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipamd.status import EniStatus, Status
+
+BAR_WIDTH = 24
+MARKS = (("assigned", "█", "green"), ("cooling", "▒", "yellow"), ("free", "·", "cyan"))
+"""State, character, colour: told apart without colour too."""
+
+
+def show_status(status: Status, console: Console | None = None) -> None:
+    """Print *status*."""
+    console = console or Console(highlight=False)
+    healthy = status["mode"] == "normal" and not status["trouble"]
+    console.print(
+        Text.assemble(
+            (status["instance_id"], "bold"),
+            f"  {status['instance_type']}  {status['primary']}  ",
+            (f"mode {status['mode']}", "green" if healthy else "bold red"),
+            f"  {status['waiting']} waiting",
+        )
+    )
+    if status["trouble"]:
+        console.print(Text(f"trouble: {status['trouble']}", style="red"))
+    console.print(_enis(status))
+    if status["leases"]:
+        console.print(_leases(status))
+
+
+def _enis(status: Status) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in ("ENI", "no.", "table", "in use", "cooling", "free", "capacity", ""):
+        table.add_column(name, justify="right" if name in {"no.", "in use", "free"} else "left")
+    for eni in status["enis"]:
+        table.add_row(
+            eni["id"] + (" (leaving)" if eni["closed"] else ""),
+            str(eni["number"]),
+            eni["table"],
+            str(eni["assigned"]),
+            str(eni["cooling"]),
+            str(eni["free"]),
+            str(eni["capacity"]),
+            bar(eni),
+        )
+    for eni_id in status["unmanaged_enis"]:
+        table.add_row(eni_id, "", "", "", "", "", "", "not ours")
+    legend = "  ".join(f"{mark} {state}" for state, mark, _ in MARKS)
+    table.caption = f"{len(status['enis'])} of {status['max_enis']} ENIs   {legend}"
+    table.caption_justify = "left"
+    return table
+
+
+def bar(eni: EniStatus) -> Text:
+    """Return an ENI's addresses as one character each, or in proportion when they are many."""
+    scale = min(1.0, BAR_WIDTH / max(1, eni["capacity"]))
+    counts = {"assigned": eni["assigned"], "cooling": eni["cooling"], "free": eni["free"]}
+    text = Text()
+    for state, mark, colour in MARKS:
+        text.append(mark * round(counts[state] * scale), style=colour)
+    return text
+
+
+def _leases(status: Status) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("address", "pod", "ENI", "sandbox", "since"):
+        table.add_column(name)
+    for lease in status["leases"]:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease["since"]))
+        table.add_row(
+            lease["address"],
+            lease["pod"] + (" (superseded)" if lease["superseded"] else ""),
+            lease["eni_id"],
+            lease["container_id"][:12],
+            since,
+        )
+    return table
