@@ -35,7 +35,8 @@ from ipamd import lanes, metrics, replies
 from ipamd.clock import Instant
 from ipamd.journal import Event
 from ipamd.lanes import Lane, Outcome
-from ipamd.leases import REMEMBER_DEL_SECONDS, LeaseRow, Leases, LeasesError
+from ipamd.lease import LeaseRow
+from ipamd.leases import REMEMBER_DEL_SECONDS, Leases, LeasesError
 from ipamd.pool import Pool
 
 log = logging.getLogger(__name__)

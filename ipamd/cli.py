@@ -10,7 +10,6 @@ import argparse
 import json
 import socket
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import NoReturn
@@ -36,9 +35,7 @@ class CommandError(Exception):
 
 def ask_status(path: str) -> Status:
     """Return the status of the daemon that listens on *path*. Raises CommandError."""
-    frame = Frame(
-        env={"ENID_COMMAND": "STATUS"}, stdin=b"", started_ns=time.monotonic_ns(), deadline_ns=0
-    )
+    frame = Frame(env={"ENID_COMMAND": "STATUS"}, stdin=b"", started_ns=0, deadline_ns=0)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(ANSWER_SECONDS)
@@ -49,7 +46,7 @@ def ask_status(path: str) -> Status:
         why = error.strerror or "no answer"
         raise CommandError(
             "DAEMON-AWAY",
-            f"ipamd does not answer on {path} ({why}); is it running on this node, and are you root?",
+            f"ipamd does not answer on {path} ({why}); does it run on this node, and are you root?",
         ) from error
     if answer[:1] != b"0":
         raise CommandError("DAEMON-REFUSED", answer[1:].decode(errors="replace"))

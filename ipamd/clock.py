@@ -1,4 +1,4 @@
-"""Two clocks in one value. Shell (`now`); everything else takes an `Instant` as an argument.
+"""Two clocks in one value. Pure: whoever needs the time is given it.
 
 A lease on tmpfs outlives the daemon, never the boot, and somebody may set the wall
 clock meanwhile; the boot clock cannot be set but starts anew. What must not end
@@ -7,7 +7,6 @@ early (a cooldown) ends when both agree.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 
@@ -34,8 +33,3 @@ class Instant:
     def later(self, seconds: float) -> Instant:
         """Return the moment *seconds* after this one."""
         return Instant(self.boot + seconds, self.wall + seconds)
-
-
-def now() -> Instant:
-    """Return this moment."""
-    return Instant(boot=time.clock_gettime(time.CLOCK_BOOTTIME), wall=time.time())

@@ -24,16 +24,17 @@ from typing import Protocol
 
 from cni.dataplane import EniLink
 
-from eni.ec2 import CreateEni
 from eni.errors import EniError, NotFoundError, NotYetError, RefusedError, UnknownOutcomeError
 from eni.model import (
     Address,
     Attachment,
     AttachmentId,
     AttachmentStatus,
+    CreateEni,
     Eni,
     EniId,
     Identity,
+    InstanceId,
     Network,
     SecurityGroupId,
     Subnet,
@@ -65,7 +66,7 @@ DESCRIBE_SECONDS = 1.0
 class Ec2Calls(Protocol):
     """The part of EC2 that we use; the contract is `eni.ec2.Ec2`'s."""
 
-    def attached(self, instance_id: str) -> tuple[Eni, ...]:
+    def attached(self, instance_id: InstanceId) -> tuple[Eni, ...]:
         """Return every ENI attached to the instance."""
 
     def eni(self, eni_id: EniId) -> Eni | None:
@@ -77,7 +78,7 @@ class Ec2Calls(Protocol):
     def create(self, wish: CreateEni) -> Eni:
         """Create, or return what the same token created before."""
 
-    def attach(self, eni_id: EniId, instance_id: str, device_index: int) -> AttachmentId:
+    def attach(self, eni_id: EniId, instance_id: InstanceId, device_index: int) -> AttachmentId:
         """Attach."""
 
     def delete_on_termination(self, eni_id: EniId, attachment_id: AttachmentId) -> None:
@@ -424,18 +425,18 @@ class Cloud:
     # Shrinking -------------------------------------------------------------------------
     def remove_eni(self, intent: Intent) -> None:
         """Detach and delete an ENI that no pod uses; take it up where it was left."""
-        assert intent.eni_id is not None
+        eni_id = intent.eni_id
+        assert eni_id is not None
         if intent.state is not EniState.DRAINING:
             intent = self._put(replace(intent, state=EniState.DRAINING))
-        eni = self._await_available(intent)
-        if eni is not None:
-            self.ec2.delete(eni.id)
-        self._links.pop(intent.eni_id, None)
+        if self._await_available(intent) is not None:
+            self.ec2.delete(eni_id)
+        self._links.pop(eni_id, None)
         self.net.set_rules(tuple(self._links.values()))
-        mine = [a for a, eni_id, _ in self.journal.addresses() if eni_id == intent.eni_id]
+        mine = [a for a, holder, _ in self.journal.addresses() if holder == eni_id]
         self.net.remove_guards([ip_network(a) for a in mine])
         self.journal.forget(intent)
-        log.info("eni deleted", extra={"eni_id": intent.eni_id})
+        log.info("eni deleted", extra={"eni_id": eni_id})
 
     def _await_available(self, intent: Intent) -> Eni | None:
         """Detach, wait, and return the ENI; None if it is gone already."""

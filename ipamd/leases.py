@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from cni.spec import Pod, Sandbox
 
 from eni.model import Address, EniId
 from ipamd.clock import Instant
-from ipamd.lanes import Netns
+from ipamd.lease import LeaseRow
 
 REMEMBER_DEL_SECONDS = 600.0
 """How long the start of a DEL is remembered for ADDs that are older but arrive later: the
@@ -54,21 +53,6 @@ class LeasesError(Exception):
     """The file cannot be read or written; the text says which and why."""
 
     id = "LEASES-UNREADABLE"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseRow:
-    """One attachment and its addresses. *netns* is None when only the kernel told of it."""
-
-    sandbox: Sandbox
-    pod: Pod
-    addresses: tuple[Address, ...]
-    eni_id: EniId
-    eni_number: int
-    netns: Netns | None
-    started_ns: int
-    since: float
-    """Wall clock, seconds."""
 
 
 class Leases:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cni.netlink import NodeNetlink
-from cni.spec import Pod
+from cni.spec import Pod, Sandbox
 from cni.wire import HostLink, KernelWiring
 
 from cni import dataplane, nft
@@ -36,11 +36,12 @@ from eni.limits import InstanceLimits, shipped
 from eni.model import EniId, Identity, ImdsEni, SecurityGroupId, SubnetId
 from ipamd import __version__, metrics, spool, status, web
 from ipamd.attachments import Attachments, Node, read_request
-from ipamd.clock import now
+from ipamd.clock import Instant
 from ipamd.cloud import Cloud, Home
 from ipamd.engine import Engine
 from ipamd.journal import EniState, Held, Intent, Journal, JournalError
-from ipamd.leases import LeaseRow, Leases, LeasesError
+from ipamd.lease import LeaseRow
+from ipamd.leases import Leases, LeasesError
 from ipamd.plan import Targets
 from ipamd.pool import Pool, PoolEni
 from ipamd.replies import Shortage
@@ -73,6 +74,11 @@ class Paths:
     def socket(self) -> Path:
         """Where the plugin and the CLI connect."""
         return self.run / "ipamd.sock"
+
+
+def now() -> Instant:
+    """Return this moment."""
+    return Instant(boot=time.clock_gettime(time.CLOCK_BOOTTIME), wall=time.time())
 
 
 class StartError(Exception):
@@ -217,7 +223,7 @@ class Daemon:
         self._cloud_thread = ThreadPoolExecutor(1, "cloud")
         self._wire_thread = ThreadPoolExecutor(1, "wire")
         self._back_thread = ThreadPoolExecutor(1, "background")
-        self._absent: set[object] = set()
+        self._absent: set[Sandbox] = set()
         self._spooled = 0
         self.served = False
 
@@ -461,7 +467,7 @@ class Daemon:
             for sandbox in absent & self._absent:
                 log.warning("lease without a veth released", extra={"sandbox": str(sandbox)})
                 metrics.leases_dropped.inc()
-                self.attachments.drop(sandbox)  # type: ignore[arg-type]  # the set holds sandboxes
+                self.attachments.drop(sandbox)
             self._absent = absent - self._absent
             await asyncio.sleep(wait)
             wait = LOOK_SECONDS

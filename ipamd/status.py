@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from ipamd.clock import Instant
-from ipamd.leases import LeaseRow
+from ipamd.lease import LeaseRow
 from ipamd.pool import Cooling, Pool
 
 MODES = ("normal", "no-journal", "ec2-away")

@@ -1,0 +1,182 @@
+"""The two sqlite files: what was written is there, nothing is given twice, torn is not empty."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from cni.spec import Pod, Sandbox
+from eni.model import AttachmentId, EniId
+from ipamd.clock import Instant
+from ipamd.journal import EniState, Event, Held, Intent, Journal, JournalError
+from ipamd.lease import LeaseRow
+from ipamd.leases import REMEMBER_DEL_SECONDS, Leases, LeasesError
+
+NOW = Instant(boot=1000.0, wall=1_800_000_000.0)
+V4, V6 = ip_address("10.0.1.20"), ip_address("fd00::20")
+
+
+def row(name: str = "c1", *addresses: str) -> LeaseRow:
+    return LeaseRow(
+        sandbox=Sandbox("enid", name, "eth0"),
+        pod=Pod("default", "web-0", "uid-1"),
+        addresses=tuple(ip_address(a) for a in addresses) or (V4, V6),
+        eni_id=EniId("eni-1"),
+        eni_number=2,
+        netns=(4, 77),
+        started_ns=5,
+        since=NOW.wall,
+    )
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Leases:
+    return Leases(tmp_path / "leases.db")
+
+
+def test_a_lease_of_both_families_survives_the_daemon(leases: Leases) -> None:
+    leases.insert(row())
+    assert Leases(leases.path).rows() == (row(),)
+
+
+def test_an_address_is_never_given_twice_even_by_two_daemons(leases: Leases) -> None:
+    other = Leases(leases.path)
+    leases.insert(row("c1", "10.0.1.20"))
+    with pytest.raises(LeasesError, match=r"no lease of 10\.0\.1\.20 for"):
+        other.insert(row("c2", "10.0.1.20"))
+    with pytest.raises(LeasesError):
+        other.insert(row("c3", "10.0.1.21", "10.0.1.20"))
+    assert [r.sandbox.container_id for r in leases.rows()] == ["c1"]
+
+
+def test_a_sandbox_has_one_lease(leases: Leases) -> None:
+    leases.insert(row("c1", "10.0.1.20"))
+    with pytest.raises(LeasesError):
+        leases.insert(row("c1", "10.0.1.21"))
+
+
+def test_a_release_turns_into_cooling_until_it_is_used_or_forgotten(leases: Leases) -> None:
+    leases.insert(row())
+    leases.release(row().sandbox, NOW)
+    leases.release(row().sandbox, NOW.later(9))
+    assert leases.rows() == ()
+    assert set(leases.cooling()) == {(V4, EniId("eni-1"), NOW), (V6, EniId("eni-1"), NOW)}
+    leases.forget_cooling((V6,))
+    leases.insert(row("c2", "10.0.1.20"))
+    assert leases.cooling() == ()
+
+
+def test_a_del_is_remembered_for_ten_minutes_of_this_boot(leases: Leases) -> None:
+    sandbox = row().sandbox
+    leases.remember_delete(sandbox, 50, NOW)
+    leases.remember_delete(sandbox, 40, NOW)
+    assert leases.deletes(NOW.later(REMEMBER_DEL_SECONDS)) == {sandbox: 50}
+    assert leases.deletes(NOW.later(REMEMBER_DEL_SECONDS + 1)) == {}
+    assert leases.deletes(Instant(boot=3.0, wall=NOW.wall + 60)) == {}, "another boot"
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database at all" * 50, b"SQLite format 3\0" + b"\xff" * 4000]
+)
+def test_an_unreadable_lease_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "leases.db"
+    path.write_bytes(content)
+    with pytest.raises(LeasesError, match=r"leases\.db"):
+        Leases(path)
+    assert path.read_bytes() == content
+
+
+INTENT = Intent(
+    token="t-1",
+    state=EniState.PLANNED,
+    device_index=1,
+    parameters={"token": "t-1", "secondary_count": 9, "tags": [["a", "b"]]},
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.db")
+
+
+def test_an_intent_is_there_before_and_after_a_kill(journal: Journal) -> None:
+    journal.put(INTENT, NOW.wall)
+    assert Journal(journal.path).intents() == (INTENT,)
+    attached = Intent(
+        token="t-1",
+        state=EniState.ATTACHED,
+        device_index=1,
+        parameters=INTENT.parameters,
+        eni_id=EniId("eni-1"),
+        attachment_id=AttachmentId("eni-attach-1"),
+        mac="02:00:00:00:00:01",
+    )
+    journal.put(attached, NOW.wall)
+    journal.close()
+    assert Journal(journal.path).intents() == (attached,)
+
+
+def test_addresses_of_both_families_go_from_held_to_releasing_to_gone(journal: Journal) -> None:
+    journal.hold(EniId("eni-1"), [V4, V6], NOW.wall)
+    journal.begin_release([V4], NOW.wall)
+    assert set(journal.addresses()) == {
+        (V4, EniId("eni-1"), Held.RELEASING),
+        (V6, EniId("eni-1"), Held.HELD),
+    }
+    journal.drop([V4])
+    assert [a for a, _, _ in journal.addresses()] == [V6]
+
+
+def test_an_eni_that_is_gone_takes_its_addresses_along(journal: Journal) -> None:
+    known = Intent(
+        token="t-1", state=EniState.DRAINING, device_index=1, parameters={}, eni_id=EniId("eni-1")
+    )
+    journal.put(known, NOW.wall)
+    journal.hold(EniId("eni-1"), [V4], NOW.wall)
+    journal.hold(EniId("eni-2"), [V6], NOW.wall)
+    journal.forget(known)
+    assert journal.intents() == ()
+    assert [a for a, _, _ in journal.addresses()] == [V6]
+
+
+def test_facts_and_history_are_kept(journal: Journal) -> None:
+    assert journal.fact("where") is None
+    journal.note_fact("where", {"vpc": "vpc-1"})
+    journal.note_fact("where", {"vpc": "vpc-2"})
+    assert journal.fact("where") == {"vpc": "vpc-2"}
+    events = [Event(NOW.wall + i, "address assigned", "10.0.1.20", {"pod": f"p{i}"}) for i in (0, 1)]
+    journal.record(events)
+    assert journal.history(10) == tuple(reversed(events))
+
+
+@pytest.mark.parametrize("content", [b"torn" * 300, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_an_unreadable_journal_is_one_sentence_and_changes_nothing(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(content)
+    journal = Journal(path)
+    assert journal.trouble is not None
+    assert str(path) in journal.trouble
+    assert "restart ipamd" in journal.trouble
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_truncated_journal_is_not_taken_for_an_empty_one(journal: Journal) -> None:
+    for number in range(200):
+        journal.hold(EniId("eni-1"), [ip_address(f"10.0.2.{number}")], NOW.wall)
+    journal.close()
+    whole = journal.path.read_bytes()
+    journal.path.write_bytes(whole[: len(whole) // 2])
+    torn = Journal(journal.path)
+    assert torn.trouble is not None
+    assert journal.path.read_bytes() == whole[: len(whole) // 2]
+
+
+def test_a_row_that_cannot_be_written_is_an_error_and_not_a_guess(journal: Journal) -> None:
+    journal.close()
+    with pytest.raises(JournalError, match=r"journal\.db cannot be written"):
+        journal.put(INTENT, NOW.wall)

@@ -1,0 +1,225 @@
+"""Lanes: every interleaving of (ADD, ADD', DEL, gone, killed, done) up to length 6."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from ipamd import lanes
+from ipamd.lanes import Add, Del, Effect, Event, Gone, Lane, Lease, Netns, Outcome, Phase, step
+
+HERE: Netns = (4, 1001)
+ELSEWHERE: Netns = (4, 2002)
+
+
+@dataclass
+class World:
+    """A daemon, a kernel and a runtime around one lane; prints itself as what happened."""
+
+    lane: Lane = field(default_factory=Lane)
+    clock: int = 0
+    live: dict[int, Add | Del] = field(default_factory=dict)
+    answers: dict[int, Outcome] = field(default_factory=dict)
+    row: Lease | None = None
+    wire: Netns | None = None
+    deleted_ns: int = 0
+    working: str = ""
+    story: list[str] = field(default_factory=list)
+
+    def send(self, event: Event) -> None:
+        self.story.append(str(event))
+        self.lane, effects = step(self.lane, event)
+        for effect in effects:
+            self.story.append(f"   -> {effect}")
+            self.perform(effect)
+
+    def perform(self, effect: Effect) -> None:
+        match effect:
+            case lanes.Ask(call):
+                assert call in self.live
+                self.work("ask")
+            case lanes.Withdraw():
+                assert self.working == "ask"
+                self.working = ""
+            case lanes.Wire(call):
+                assert call in self.live
+                self.work("wire")
+            case lanes.Unwire():
+                assert self.row is not None
+                self.work("unwire")
+            case lanes.Release():
+                self.row = None
+            case lanes.Remember(started_ns):
+                self.deleted_ns = max(self.deleted_ns, started_ns)
+            case lanes.Reply(call, outcome):
+                verb = self.live.pop(call)
+                assert call not in self.answers
+                self.answers[call] = outcome
+                if outcome is Outcome.ADDED:
+                    assert isinstance(verb, Add)
+                    assert self.wire == verb.netns
+
+    def work(self, what: str) -> None:
+        assert not self.working, "two things at once in one lane"
+        self.working = what
+
+    # What may happen -------------------------------------------------------------------
+    def add(self, netns: Netns) -> None:
+        self.clock += 1
+        self.call(Add(self.clock, self.clock, netns))
+
+    def delete(self) -> None:
+        self.clock += 1
+        self.call(Del(self.clock, self.clock))
+
+    def call(self, verb: Add | Del) -> None:
+        self.live[verb.call] = verb
+        self.send(verb)
+
+    def gone(self) -> None:
+        if self.live:
+            call = min(self.live)
+            del self.live[call]
+            self.send(Gone(call))
+
+    def done(self) -> None:
+        working, self.working = self.working, ""
+        match working:
+            case "ask":
+                assert isinstance(self.lane.head, Add)
+                self.row = Lease(self.lane.head.started_ns, self.lane.head.netns, wired=False)
+                self.send(lanes.Granted())
+            case "wire":
+                assert self.row is not None
+                self.wire = self.row.netns
+                self.send(lanes.Wired())
+            case "unwire":
+                self.wire, self.row = None, None
+                self.send(lanes.Unwired())
+
+    def killed(self) -> None:
+        """The memory is lost, files and kernel stay; plugins send their frames again."""
+        self.story.append("killed")
+        if self.working == "wire" and self.row is not None:
+            self.wire = self.row.netns  # the thread had got that far
+        self.working = ""
+        self.lane = Lane(lease=self.row, deleted_ns=self.deleted_ns)
+        again, self.live = list(self.live.values()), {}
+        for verb in again:
+            self.call(verb)
+
+
+MOVES = {
+    "ADD": lambda w: w.add(HERE),
+    "ADD'": lambda w: w.add(ELSEWHERE),
+    "DEL": World.delete,
+    "gone": World.gone,
+    "killed": World.killed,
+    "done": World.done,
+}
+
+
+def copy(world: World) -> World:
+    return replace(
+        world, live=dict(world.live), answers=dict(world.answers), story=list(world.story)
+    )
+
+
+def settle(world: World) -> None:
+    for _ in range(40):
+        if not world.working:
+            return
+        world.done()
+    pytest.fail("it never ends:\n" + "\n".join(world.story))
+
+
+def check(world: World, last_verb: str) -> None:
+    story = "\n".join(world.story)
+    assert not world.live, f"somebody was never answered:\n{story}"
+    assert world.lane.phase is Phase.IDLE, story
+    assert not world.lane.queue, story
+    assert (world.lane.lease is None) == (world.row is None), story
+    assert (world.wire is None) == (world.row is None), f"wire without lease or reverse:\n{story}"
+    if last_verb == "DEL":
+        assert world.row is None, f"a DEL left something:\n{story}"
+
+
+def walk(world: World, length: int, last_verb: str) -> int:
+    final = copy(world)
+    settle(final)
+    check(final, last_verb)
+    if not length:
+        return 1
+    count = 1
+    for name, move in MOVES.items():
+        if name == "done" and not world.working:
+            continue
+        following = copy(world)
+        move(following)
+        verb = name if name in {"ADD", "ADD'", "DEL"} else last_verb
+        # A DEL whose client hung up while it queued was never asked for.
+        if name == "gone" and last_verb == "DEL":
+            verb = "unsure"
+        count += walk(following, length - 1, verb)
+    return count
+
+
+def test_every_interleaving_up_to_length_6_answers_all_and_leaks_nothing() -> None:
+    assert walk(World(), 6, "") > 20_000
+
+
+def test_an_add_older_than_the_last_del_is_refused() -> None:
+    lane, _ = step(Lane(), Del(1, 50))
+    assert step(lane, Add(2, 49, HERE))[1] == (lanes.Reply(2, Outcome.STALE),)
+
+
+def test_an_add_after_the_del_is_a_new_life() -> None:
+    lane, _ = step(Lane(), Del(1, 50))
+    assert step(lane, Add(2, 51, HERE))[1] == (lanes.Ask(2),)
+
+
+def test_a_spooled_del_older_than_the_lease_touches_nothing() -> None:
+    lane = Lane(lease=Lease(100, HERE, wired=True))
+    after, effects = step(lane, Del(1, 99))
+    assert effects == (lanes.Reply(1, Outcome.DELETED),)
+    assert after == lane
+
+
+def test_a_del_while_the_add_waits_answers_both_at_once() -> None:
+    lane, _ = step(Lane(), Add(1, 10, HERE))
+    after, effects = step(lane, Del(2, 20))
+    assert after.is_forgettable
+    assert effects == (
+        lanes.Remember(20),
+        lanes.Withdraw(1),
+        lanes.Reply(1, Outcome.DELETED_MEANWHILE),
+        lanes.Reply(2, Outcome.DELETED),
+    )
+
+
+def test_an_add_whose_client_left_while_it_was_wired_is_undone() -> None:
+    lane = step(step(Lane(), Add(1, 10, HERE))[0], lanes.Granted())[0]
+    lane = step(lane, Gone(1))[0]
+    lane, effects = step(lane, lanes.Wired())
+    assert effects == (lanes.Unwire(),)
+    assert step(lane, lanes.Unwired())[0].is_forgettable
+
+
+def test_a_wire_that_cannot_be_made_gives_the_address_back() -> None:
+    lane = step(step(Lane(), Add(1, 10, HERE))[0], lanes.Granted())[0]
+    lane, effects = step(lane, lanes.WireFailed())
+    assert effects == (lanes.Release(), lanes.Reply(1, Outcome.FAILED))
+    assert lane.is_forgettable
+
+
+def test_an_add_that_gets_no_address_makes_way_for_the_next() -> None:
+    lane = step(Lane(), Add(1, 10, HERE))[0]
+    lane = step(lane, Add(2, 11, HERE))[0]
+    _, effects = step(lane, lanes.NotGranted())
+    assert effects == (lanes.Reply(1, Outcome.FAILED), lanes.Ask(2))
+
+
+def test_another_netns_is_refused_while_the_first_lives() -> None:
+    lane = Lane(lease=Lease(1, HERE, wired=True))
+    assert step(lane, Add(1, 10, ELSEWHERE))[1] == (lanes.Reply(1, Outcome.OTHER_NETNS),)
