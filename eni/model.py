@@ -54,8 +54,8 @@ class Attachment:
 class Eni:
     """An ENI as EC2 describes it.
 
-    *status* is EC2's own word: available, associated, attaching, in-use or
-    detaching. *mac* is lower case with colons, as the kernel writes it.
+    *status* is EC2's own word: pending (in the answer to a create), available,
+    associated, attaching, in-use or detaching. *mac* is lower case with colons, as the kernel writes it.
     *primary* is None for an efa-only ENI, which has no address but takes a
     place on the instance all the same.
     """
