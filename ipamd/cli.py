@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from cni.frame import Frame, encode
 
@@ -28,9 +28,19 @@ ANSWER_SECONDS = 5.0
 class CommandError(Exception):
     """A command cannot be done; the text says what and what to do next."""
 
-    def __init__(self, id_: str, text: str) -> None:
-        super().__init__(text)
-        self.id = id_
+    id: ClassVar[str] = "COMMAND"
+
+
+class DaemonAwayError(CommandError):
+    """No daemon answers on the socket: start it, or call as root."""
+
+    id = "DAEMON-AWAY"
+
+
+class DaemonRefusedError(CommandError):
+    """The daemon answered with an error; it is in the text."""
+
+    id = "DAEMON-REFUSED"
 
 
 def ask_status(path: str) -> Status:
@@ -44,12 +54,11 @@ def ask_status(path: str) -> Status:
             answer = b"".join(iter(lambda: sock.recv(65536), b""))
     except OSError as error:
         why = error.strerror or "no answer"
-        raise CommandError(
-            "DAEMON-AWAY",
-            f"ipamd does not answer on {path} ({why}); does it run on this node, and are you root?",
+        raise DaemonAwayError(
+            f"ipamd does not answer on {path} ({why}); does it run on this node, and are you root?"
         ) from error
     if answer[:1] != b"0":
-        raise CommandError("DAEMON-REFUSED", answer[1:].decode(errors="replace"))
+        raise DaemonRefusedError(answer[1:].decode(errors="replace"))
     status: Status = json.loads(answer[1:])
     return status
 

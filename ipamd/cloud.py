@@ -165,6 +165,22 @@ class Cloud:
         self.occupied: frozenset[int] = frozenset()
         """Device indexes of ENIs that are not ours, as last seen."""
 
+    # What is known ---------------------------------------------------------------------
+    def intents(self) -> tuple[Intent, ...]:
+        """Return every ENI that is not gone."""
+        return self.journal.intents()
+
+    def ensure_link(self, eni_id: EniId) -> None:
+        """Set up the kernel's side of an ENI of ours if this life has not done so yet."""
+        intent = self._intent(eni_id)
+        if eni_id not in self._links and intent is not None and intent.mac is not None:
+            if not self._link_comes(intent.mac):
+                raise NotYetError(f"no link {intent.mac} of {eni_id} yet", action="attach")
+            self.set_up_link(intent)
+
+    def _intent(self, eni_id: EniId) -> Intent | None:
+        return next((i for i in self.journal.intents() if i.eni_id == eni_id), None)
+
     # Growing ---------------------------------------------------------------------------
     def add_eni(self, count: int) -> Ready:
         """Create an ENI with *count* secondary addresses and bring it all the way up."""
@@ -230,7 +246,13 @@ class Cloud:
         return self._activate(intent, eni)
 
     def _create(self, intent: Intent) -> Intent:
-        eni = self.ec2.create(_wish(intent.parameters))
+        try:
+            eni = self.ec2.create(_wish(intent.parameters))
+        except UnknownOutcomeError:
+            raise
+        except EniError:
+            self.journal.forget(intent)  # EC2 has said no: there is nothing to come back to
+            raise
         return self._put(
             replace(
                 intent,
@@ -242,29 +264,15 @@ class Cloud:
         )
 
     def _attach(self, intent: Intent, *, fresh: bool) -> Intent:
-        assert intent.eni_id is not None
-        if fresh:
+        attachment = None if fresh else self._describe(intent).attachment
+        attachment_id = None
+        if attachment is None:
             attachment_id = self._try_attach(intent)
-            if attachment_id is not None:
-                return self._put(
-                    replace(intent, state=EniState.ATTACHED, attachment_id=attachment_id)
-                )
-        eni = self._describe(intent)
-        if eni.attachment is None:
-            attachment_id = self._try_attach(intent)
-            eni = self._describe(intent) if attachment_id is None else eni
-        else:
-            attachment_id = eni.attachment.id
         if attachment_id is None:
-            attachment_id = self._own_attachment(intent, eni).id
-        return self._put(
-            replace(
-                intent,
-                state=EniState.ATTACHED,
-                attachment_id=attachment_id,
-                device_index=eni.attachment.device_index if eni.attachment else intent.device_index,
-            )
-        )
+            attachment = self._own_attachment(intent, self._describe(intent))
+            attachment_id = attachment.id
+            intent = replace(intent, device_index=attachment.device_index)
+        return self._put(replace(intent, state=EniState.ATTACHED, attachment_id=attachment_id))
 
     def _try_attach(self, intent: Intent) -> AttachmentId | None:
         """Attach; return None if nobody knows whether it was done.
@@ -423,10 +431,17 @@ class Cloud:
             self.journal.drop(addresses)
 
     # Shrinking -------------------------------------------------------------------------
-    def remove_eni(self, intent: Intent) -> None:
+    def keep_eni(self, eni_id: EniId) -> None:
+        """Let an ENI that was to go stay: a pod has an address of it after all."""
+        intent = self._intent(eni_id)
+        if intent is not None:
+            self._put(replace(intent, state=EniState.ACTIVE))
+
+    def remove_eni(self, eni_id: EniId) -> None:
         """Detach and delete an ENI that no pod uses; take it up where it was left."""
-        eni_id = intent.eni_id
-        assert eni_id is not None
+        intent = self._intent(eni_id)
+        if intent is None:
+            raise RefusedError(f"{eni_id} is not in the journal", action="DetachNetworkInterface")
         if intent.state is not EniState.DRAINING:
             intent = self._put(replace(intent, state=EniState.DRAINING))
         if self._await_available(intent) is not None:

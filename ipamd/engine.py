@@ -16,7 +16,13 @@ from concurrent.futures import Executor
 from ipaddress import IPv4Address
 from typing import TypeVar
 
-from eni.errors import CredentialsError, EniError, UnknownOutcomeError, UnreachableError
+from eni.errors import (
+    CredentialsError,
+    EniError,
+    RefusedError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from eni.model import Address, Eni, EniId
 from ipamd import plan
 from ipamd.attachments import Attachments
@@ -77,6 +83,7 @@ class Engine:
         self._next_sweep: Instant | None = None
         self._surplus_since: Instant | None = None
         self._failures = 0
+        self._pending = 0
 
     @property
     def pool(self) -> Pool:
@@ -99,8 +106,7 @@ class Engine:
     def situation(self) -> Situation:
         """Return what `plan` decides from."""
         census = self.pool.census()
-        pending = sum(i.state is not EniState.ACTIVE for i in self._cloud.journal.intents())
-        busy = len(census) + len(self.unmanaged) + pending
+        busy = len(census) + len(self.unmanaged) + self._pending
         return Situation(
             enis=census,
             waiting=self._attachments.waiting,
@@ -126,7 +132,7 @@ class Engine:
         if type(error) is not type(self.trouble):
             log.warning("cannot change the pool", extra={"id": error.id, "reason": str(error)})
         self.trouble = error
-        if isinstance(error, UnknownOutcomeError):
+        if isinstance(error, UnknownOutcomeError | RefusedError):
             self._next_census = self._clock()
         self._failures += 1
         wait = min(2.0 ** (self._failures - 1), MAX_BACKOFF_SECONDS)
@@ -146,10 +152,12 @@ class Engine:
     async def _round(self) -> None:
         if self._clock().elapsed(self._next_census) > 0 or not self.has_census:
             await self._census()
-        await self._take_up_intents()
+        trouble = await self._take_up_intents()
         while (action := self._decide()) is not None:
             await self._perform(action)
         await self._sweep()
+        if trouble is not None:
+            raise trouble
 
     def _decide(self) -> Action | None:
         now = self.situation()
@@ -179,10 +187,7 @@ class Engine:
                 await self._unassign(eni_id, count)
             case RemoveEni(eni_id):
                 self.pool.close_eni(eni_id)
-                await self._remove(self._intent(eni_id))
-
-    def _intent(self, eni_id: EniId) -> Intent:
-        return next(i for i in self._cloud.journal.intents() if i.eni_id == eni_id)
+                await self._remove(eni_id)
 
     def _welcome(self, ready: Ready) -> None:
         self.pool.put_eni(PoolEni(ready.eni_id, ready.number, self._per_eni, self._clock()))
@@ -209,18 +214,42 @@ class Engine:
         self.pool.drop(gone)
         self.pool.cancel_unassign(leaving)
 
-    async def _remove(self, intent: Intent) -> None:
-        await self._do(self._cloud.remove_eni, intent)
-        assert intent.eni_id is not None
-        if intent.eni_id in self.pool.enis:
-            self.pool.remove_eni(intent.eni_id)
+    async def _remove(self, eni_id: EniId) -> None:
+        if self._in_use(eni_id):
+            await self._do(self._cloud.keep_eni, eni_id)
+            return
+        await self._do(self._cloud.remove_eni, eni_id)
+        self.pool.remove_eni(eni_id)
 
-    async def _take_up_intents(self) -> None:
-        for intent in self._cloud.journal.intents():
-            if intent.state is EniState.DRAINING:
-                await self._remove(intent)
-            elif intent.state is not EniState.ACTIVE:
-                self._welcome(await self._do(self._cloud.resume, intent))
+    def _in_use(self, eni_id: EniId) -> bool:
+        return any(
+            slot.eni_id == eni_id and isinstance(slot.state, Assigned)
+            for slot in self.pool.slots.values()
+        )
+
+    async def _take_up_intents(self) -> EniError | None:
+        """Bring every ENI that was left half way to where it was going.
+
+        One that cannot go on does not hold up the others; its error is returned.
+        """
+        trouble: EniError | None = None
+        waiting = [i for i in await self._do(self._cloud.intents) if i.state is not EniState.ACTIVE]
+        self._pending = len(waiting)
+        for intent in waiting:
+            try:
+                await self._take_up(intent)
+            except EniError as error:
+                trouble = error
+            else:
+                self._pending -= 1
+        return trouble
+
+    async def _take_up(self, intent: Intent) -> None:
+        if intent.state is EniState.DRAINING:
+            assert intent.eni_id is not None
+            await self._remove(intent.eni_id)
+        else:
+            self._welcome(await self._do(self._cloud.resume, intent))
 
     # What EC2 shows --------------------------------------------------------------------
     async def _census(self) -> None:
@@ -230,7 +259,7 @@ class Engine:
         self._cloud.occupied = frozenset(
             eni.attachment.device_index for eni in enis if eni.attachment and not _is_ours(eni)
         )
-        known = {intent.eni_id: intent for intent in self._cloud.journal.intents()}
+        known = {intent.eni_id for intent in await self._do(self._cloud.intents)}
         for eni in ours:
             if eni.id not in known and eni.id not in self.pool.enis:
                 assert eni.attachment is not None
@@ -246,6 +275,7 @@ class Engine:
 
     async def _compare(self, eni: Eni) -> None:
         """Take what EC2 has assigned and we did not know; drop what it denies twice."""
+        await self._do(self._cloud.ensure_link, eni.id)
         new = tuple(a for a in eni.secondary if a not in self.pool.slots)
         confirmed = await self._do(self._cloud.take, eni.id, new) if new else ()
         self.pool.add(eni.id, [a for a in eni.secondary if a in self.pool.slots])
@@ -269,15 +299,16 @@ class Engine:
         log.warning("address is EC2's again", extra={"ip": str(address)})
 
     async def _look_for_lost(self, shown: set[EniId]) -> None:
+        """Let go of ENIs that EC2 does not show attached, on the second look."""
         for eni_id, eni in tuple(self.pool.enis.items()):
             if eni_id in shown or eni.is_primary:
-                self._missing_enis.pop(eni_id, None)
+                if self._missing_enis.pop(eni_id, 0):
+                    self.pool.reopen_eni(eni_id)
                 continue
             self._missing_enis[eni_id] += 1
             self.pool.close_eni(eni_id)
-            in_use = any(c.assigned for c in self.pool.census() if c.eni.id == eni_id)
-            if self._missing_enis[eni_id] > 1 and not in_use:
-                await self._remove(self._intent(eni_id))
+            if self._missing_enis[eni_id] > 1:
+                await self._remove(eni_id)
 
     async def _sweep(self) -> None:
         """Delete ENIs that we made, nobody uses and no intent knows; on the second look."""

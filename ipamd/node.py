@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from cni.netlink import NodeNetlink
 from cni.spec import Pod, Sandbox
@@ -84,9 +84,31 @@ def now() -> Instant:
 class StartError(Exception):
     """The daemon cannot run here; the text says what to change."""
 
-    def __init__(self, id_: str, text: str) -> None:
-        super().__init__(text)
-        self.id = id_
+    id: ClassVar[str] = "START"
+
+
+class DaemonRunningError(StartError):
+    """Another daemon holds the node's lock: stop it first; its pid is in the text."""
+
+    id = "DAEMON-RUNNING"
+
+
+class NodeUnfitError(StartError):
+    """The kernel or a sysctl is not as pods need it: the text names each and its value."""
+
+    id = "NODE-UNFIT"
+
+
+class FolderError(StartError):
+    """A folder of ours cannot be made: make it writable for root."""
+
+    id = "FOLDER"
+
+
+class StoppedError(StartError):
+    """The daemon was told to stop while it waited for IMDS; nothing to do."""
+
+    id = "STOPPED"
 
 
 def lock(paths: Paths) -> int:
@@ -102,8 +124,7 @@ def lock(paths: Paths) -> int:
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
             if time.monotonic() > until:
-                raise StartError(
-                    "DAEMON-RUNNING",
+                raise DaemonRunningError(
                     f"another ipamd (pid {holder}) holds {paths.run / 'lock'}; stop it first",
                 ) from None
             log.warning("waiting for the other ipamd to stop", extra={"pid": holder})
@@ -156,7 +177,7 @@ def look_around(imds: Imds, journal: Journal, stop: threading.Event) -> Surround
             if (noted := journal.fact("surroundings")) is not None:
                 return _surroundings_from(noted)
             if stop.wait(wait):
-                raise StartError("STOPPED", "stopped before IMDS answered") from None
+                raise StoppedError("stopped before IMDS answered") from None
             wait = min(2 * wait, 10.0)
         else:
             found = _surroundings_of(identity, primary)
@@ -266,7 +287,7 @@ class Daemon:
         net = NodeNetlink()
         complaints = (*net.missing_features(), *net.sysctl_complaints())
         if complaints:
-            raise StartError("NODE-UNFIT", "; ".join(complaints))
+            raise NodeUnfitError("; ".join(complaints))
         home = Home(
             identity=around.identity,
             subnet_id=around.subnet_id,
@@ -285,6 +306,7 @@ class Daemon:
             eni_numbers=self.limits.enis,
         )
         net.apply_nft(nft.render(wish))
+        self.host_addresses = net.host_addresses()
         self.known = (self._primary_intent(), *self._active_intents())
         for intent in self.known:
             if intent.mac is not None and net.find_link(intent.mac) is not None:
@@ -351,7 +373,7 @@ class Daemon:
         held = [(a, e) for a, e, state in self.journal.addresses() if state is Held.HELD]
         held += [(a, self.around.primary_eni) for a in self.around.primary_secondaries]
         for address, eni_id in held:
-            if eni_id in self.pool.enis:
+            if eni_id in self.pool.enis and address not in self.host_addresses:
                 self.pool.add(eni_id, [address], confirmed=False)
 
     def _restore_leases(self, links: tuple[HostLink, ...]) -> None:
@@ -537,7 +559,7 @@ def make_folders(paths: Paths) -> None:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StartError("FOLDER", f"{folder} cannot be made: {error.strerror}") from error
+            raise FolderError(f"{folder} cannot be made: {error.strerror}") from error
 
 
 async def _live(settings: Settings, paths: Paths) -> None:

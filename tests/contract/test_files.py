@@ -6,8 +6,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-
 from cni.spec import Pod, Sandbox
+
 from eni.model import AttachmentId, EniId
 from ipamd.clock import Instant
 from ipamd.journal import EniState, Event, Held, Intent, Journal, JournalError
@@ -146,7 +146,9 @@ def test_facts_and_history_are_kept(journal: Journal) -> None:
     journal.note_fact("where", {"vpc": "vpc-1"})
     journal.note_fact("where", {"vpc": "vpc-2"})
     assert journal.fact("where") == {"vpc": "vpc-2"}
-    events = [Event(NOW.wall + i, "address assigned", "10.0.1.20", {"pod": f"p{i}"}) for i in (0, 1)]
+    events = [
+        Event(NOW.wall + i, "address assigned", "10.0.1.20", {"pod": f"p{i}"}) for i in (0, 1)
+    ]
     journal.record(events)
     assert journal.history(10) == tuple(reversed(events))
 
