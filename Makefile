@@ -1,0 +1,40 @@
+# Every target sets up what it needs by itself: `tools/setup`, milliseconds once it is done.
+
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+export PATH := $(PATH):/usr/sbin:/sbin
+export PYTHONPATH :=
+
+PYTHON := .venv/bin/python
+ARGS ?=
+
+help: ## show this
+	@echo 'make TARGET [ARGS="..."]'
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name what; do \
+	  printf '  %-7s %s\n' "$$name" "$$what"; done
+
+demo: setup ## a VPC, two nodes, pods and proofs on this machine; ARGS are those of `enid lab demo`
+	@.venv/bin/enid lab demo $(ARGS)
+
+test: setup ## unit, contract and lab tests; ARGS are pytest's
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m coverage run --include="$$($(PYTHON) -m tests.tools.pure)" \
+	  -m pytest $(ARGS)
+	@[ -n "$(ARGS)" ] || $(PYTHON) -m coverage report
+
+lint: setup ## ruff, mypy, import contracts
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+bare: ## the README's commands in fresh Debian 12 and 13 (root; about ten minutes)
+	@tools/bare
+
+clean: ## remove what these targets made
+	rm -rf .venv .cache build dist *.egg-info .*_cache .hypothesis .coverage
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+setup:
+	@tools/setup
+
+.PHONY: help demo test lint bare clean setup
