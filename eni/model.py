@@ -55,9 +55,9 @@ class Eni:
     """An ENI as EC2 describes it.
 
     *status* is EC2's own word: pending (in the answer to a create), available,
-    associated, attaching, in-use or detaching. *mac* is lower case with colons, as the kernel writes it.
-    *primary* is None for an efa-only ENI, which has no address but takes a
-    place on the instance all the same.
+    associated, attaching, in-use or detaching. *mac* is lower case with
+    colons, as the kernel writes it. *primary* is None for an efa-only ENI,
+    which has no address but takes a place on the instance all the same.
     """
 
     id: EniId
