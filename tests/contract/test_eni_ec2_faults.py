@@ -155,7 +155,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 WISH = CreateEni(
-    token="t1",  # noqa: S106 - EC2's name for an idempotency key
+    token="t1",
     subnet_id=SubnetId("subnet-1"),
     security_groups=(),
     description="aws-K8S-i-1",
