@@ -19,7 +19,7 @@ demo: setup ## a VPC, two nodes, pods and proofs on this machine; ARGS are those
 test: setup ## unit, contract and lab tests; ARGS are pytest's
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m coverage run --include="$$($(PYTHON) -m tests.tools.pure)" \
 	  -m pytest $(ARGS)
-	@[ -n "$(ARGS)" ] || $(PYTHON) -m coverage report
+	@$(if $(ARGS),,$(PYTHON) -m coverage report)
 
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
