@@ -1,0 +1,209 @@
+"""What the kernel should hold: numbers, rules, routes, aliases. Pure.
+
+    512    from all lookup 5120            PODS: a /32 per pod, a guard per held address
+    1024   fwmark 0x80/0x80 lookup main    decided: out by the primary ENI
+    1536   fwmark <n>/0x7f lookup <table>  one per secondary ENI
+    32765  from <ENI address> lookup <table>
+
+No rule and no nft element per pod: a packet costs the same at 1 pod and at 700.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TypeVar
+
+from cni.spec import Sandbox
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+PODS_TABLE = 5120
+"""The table of pod routes and guards. The peer's branch tables end at 4194 and Calico's at
+250, so it is nobody else's."""
+
+MAIN_TABLE = 254
+
+PROTOCOL = 151
+"""`proto` of our routes and rules: what carries it is ours, all else is never touched."""
+
+POD_GROUP = 5120
+"""Link group of a pod's host veth is this plus its ENI's number: the only thing that tells
+the kernel by which ENI a pod leaves."""
+
+ENI_GROUP = 5248
+"""Link group of an ENI is this plus its number."""
+
+DYING_GROUP = 5376
+"""Link group of veths that wait to be deleted; their packets are dropped."""
+
+MAX_NUMBER = 127
+"""ENI numbers fit in seven mark bits; the largest instance takes 80."""
+
+MARK_MASK = 0xFF
+"""Our byte of packet and connection mark. Bits 8 to 31 are others': 8-11 Cilium, 13
+portmap, 14-15 kube-proxy, 16-31 Calico, Tailscale, Weave."""
+
+PRIMARY_MARK = 0x80
+"""Through the primary ENI; the peer's bit (AWS_VPC_K8S_CNI_CONNMARK)."""
+
+NUMBER_MASK = 0x7F
+
+GUARD_METRIC = 4278198272
+"""Metric of `unreachable` guards (0xff000400): behind every pod's route, whose metric is 0, so
+that the guard takes over in the kernel when a pod's veth goes."""
+
+POD_PREFERENCE = 512
+PRIMARY_PREFERENCE = 1024
+ENI_PREFERENCE = 1536
+OWN_PREFERENCE = 32765
+"""`ip rule` preferences, the peer's. The kernel's are 0 (local), 32766 (main)."""
+
+GATEWAY_V4 = IPv4Address("169.254.1.1")
+"""A pod's gateway; on no interface, known to the pod by a permanent neighbour."""
+
+HOST_MAC = "0a:58:a9:fe:01:01"
+"""MAC of every host veth: locally administered, made of the gateway's address. One constant,
+so that the pod's neighbour is known before the link exists."""
+
+NODE_SYSCTLS: Mapping[str, str] = {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+}
+"""What the privileged init container sets once per node. rp_filter is per link then: the
+kernel takes the larger of `all` and the link's, so `all` must not be 1."""
+
+
+def eni_table(number: int) -> int:
+    """Return the routing table of ENI *number*; the peer's device index + 1."""
+    return MAIN_TABLE if number == 1 else number
+
+
+def host_ifname(sandbox: Sandbox) -> str:
+    """Return the name of a sandbox's host veth: the peer's prefix, then 11 hex digits.
+
+    Made from the sandbox and not from the pod's name, so that two sandboxes of one pod
+    never meet in one name.
+    """
+    identity = f"{sandbox.network}/{sandbox.container_id}/{sandbox.ifname}"
+    return "eni" + hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:11]
+
+
+def pod_mac(address: Address) -> str:
+    """Return the MAC of a pod's interface: 0a:58 and its IPv4 address (or IPv6's last 4 bytes)."""
+    return ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *address.packed[-4:]))
+
+
+# Aliases -------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """What a host veth says of itself; leases can be rebuilt from it."""
+
+    sandbox: Sandbox
+    pod_uid: str
+    addresses: tuple[Address, ...]
+    eni_id: str
+
+    def text(self) -> str:
+        """Return it as the link's alias: at most 255 bytes, no spaces inside words."""
+        s = self.sandbox
+        addresses = ",".join(map(str, self.addresses))
+        uid = self.pod_uid or "-"
+        return f"enid1 {s.container_id}/{s.ifname} {s.network} {uid} {addresses} {self.eni_id}"
+
+
+_ALIAS = re.compile(r"enid1 (\S+)/(\S+) (\S+) (\S+) ([0-9a-f.:,]+) (\S+)(?: .*)?")
+
+
+def parse_alias(text: str | None) -> Alias | None:
+    """Return what *text* says, None if it is not ours."""
+    match = _ALIAS.fullmatch(text or "")
+    if match is None:
+        return None
+    container_id, ifname, network, uid, addresses, eni_id = match.groups()
+    try:
+        parsed = tuple(ip_address(a) for a in addresses.split(","))
+    except ValueError:
+        return None
+    return Alias(Sandbox(network, container_id, ifname), "" if uid == "-" else uid, parsed, eni_id)
+
+
+# ENIs ----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class EniLink:
+    """An ENI as the kernel should have it. *number* is its device index + 1, 1 the primary."""
+
+    number: int
+    mac: str
+    address: IPv4Address
+    subnet: IPv4Network
+    mtu: int
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The VPC router: the subnet's first address after its own."""
+        return self.subnet.network_address + 1
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether it is the ENI that the node itself uses."""
+        return self.number == 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rule:
+    """One `ip rule` of ours."""
+
+    preference: int
+    table: int
+    fwmark: int = 0
+    fwmask: int = 0
+    source: IPv4Address | None = None
+
+
+def desired_rules(enis: Iterable[EniLink]) -> tuple[Rule, ...]:
+    """Return every rule of ours, by preference."""
+    rules = [
+        Rule(POD_PREFERENCE, PODS_TABLE),
+        Rule(PRIMARY_PREFERENCE, MAIN_TABLE, PRIMARY_MARK, PRIMARY_MARK),
+    ]
+    for eni in enis:
+        if not eni.is_primary:
+            table = eni_table(eni.number)
+            rules.append(Rule(ENI_PREFERENCE, table, eni.number, NUMBER_MASK))
+            rules.append(Rule(OWN_PREFERENCE, table, source=eni.address))
+    return tuple(sorted(rules, key=lambda rule: (rule.preference, rule.table)))
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Add one."""
+
+    what: object
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove one."""
+
+    what: object
+
+
+def steps(want: Iterable[T], have: Iterable[T]) -> Iterator[Put | Delete]:
+    """Yield the steps from *have* to *want*: puts first, then deletes.
+
+    Puts come first so that nothing is briefly missing. *have* must hold ours only.
+    """
+    wanted, there = set(want), set(have)
+    yield from (Put(one) for one in wanted - there)
+    yield from (Delete(one) for one in there - wanted)

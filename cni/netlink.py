@@ -1,0 +1,287 @@
+"""The node's side of ENIs: links, tables, rules, guards, nft, conntrack. Shell (pyroute2).
+
+Desired state is handed over whole and may be handed over again. Puts come before deletes,
+so that no packet finds nothing; what does not carry our protocol number, group or table
+name is never touched. One instance belongs to one thread: pyroute2 opens its sockets in
+the namespace of the thread that uses it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import subprocess
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from pathlib import Path
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from cni import conntrack, nft, rtnl
+from cni.dataplane import (
+    ENI_GROUP,
+    GUARD_METRIC,
+    NODE_SYSCTLS,
+    PODS_TABLE,
+    PROTOCOL,
+    Address,
+    Delete,
+    EniLink,
+    Network,
+    Put,
+    Rule,
+    desired_rules,
+    eni_table,
+    steps,
+)
+
+log = logging.getLogger(__name__)
+
+NFT = "nft"
+NFT_SECONDS = 30
+"""An nft that takes longer hangs: a whole table takes 30 ms beside 5,000 services."""
+
+RTN_UNREACHABLE = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link of the node."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    is_up: bool
+    group: int
+
+
+class NodeError(Exception):
+    """The kernel or nft refused; its own words are in the text."""
+
+    id = "NODE"
+
+
+class NodeNetlink:
+    """The node's network namespace, for one thread."""
+
+    def __init__(self) -> None:
+        self._ip: Any = IPRoute()
+        self._fast = rtnl.Channel()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._ip.close()
+        self._fast.close()
+
+    # Links -----------------------------------------------------------------------------
+    def find_link(self, mac: str) -> Link | None:
+        """Return the link with this MAC, None if there is none; names mean nothing."""
+        for link in self._fast.dump_links():
+            if link.mac == mac:
+                return self._link(link.index)
+        return None
+
+    def _link(self, index: int) -> Link:
+        found = self._ip.get_links(index)[0]
+        return Link(
+            index=index,
+            name=found.get_attr("IFLA_IFNAME"),
+            mac=found.get_attr("IFLA_ADDRESS"),
+            mtu=found.get_attr("IFLA_MTU"),
+            is_up=bool(found["flags"] & rtnl.IFF_UP),
+            group=found.get_attr("IFLA_GROUP") or 0,
+        )
+
+    def host_addresses(self) -> Mapping[Address, str]:
+        """Return every address that is configured on a host link, and on which."""
+        names = {link.index: link.name for link in self._fast.dump_links()}
+        return {
+            ip_address(found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")): names.get(
+                found["index"], f"#{found['index']}"
+            )
+            for found in self._ip.get_addr()
+        }
+
+    def configure_eni(self, eni: EniLink) -> None:
+        """Bring an ENI's link, address and table to their desired state.
+
+        The primary ENI is the node's own: only its group and rp_filter are ours. Raises
+        NodeError if there is no link with its MAC.
+        """
+        link = self.find_link(eni.mac)
+        if link is None:
+            raise NodeError(f"there is no link with MAC {eni.mac}")
+        devconf = {"rp_filter": 2, "send_redirects": 0}
+        group = ENI_GROUP + eni.number
+        if eni.is_primary:
+            self._set_link(link, group=group, devconf=devconf)
+            return
+        self._set_link(link, group=group, devconf=devconf, mtu=eni.mtu, state="up")
+        self._set_address(link, eni)
+        table = eni_table(eni.number)
+        common = {"oif": link.index, "table": table, "proto": PROTOCOL}
+        self._ip.route("replace", dst=f"{eni.gateway}/32", scope="link", **common)
+        # 4 is RTNH_F_ONLINK: the gateway is on this link although no prefix says so.
+        self._ip.route("replace", dst="default", gateway=str(eni.gateway), flags=4, **common)
+
+    def _set_link(self, link: Link, *, devconf: Mapping[str, int], **wish: object) -> None:
+        self._ip.link("set", index=link.index, **wish)
+        self._fast.send(rtnl.set_devconf(link.index, devconf))
+
+    def _set_address(self, link: Link, eni: EniLink) -> None:
+        """Put the ENI's own address on its link and take every other away.
+
+        An address of a pod on a host link would steal the pod's packets: the kernel's
+        `local` table comes before every rule.
+        """
+        there = {
+            (found.get_attr("IFA_LOCAL"), found["prefixlen"])
+            for found in self._ip.get_addr(family=AF_INET, index=link.index)
+        }
+        own = (str(eni.address), eni.subnet.prefixlen)
+        if own not in there:
+            # 0x200 is IFA_F_NOPREFIXROUTE: no route of the subnet in the main table.
+            self._ip.addr("add", index=link.index, address=own[0], prefixlen=own[1], flags=0x200)
+        for address, length in there - {own}:
+            log.warning("foreign address removed", extra={"ip": address, "link": link.name})
+            self._ip.addr("delete", index=link.index, address=address, prefixlen=length)
+
+    # Rules -----------------------------------------------------------------------------
+    def set_rules(self, enis: Sequence[EniLink]) -> None:
+        """Bring our rules to what *enis* need; others' are not touched."""
+        for step in steps(desired_rules(enis), self._rules()):
+            match step:
+                case Put(Rule() as rule):
+                    self._rule("add", rule)
+                case Delete(Rule() as rule):
+                    self._rule("delete", rule)
+
+    def _rules(self) -> Iterator[Rule]:
+        for found in self._ip.get_rules(family=AF_INET):
+            if found.get_attr("FRA_PROTOCOL") == PROTOCOL:
+                source = found.get_attr("FRA_SRC")
+                yield Rule(
+                    preference=found.get_attr("FRA_PRIORITY") or 0,
+                    table=found.get_attr("FRA_TABLE") or found["table"],
+                    fwmark=found.get_attr("FRA_FWMARK") or 0,
+                    fwmask=found.get_attr("FRA_FWMASK") or 0,
+                    source=IPv4Address(source) if source else None,
+                )
+
+    def _rule(self, command: str, rule: Rule) -> None:
+        wish: dict[str, object] = {
+            "family": AF_INET,
+            "priority": rule.preference,
+            "table": rule.table,
+            "protocol": PROTOCOL,
+        }
+        if rule.fwmark:
+            wish |= {"fwmark": rule.fwmark, "fwmask": rule.fwmask}
+        if rule.source is not None:
+            wish |= {"src": str(rule.source), "src_len": 32}
+        try:
+            self._ip.rule(command, **wish)
+        except NetlinkError as error:
+            gone = command == "delete" and error.code == errno.ENOENT
+            if not gone and error.code != errno.EEXIST:
+                raise
+
+    # Guards ----------------------------------------------------------------------------
+    def add_guards(self, networks: Iterable[Network]) -> None:
+        """Make every address of *networks* unreachable as long as no pod has it."""
+        self._fast.send(*(rtnl.new_route(_guard(network)) for network in networks))
+
+    def remove_guards(self, networks: Iterable[Network]) -> None:
+        """Stop guarding *networks*; those that are not guarded already do not matter."""
+        messages = [rtnl.delete_route(_guard(network)) for network in networks]
+        _, errors = self._fast.try_all(messages)
+        for error in errors:
+            if error.errno != errno.ESRCH:
+                raise NodeError(str(error)) from error
+
+    def guards(self, want: Iterable[Network]) -> tuple[int, int]:
+        """Guard exactly *want*; return how many were added and removed."""
+        wanted, there = set(want), set(self._guards())
+        self.add_guards(wanted - there)
+        self.remove_guards(there - wanted)
+        return len(wanted - there), len(there - wanted)
+
+    def _guards(self) -> Iterator[Network]:
+        for family in (AF_INET, AF_INET6):
+            for found in self._ip.get_routes(family=family, table=PODS_TABLE):
+                if found["type"] == RTN_UNREACHABLE and found["proto"] == PROTOCOL:
+                    yield ip_network(f"{found.get_attr('RTA_DST')}/{found['dst_len']}")
+
+    # nft -------------------------------------------------------------------------------
+    def apply_nft(self, text: str) -> bool:
+        """Write the table if what is there was made from another text; return whether."""
+        listed = self._nft(["list", "table", "ip", nft.TABLE], "", check=False)
+        mark = text.rsplit('comment "', 1)[1].split('"', maxsplit=1)[0]
+        if f'comment "{mark}"' in listed:
+            return False
+        self._nft(["-f", "-"], text)
+        return True
+
+    def _nft(self, arguments: list[str], text: str, *, check: bool = True) -> str:
+        try:
+            done = subprocess.run(
+                [NFT, *arguments],
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=NFT_SECONDS,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise NodeError("nft is not installed: install the package nftables") from None
+        if check and done.returncode:
+            raise NodeError(f"nft {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def missing_features(self) -> tuple[str, ...]:
+        """Return a sentence for each kernel feature that pods need and is not there."""
+        cidr = IPv4Network("10.0.0.0/8")
+        wish = nft.NftWish(vpc_cidrs=(cidr,), node_primary=cidr[1], eni_numbers=2)
+        try:
+            self._nft(["-c", "-f", "-"], nft.render(wish))
+        except NodeError as error:
+            first = str(error).splitlines()[0]
+            return (f"nf_tables with fib, ct and nat (kernel 5.10 or later) is needed: {first}",)
+        return ()
+
+    def sysctl_complaints(self) -> tuple[str, ...]:
+        """Return a sentence for each node-wide sysctl that would break pods."""
+        complaints = []
+        for name, wanted in NODE_SYSCTLS.items():
+            found = Path("/proc/sys", *name.split(".")).read_text().strip()
+            if _breaks(name, found):
+                complaints.append(f"{name} is {found} and must be {wanted}")
+        return tuple(complaints)
+
+    # Conntrack -------------------------------------------------------------------------
+    def purge_conntrack(self, addresses: Collection[Address]) -> int:
+        """Delete every flow from or to *addresses*, in one dump; return how many."""
+        return conntrack.purge(addresses)
+
+
+def _guard(network: Network) -> rtnl.Path:
+    return rtnl.Path(
+        network.network_address,
+        network.prefixlen,
+        table=PODS_TABLE,
+        metric=GUARD_METRIC,
+        protocol=PROTOCOL,
+        kind=RTN_UNREACHABLE,
+    )
+
+
+def _breaks(name: str, value: str) -> bool:
+    """Return whether *value* stops packets; others of `NODE_SYSCTLS` only cost something."""
+    if name == "net.ipv4.ip_forward":
+        return value != "1"
+    return name == "net.ipv4.conf.all.rp_filter" and value == "1"

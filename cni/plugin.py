@@ -1,0 +1,283 @@
+"""The plugin: one exec per verb, no state, no imports that cost. Shell.
+
+    python3 -I -S plugin.py
+
+Opens the pod's network namespace, opens a netlink socket in it, and passes both with what
+the runtime said to the daemon; prints the daemon's answer. Builtin modules only: starting
+Python is most of what an ADD costs, and a plugin that needs no library can be one file.
+The rule a changer must keep: stdout carries the result and nothing else, and every way out
+is `_exit`.
+"""
+
+import posix
+import time
+from _socket import socket
+
+SOCKET = b"/run/enid/ipamd.sock"
+SPOOL = b"/run/enid/spool"
+DEADLINE_SECONDS = 110
+"""How long a verb may take; kubelet allows a sandbox 240 s, and must hear why."""
+
+PATIENCE_SECONDS = 0.05
+"""Between two tries to reach a daemon that restarts."""
+
+MAX_BYTES = 1 << 20
+"""Environment and stdin; the daemon takes no larger frame."""
+
+MAX_NAME = 128
+"""A container id is 64 hex digits; both names and a time make one file name of at most 255."""
+
+MAX_SPOOLED = 256
+"""DELs kept for a daemon that is away: two nodes' worth of pods. Beyond, kubelet retries."""
+
+VERSION = b'{"cniVersion":"1.1.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}'
+NEEDED: dict[bytes, tuple[bytes, ...]] = {
+    b"ADD": (b"CNI_CONTAINERID", b"CNI_NETNS", b"CNI_IFNAME"),
+    b"DEL": (b"CNI_CONTAINERID", b"CNI_IFNAME"),
+}
+
+INVALID_ENVIRONMENT, IO, DECODE, TRY_AGAIN_LATER = 4, 5, 6, 11
+AF_UNIX, AF_NETLINK, SOCK_STREAM, SOCK_RAW, SOCK_CLOEXEC = 1, 16, 1, 3, 0o2000000
+CLONE_NEWNET = 0x40000000
+WRITE_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
+
+
+class RefusalError(Exception):
+    """The verb fails; *code* is the specification's."""
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        self.code, self.msg, self.details = code, msg, details
+
+
+def main() -> None:
+    """Do one verb."""
+    stdin = b""
+    try:
+        env = {k: v for k, v in posix.environ.items() if k.startswith(b"CNI_")}
+        command = env.get(b"CNI_COMMAND", b"")
+        if command == b"VERSION":
+            finish(0, VERSION)
+        stdin = read_stdin()
+        check(command, env, stdin)
+        finish(*ask(command, env, stdin))
+    except RefusalError as error:
+        finish(1, error_json(error, version_in(stdin)))
+    except OSError as error:
+        finish(1, error_json(RefusalError(IO, "enid-cni: %s" % error), version_in(stdin)))
+
+
+def finish(code: int, stdout: bytes) -> None:
+    """Print and leave without the interpreter's clean-up, which costs 1.5 ms."""
+    while stdout:
+        stdout = stdout[posix.write(1, stdout) :]
+    posix._exit(code)
+
+
+def read_stdin() -> bytes:
+    """Return all of stdin, at most MAX_BYTES."""
+    pieces, size = [], 0
+    while piece := posix.read(0, 65536):
+        size += len(piece)
+        if size > MAX_BYTES:
+            raise RefusalError(
+                DECODE, "the network configuration on stdin is over %d bytes" % MAX_BYTES
+            )
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def check(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
+    """Refuse what the daemon need not see, in one sentence."""
+    if command not in NEEDED:
+        known = "ADD, DEL or VERSION"
+        raise RefusalError(
+            INVALID_ENVIRONMENT,
+            "CNI_COMMAND=%s is not %s" % (text_of(command), known)
+            if command
+            else "CNI_COMMAND is missing: it is %s" % known,
+        )
+    missing = [name.decode() for name in NEEDED[command] if not env.get(name)]
+    if missing:
+        raise RefusalError(INVALID_ENVIRONMENT, "%s missing" % ", ".join(missing))
+    for name in (b"CNI_CONTAINERID", b"CNI_IFNAME"):
+        if not is_plain(env[name]):
+            raise RefusalError(
+                INVALID_ENVIRONMENT, "%s=%s is not a name" % (text_of(name), text_of(env[name]))
+            )
+    if not stdin.strip():
+        raise RefusalError(DECODE, "the network configuration on stdin is empty")
+
+
+def is_plain(name: bytes) -> bool:
+    """Whether *name* may become part of a file name."""
+    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-@+"
+    return 0 < len(name) < MAX_NAME and name[0] not in b".-" and not name.strip(plain)
+
+
+def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, bytes]:
+    """Return the exit status and the stdout that the daemon answers."""
+    started = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    deadline = started + DEADLINE_SECONDS * 1000000000
+    head = b"\0".join([k + b"=" + v for k, v in env.items()])
+    frame = b"enid1 %d %d %d %d\n%b%b" % (len(head), len(stdin), started, deadline, head, stdin)
+    descriptors = open_pod(command, env.get(b"CNI_NETNS", b""))
+    while True:
+        answer = exchange(frame, descriptors, deadline)
+        if answer:
+            return answer[0] - 48, answer[1:]
+        if command == b"DEL" and answer is None:
+            spool(env, started, frame)
+            answer = exchange(frame, descriptors, deadline)
+            if answer:
+                unlink_spooled(env, started)
+                return answer[0] - 48, answer[1:]
+            return 0, b""
+        if time.clock_gettime_ns(time.CLOCK_BOOTTIME) > deadline:
+            raise RefusalError(
+                TRY_AGAIN_LATER,
+                "ipamd did not answer within %d s" % DEADLINE_SECONDS,
+                "see the ipamd pod of this node; the runtime retries",
+            )
+        time.sleep(PATIENCE_SECONDS)
+
+
+def open_pod(command: bytes, path: bytes) -> tuple[int, ...]:
+    """Return the pod's netns and a netlink socket in it; nothing for a DEL whose pod is gone."""
+    if not path:
+        return ()
+    try:
+        netns = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+    except OSError as error:
+        if command == b"DEL":
+            return ()
+        raise RefusalError(
+            INVALID_ENVIRONMENT,
+            "CNI_NETNS=%s cannot be opened: %s" % (text_of(path), error.strerror),
+        ) from None
+    home = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        setns(netns)
+        netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0)
+        setns(home)
+    except OSError:
+        if command == b"DEL":
+            return ()
+        raise RefusalError(
+            INVALID_ENVIRONMENT, "CNI_NETNS=%s is not a network namespace" % text_of(path)
+        ) from None
+    return netns, netlink.detach()
+
+
+def setns(descriptor: int) -> None:
+    """Enter a network namespace: os.setns is there from Python 3.12 on."""
+    if hasattr(posix, "setns"):
+        posix.setns(descriptor, CLONE_NEWNET)
+        return
+    import _ctypes  # noqa: PLC0415 - only where it is needed: it costs a file look-up
+
+    function = _ctypes.dlsym(_ctypes.dlopen(None, 0), "setns")  # type: ignore[arg-type]  # None is ourselves
+    if _ctypes.call_function(function, (descriptor, CLONE_NEWNET)):
+        raise OSError
+
+
+def exchange(frame: bytes, descriptors: tuple[int, ...], deadline: int) -> bytes | None:
+    """Return the answer, b"" if the daemon went away before it, None if it is not there."""
+    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        left = (deadline - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
+        sock.settimeout(max(left, 0.1))
+        try:
+            sock.connect(SOCKET)
+        except OSError:
+            return None
+        try:
+            return talk(sock, frame, descriptors)
+        except OSError:
+            return b""
+    finally:
+        sock.close()
+
+
+def talk(sock: socket, frame: bytes, descriptors: tuple[int, ...]) -> bytes:
+    """Send one frame and read to the end."""
+    rights = b"".join([fd.to_bytes(4, "little") for fd in descriptors])
+    sent = sock.sendmsg([frame], [(1, 1, rights)] if rights else [])  # SOL_SOCKET, SCM_RIGHTS
+    sock.sendall(frame[sent:])
+    answer = b""
+    while piece := sock.recv(65536):
+        answer += piece
+    return answer
+
+
+def spool(env: dict[bytes, bytes], started: int, frame: bytes) -> None:
+    """Leave a DEL for a daemon that is away; it drains the folder when it listens again."""
+    name = spooled_name(env, started)
+    try:
+        if len(posix.listdir(SPOOL)) >= MAX_SPOOLED:
+            raise RefusalError(
+                TRY_AGAIN_LATER,
+                "ipamd is away and %d DELs wait for it already" % MAX_SPOOLED,
+                "start ipamd on this node; the runtime retries",
+            )
+        draft = SPOOL + b"/.%b" % name
+        fd = posix.open(
+            draft, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600
+        )
+        while frame:
+            frame = frame[posix.write(fd, frame) :]
+        posix.close(fd)
+        posix.rename(draft, SPOOL + b"/" + name)
+    except OSError as error:
+        raise RefusalError(
+            TRY_AGAIN_LATER,
+            "ipamd is away and its spool cannot be written: %s" % error.strerror,
+            "start ipamd on this node; the runtime retries",
+        ) from None
+
+
+def unlink_spooled(env: dict[bytes, bytes], started: int) -> None:
+    """Take a DEL out of the spool again; the daemon may have been faster."""
+    try:
+        posix.unlink(SPOOL + b"/" + spooled_name(env, started))
+    except OSError:
+        return
+
+
+def spooled_name(env: dict[bytes, bytes], started: int) -> bytes:
+    """Return the file of one DEL."""
+    return b"%b.%b.%d" % (env[b"CNI_CONTAINERID"], env[b"CNI_IFNAME"], started)
+
+
+def text_of(data: bytes) -> str:
+    """Return bytes from outside as text that can be printed."""
+    return data.decode("utf-8", "replace")
+
+
+def version_in(stdin: bytes) -> str:
+    """Return the cniVersion in *stdin* without parsing it; an error must be told in it."""
+    at = stdin.find(b'"cniVersion"')
+    between, _, rest = stdin[at + 12 : at + 40].partition(b'"')
+    version, quote, _ = rest.partition(b'"')
+    found = at >= 0 and quote and not between.strip(b" \t\r\n:")
+    if found and version and not version.strip(b"0123456789."):
+        return version.decode()
+    return "1.0.0"
+
+
+def error_json(error: RefusalError, version: str) -> bytes:
+    """Return *error* as the specification wants it on stdout."""
+    return (
+        '{"cniVersion":"%s","code":%d,"msg":"%s","details":"%s"}'
+        % (version, error.code, escape(error.msg), escape(error.details))
+    ).encode("utf-8", "replace")
+
+
+def escape(text: str) -> str:
+    """Return *text* for the inside of a JSON string."""
+    return "".join(
+        ["\\" + c if c in '"\\' else c if c >= " " else "\\u%04x" % ord(c) for c in text]
+    )
+
+
+if __name__ == "__main__":
+    main()

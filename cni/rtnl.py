@@ -1,0 +1,387 @@
+"""Hand-packed rtnetlink: the messages of an ADD and a DEL, and a socket to send them. Shell.
+
+A message is packed in microseconds where a general library takes hundreds; an ADD sends a
+dozen. Everything that is not per pod goes through pyroute2 (`cni.netlink`), which is also
+this module's oracle: the contract tests decode every message here with it.
+
+Attribute and message numbers are the kernel's (include/uapi/linux/{rtnetlink,if_link,
+neighbour,netlink}.h); a comment names each.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_ADDRESS = struct.Struct("=BBBBi")  # struct ifaddrmsg
+_NEIGHBOUR = struct.Struct("=BxHiHBB")  # struct ndmsg
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
+
+REQUEST, ACK, REPLACE, EXCL, CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
+_DUMP = 0x300
+_NESTED = 0x8000
+
+IFF_UP = 0x1
+
+MAX_BATCH = 100
+"""Messages in one send: the kernel acknowledges each, and 737 acks overflow the socket."""
+
+MAX_QUEUES = 8
+"""Queues of a veth at most: it gets one a possible CPU, 5 ms to make on a 192-CPU node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One request: *kind* is RTM_*, *words* says it as `ip` would, for errors."""
+
+    kind: int
+    flags: int
+    body: bytes
+    words: str
+
+
+class NetlinkError(Exception):
+    """The kernel said no to one message."""
+
+    def __init__(self, number: int, words: str, detail: str) -> None:
+        why = f"{os.strerror(number)}{f' ({detail})' if detail else ''}"
+        super().__init__(f"{words}: {why}")
+        self.errno = number
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Return one attribute, padded."""
+    return _ATTRIBUTE.pack(len(payload) + 4, kind) + payload + b"\0" * (-len(payload) & 3)
+
+
+def _text(value: str) -> bytes:
+    return value.encode() + b"\0"
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def _mac(value: str) -> bytes:
+    return bytes.fromhex(value.replace(":", ""))
+
+
+def _family(address: Address) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6  # the family
+
+
+# Messages ------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A pair: *name* here, *peer* in the namespace of *netns_fd*."""
+
+    name: str
+    mac: str
+    group: int
+    peer: str
+    peer_mac: str
+    netns_fd: int
+    mtu: int
+
+
+def new_veth(veth: Veth) -> Message:
+    """Make the pair. The peer must not be up yet: the kernel refuses it before the tie."""
+    queues = min(os.cpu_count() or 1, MAX_QUEUES)
+    both = (
+        attribute(4, _u32(veth.mtu))  # IFLA_MTU
+        + attribute(31, _u32(queues))  # IFLA_NUM_TX_QUEUES
+        + attribute(32, _u32(queues))  # IFLA_NUM_RX_QUEUES
+    )
+    peer = (
+        _LINK.pack(0, 0, 0, 0, 0)
+        + attribute(3, _text(veth.peer))  # IFLA_IFNAME
+        + attribute(1, _mac(veth.peer_mac))  # IFLA_ADDRESS
+        + attribute(28, _u32(veth.netns_fd))  # IFLA_NET_NS_FD
+        + both
+    )
+    info = attribute(1, _text("veth")) + attribute(2, attribute(1, peer))  # IFLA_INFO_*, PEER
+    body = (
+        _LINK.pack(0, 0, 0, 0, 0)
+        + attribute(3, _text(veth.name))
+        + attribute(1, _mac(veth.mac))
+        + attribute(27, _u32(veth.group))  # IFLA_GROUP
+        + both
+        + attribute(18, info)  # IFLA_LINKINFO
+    )
+    words = f"ip link add {veth.name} group {veth.group} type veth peer {veth.peer} netns"
+    return Message(16, REQUEST | ACK | CREATE | EXCL, body, words)  # RTM_NEWLINK
+
+
+DEVCONF = {"send_redirects": 6, "rp_filter": 8}
+"""IPV4_DEVCONF_* of the link settings that we make (include/uapi/linux/ip.h)."""
+
+
+def devconf(settings: Mapping[str, int]) -> bytes:
+    """Return IPv4 link settings as an attribute: /proc/sys is read-only for us."""
+    conf = b"".join(attribute(DEVCONF[name], _u32(value)) for name, value in settings.items())
+    family = attribute(socket.AF_INET, attribute(1, conf))  # IFLA_INET_CONF
+    return attribute(26 | _NESTED, family)  # IFLA_AF_SPEC
+
+
+def set_link(
+    name: str, *, up: bool, group: int | None = None, alias: str = "", rp_filter: int | None = None
+) -> Message:
+    """Change a link, by name; what is not given stays."""
+    body = _LINK.pack(0, 0, 0, int(up), IFF_UP) + attribute(3, _text(name))
+    words = f"ip link set {name} {'up' if up else 'down'}"
+    if group is not None:
+        body += attribute(27, _u32(group))
+        words += f" group {group}"
+    if alias:
+        body += attribute(20, alias.encode())  # IFLA_IFALIAS
+        words += f" alias {alias!r}"
+    if rp_filter is not None:
+        body += devconf({"rp_filter": rp_filter})
+        words += f" rp_filter {rp_filter}"
+    return Message(16, REQUEST | ACK, body, words)
+
+
+def set_devconf(index: int, settings: Mapping[str, int]) -> Message:
+    """Change a link's IPv4 settings, by index."""
+    body = _LINK.pack(0, 0, index, 0, 0) + devconf(settings)
+    return Message(16, REQUEST | ACK, body, f"ip link set #{index} {dict(settings)}")
+
+
+def up(index: int) -> Message:
+    """Raise a link, by index."""
+    return Message(
+        16, REQUEST | ACK, _LINK.pack(0, 0, index, 1, IFF_UP), f"ip link set #{index} up"
+    )
+
+
+def delete_link(name: str) -> Message:
+    """Delete one link, by name."""
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name))
+    return Message(17, REQUEST | ACK, body, f"ip link del {name}")  # RTM_DELLINK
+
+
+def delete_group(group: int) -> Message:
+    """Delete every link of a group: the kernel waits once for all of them."""
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(27, _u32(group))
+    return Message(17, REQUEST | ACK, body, f"ip link del group {group}")
+
+
+def get_link(name: str) -> Message:
+    """Ask for one link, by name."""
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name))
+    return Message(18, REQUEST | ACK, body, f"ip link show {name}")  # RTM_GETLINK
+
+
+def new_address(address: Address, index: int) -> Message:
+    """Give a link *address* as a host's; without IPv6's duplicate detection."""
+    flags = 0x80 if address.version == 4 else 0x82  # IFA_F_PERMANENT | NODAD
+    packed = address.packed
+    body = _ADDRESS.pack(_family(address), address.max_prefixlen, flags, 0, index)
+    body += attribute(2, packed) + attribute(1, packed)  # IFA_LOCAL, IFA_ADDRESS
+    words = f"ip addr add {address}/{address.max_prefixlen} dev #{index}"
+    return Message(20, REQUEST | ACK | CREATE | EXCL, body, words)  # RTM_NEWADDR
+
+
+def new_neighbour(address: Address, mac: str, index: int) -> Message:
+    """Make *mac* the permanent neighbour of *address*."""
+    body = _NEIGHBOUR.pack(_family(address), 0, index, 0x80, 0, 0)  # NUD_PERMANENT
+    body += attribute(1, address.packed) + attribute(2, _mac(mac))  # NDA_DST, NDA_LLADDR
+    words = f"ip neigh replace {address} lladdr {mac} dev #{index} nud permanent"
+    return Message(28, REQUEST | ACK | CREATE | REPLACE, body, words)  # RTM_NEWNEIGH
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A route to *address*/*length*; *kind* 1 is unicast, 7 unreachable."""
+
+    address: Address
+    length: int
+    table: int = 254
+    index: int = 0
+    gateway: Address | None = None
+    source: Address | None = None
+    metric: int = 0
+    protocol: int = 3
+    kind: int = 1
+
+
+def _route_body(path: Path) -> bytes:
+    scope = 0 if path.gateway or path.kind != 1 else 253  # RT_SCOPE_UNIVERSE, RT_SCOPE_LINK
+    if path.address.version == 6:  # the family: IPv6 routes have no scope
+        scope = 0
+    body = _ROUTE.pack(
+        _family(path.address), path.length, 0, 0,
+        path.table if path.table < 256 else 0, path.protocol, scope, path.kind, 0,
+    )  # fmt: skip
+    if path.length:
+        body += attribute(1, path.address.packed)  # RTA_DST
+    if path.index:
+        body += attribute(4, struct.pack("=i", path.index))  # RTA_OIF
+    if path.gateway is not None:
+        body += attribute(5, path.gateway.packed)  # RTA_GATEWAY
+    if path.metric:
+        body += attribute(6, _u32(path.metric))  # RTA_PRIORITY
+    if path.source is not None:
+        body += attribute(7, path.source.packed)  # RTA_PREFSRC
+    return body + attribute(15, _u32(path.table))  # RTA_TABLE
+
+
+def _route_words(path: Path) -> str:
+    kind = "unreachable " if path.kind == 7 else ""  # RTN_UNREACHABLE
+    metric = f" metric {path.metric}" if path.metric else ""
+    return f"{kind}{path.address}/{path.length} dev #{path.index} table {path.table}{metric}"
+
+
+def new_route(path: Path) -> Message:
+    """Put a route; one of the same address, table and metric is replaced."""
+    flags = REQUEST | ACK | CREATE | REPLACE
+    return Message(24, flags, _route_body(path), f"ip route replace {_route_words(path)}")
+
+
+def delete_route(path: Path) -> Message:
+    """Take a route out."""
+    return Message(25, REQUEST | ACK, _route_body(path), f"ip route del {_route_words(path)}")
+
+
+# Answers -------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a link dump says of one link."""
+
+    index: int
+    name: str
+    is_up: bool
+    group: int
+    mac: str
+    alias: str
+    peer_index: int
+
+
+def attributes_of(data: bytes) -> dict[int, bytes]:
+    """Return attributes by number, without their flags."""
+    found, at = {}, 0
+    while at + 4 <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < 4:  # an attribute's own header
+            break
+        found[kind & 0x3FFF] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def read_link(body: bytes) -> Link:
+    """Return the link of an RTM_NEWLINK body."""
+    _, _, index, flags, _ = _LINK.unpack_from(body)
+    found = attributes_of(body[_LINK.size :])
+    number = struct.Struct("=I")
+    return Link(
+        index=index,
+        name=found.get(3, b"").rstrip(b"\0").decode(),
+        is_up=bool(flags & IFF_UP),
+        group=number.unpack(found[27])[0] if 27 in found else 0,  # IFLA_GROUP
+        mac=":".join(f"{b:02x}" for b in found.get(1, b"")),
+        alias=found.get(20, b"").rstrip(b"\0").decode(errors="replace"),
+        peer_index=number.unpack(found[5])[0] if 5 in found else 0,  # IFLA_LINK
+    )
+
+
+class Channel:
+    """A rtnetlink socket. It stays in the namespace that it was opened in."""
+
+    def __init__(self, sock: socket.socket | None = None) -> None:
+        """Open one here, or take *sock* over."""
+        self._socket = sock or socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        self._socket.settimeout(5.0)
+        self._socket.setsockopt(270, 10, 1)  # SOL_NETLINK, NETLINK_CAP_ACK: acks without a copy
+        self._socket.setsockopt(270, 11, 1)  # NETLINK_EXT_ACK: the kernel's own words
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def send(self, *messages: Message) -> list[bytes]:
+        """Send *messages* in order and return what they answered, but acks.
+
+        Raises NetlinkError for the first that failed; the kernel has tried all of its
+        batch by then.
+        """
+        answers, errors = self.try_all(messages)
+        if errors:
+            raise errors[0]
+        return answers
+
+    def try_all(self, messages: Sequence[Message]) -> tuple[list[bytes], list[NetlinkError]]:
+        """Send *messages*; return what they answered and every failure, in order."""
+        answers: list[bytes] = []
+        errors: list[NetlinkError] = []
+        for start in range(0, len(messages), MAX_BATCH):
+            batch = messages[start : start + MAX_BATCH]
+            waiting = {}
+            payload = bytearray()
+            for message in batch:
+                self._sequence += 1
+                waiting[self._sequence] = message
+                size = _HEADER.size + len(message.body)
+                payload += _HEADER.pack(size, message.kind, message.flags, self._sequence, 0)
+                payload += message.body + b"\0" * (-size & 3)
+            self._socket.send(payload)
+            while waiting:
+                for kind, sequence, body in self._receive():
+                    if sequence not in waiting:
+                        continue
+                    if kind == 2:  # NLMSG_ERROR; 0 is the ack
+                        message = waiting.pop(sequence)
+                        if error := _error(body, message.words):
+                            errors.append(error)
+                    else:
+                        answers.append(body)
+        return answers, errors
+
+    def dump_links(self) -> list[Link]:
+        """Return every link of the namespace."""
+        body = _LINK.pack(0, 0, 0, 0, 0) + attribute(29, _u32(1 << 3))  # IFLA_EXT_MASK: no stats
+        return [read_link(answer) for answer in self.dump(18, body)]
+
+    def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """Yield the answers to one dump request."""
+        self._sequence += 1
+        header = _HEADER.pack(_HEADER.size + len(body), kind, REQUEST | _DUMP, self._sequence, 0)
+        self._socket.send(header + body)
+        while True:
+            for answer, sequence, payload in self._receive():
+                if sequence != self._sequence:
+                    continue
+                if answer == 3:  # NLMSG_DONE
+                    return
+                if answer == 2:  # NLMSG_ERROR
+                    raise _error(payload, "dump") or NetlinkError(errno.EIO, "dump", "")
+                yield payload
+
+    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
+        data = self._socket.recv(1 << 18)
+        at = 0
+        while at + _HEADER.size <= len(data):
+            length, kind, _, sequence, _ = _HEADER.unpack_from(data, at)
+            yield kind, sequence, data[at + _HEADER.size : at + length]
+            at += (length + 3) & ~3
+
+
+def _error(body: bytes, words: str) -> NetlinkError | None:
+    number = -struct.unpack_from("=i", body)[0]
+    if not number:
+        return None
+    text = attributes_of(body[20:]).get(1, b"")  # behind errno and the header; NLMSGERR_ATTR_MSG
+    return NetlinkError(number, words, text.rstrip(b"\0").decode(errors="replace"))
