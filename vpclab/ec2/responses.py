@@ -1,0 +1,135 @@
+"""The ENI calls, between EC2's query protocol and the backend. Shell."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from moto.core.responses import ActionResult, EmptyResult
+from moto.ec2.responses import EC2Response
+from moto.ec2.utils import add_tag_specification
+
+from vpclab.ec2.backend import VpcBackend, error
+
+LEAST_PAGE, LARGEST_PAGE = 5, 1000
+"""What DescribeNetworkInterfaces takes as MaxResults (its API reference)."""
+
+
+class VpcResponse(EC2Response):
+    """moto's EC2 responses with the ENI calls replaced."""
+
+    @property
+    def backend(self) -> VpcBackend:
+        """The backend of the call's region."""
+        backend = self.ec2_backend
+        assert isinstance(backend, VpcBackend)  # noqa: S101 - installed by fresh_backend
+        return backend
+
+    def _texts(self, name: str) -> list[str]:
+        return [str(value) for value in self._get_param(name, [])]
+
+    def create_network_interface(self) -> ActionResult:
+        """CreateNetworkInterface."""
+        parameters = {
+            name: self._get_param(name)
+            for name in (
+                "SubnetId", "PrivateIpAddress", "PrivateIpAddresses", "Groups", "Description",
+                "TagSpecifications", "SecondaryPrivateIpAddressCount",
+            )
+        }  # fmt: skip
+        self.error_on_dryrun()
+        token, same = self._get_param("ClientToken"), json.dumps(parameters, default=str)
+        eni = self.backend.remembered(token, same) if token else None
+        if eni is None:
+            eni = self.backend.create_network_interface(
+                self.backend.get_subnet(parameters["SubnetId"]),
+                parameters["PrivateIpAddress"],
+                parameters["PrivateIpAddresses"],
+                parameters["Groups"] or [],
+                parameters["Description"],
+                add_tag_specification(parameters["TagSpecifications"] or []),
+                secondary_ips_count=parameters["SecondaryPrivateIpAddressCount"],
+            )
+            if token:
+                self.backend.remember(token, same, eni)
+        return ActionResult({"NetworkInterface": eni, "ClientToken": token})
+
+    def attach_network_interface(self) -> ActionResult:
+        """AttachNetworkInterface."""
+        self.error_on_dryrun()
+        eni = self.backend.attach_network_interface(
+            self._get_param("NetworkInterfaceId"),
+            self._get_param("InstanceId"),
+            int(self._get_param("DeviceIndex")),
+        )
+        return ActionResult({"AttachmentId": eni.attachment_id, "NetworkCardIndex": 0})
+
+    def modify_network_interface_attribute(self) -> ActionResult:
+        """ModifyNetworkInterfaceAttribute: one attribute a call."""
+        self.error_on_dryrun()
+        eni_id = self._get_param("NetworkInterfaceId")
+        attachment = self._get_param("Attachment") or {}
+        if "DeleteOnTermination" in attachment:
+            self.backend.set_delete_on_termination(
+                eni_id, attachment["AttachmentId"], value=_truth(attachment["DeleteOnTermination"])
+            )
+        check = self._get_param("SourceDestCheck.Value")
+        if check is not None:
+            self.backend.set_source_dest_check(eni_id, value=_truth(check))
+        groups = self._texts("Groups")
+        description = self._get_param("Description.Value")
+        if groups or description:
+            self.backend.modify_network_interface_attribute(eni_id, groups, None, description)
+        return EmptyResult()
+
+    def describe_network_interfaces(self) -> ActionResult:
+        """DescribeNetworkInterfaces, in pages."""
+        self.error_on_dryrun()
+        size, token = self._get_param("MaxResults"), self._get_param("NextToken")
+        if size is not None and not LEAST_PAGE <= int(size) <= LARGEST_PAGE:
+            raise error(
+                "InvalidParameterValue",
+                f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value between"
+                f" {LEAST_PAGE} and {LARGEST_PAGE}.",
+            )
+        enis = self.backend.get_all_network_interfaces(
+            self._texts("NetworkInterfaceIds"), self._filters_from_querystring()
+        )
+        start = int(base64.b64decode(token)) if token else 0
+        end = start + int(size) if size is not None else len(enis)
+        result: dict[str, Any] = {"NetworkInterfaces": enis[start:end]}
+        if end < len(enis):
+            result["NextToken"] = base64.b64encode(str(end).encode()).decode()
+        return ActionResult(result)
+
+    def assign_private_ip_addresses(self) -> ActionResult:
+        """AssignPrivateIpAddresses: the answer names the new addresses only."""
+        self.error_on_dryrun()
+        eni_id = self._get_param("NetworkInterfaceId")
+        count = int(self._get_param("SecondaryPrivateIpAddressCount") or 0)
+        explicit = self._texts("PrivateIpAddresses")
+        if count and explicit:
+            raise error(
+                "InvalidParameterCombination",
+                "A count and addresses were given; AssignPrivateIpAddresses takes one of them.",
+            )
+        new = self.backend.assign(eni_id, explicit, count)
+        return ActionResult(
+            {
+                "NetworkInterfaceId": eni_id,
+                "AssignedPrivateIpAddresses": [{"PrivateIpAddress": a} for a in new],
+            }
+        )
+
+    def unassign_private_ip_addresses(self) -> ActionResult:
+        """UnassignPrivateIpAddresses."""
+        self.error_on_dryrun()
+        self.backend.unassign(
+            self._get_param("NetworkInterfaceId"), self._texts("PrivateIpAddresses")
+        )
+        return EmptyResult()
+
+
+def _truth(value: object) -> bool:
+    return str(value).lower() == "true"
