@@ -257,11 +257,16 @@ class VpcBackend(EC2Backend):
         enis = [
             eni for eni in self.enis.values() if eni.instance and eni.instance.id in instance_ids
         ]
+        instances = {eni.instance.id: eni.instance for eni in enis}
+        born_with = {instance_id: i.nics[0] for instance_id, i in instances.items()}
         for eni in enis:
             self._unplug(eni)
             if eni.delete_on_termination:
                 self._forget(eni)
-        return super().terminate_instances(instance_ids)
+        done = super().terminate_instances(instance_ids)
+        for instance_id, instance in instances.items():
+            instance.nics = {0: born_with[instance_id]}  # DescribeInstances still tells of it
+        return done
 
     def delete_subnet(self, subnet_id: str) -> Any:
         """Delete a subnet that holds no ENI."""
