@@ -121,6 +121,8 @@ class NodeNetlink:
         if eni.is_primary:
             self._set_link(link, group=group, devconf=devconf)
             return
+        # With a foreign address before ours, the kernel would take ours away along with it.
+        devconf["promote_secondaries"] = 1
         self._set_link(link, group=group, devconf=devconf, mtu=eni.mtu, state="up")
         self._set_address(link, eni)
         table = eni_table(eni.number)

@@ -122,7 +122,7 @@ def new_veth(veth: Veth) -> Message:
     return Message(16, REQUEST | ACK | CREATE | EXCL, body, words)  # RTM_NEWLINK
 
 
-DEVCONF = {"send_redirects": 6, "rp_filter": 8}
+DEVCONF = {"send_redirects": 6, "rp_filter": 8, "promote_secondaries": 20}
 """IPV4_DEVCONF_* of the link settings that we make (include/uapi/linux/ip.h)."""
 
 

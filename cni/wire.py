@@ -110,6 +110,11 @@ class KernelWiring:
         self._host = rtnl.Channel()
         self._reaper = rtnl.Channel()
 
+    def close(self) -> None:
+        """Close the sockets."""
+        self._host.close()
+        self._reaper.close()
+
     def connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, netns_path: str) -> Attached:
         """Make the wire; a half-made one of the same sandbox is made anew.
 

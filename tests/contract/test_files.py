@@ -6,8 +6,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cni.spec import Pod, Sandbox
 
+from cni.spec import Pod, Sandbox
 from eni.model import AttachmentId, EniId
 from ipamd.clock import Instant
 from ipamd.journal import EniState, Event, Held, Intent, Journal, JournalError

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from cni.spec import Code
 from cni.wire import WireError
-
 from eni.errors import EniError
 from ipamd.cli import CommandError
 from ipamd.journal import JournalError

@@ -34,7 +34,7 @@ class World:
             self.story.append(f"   -> {effect}")
             self.perform(effect)
 
-    def perform(self, effect: Effect) -> None:
+    def perform(self, effect: Effect) -> None:  # noqa: C901 - one row an effect
         match effect:
             case lanes.Ask(call):
                 assert call in self.live

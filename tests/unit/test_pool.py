@@ -5,11 +5,11 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 import pytest
-from cni.spec import Sandbox
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cni.spec import Sandbox
 from eni.model import EniId
 from ipamd.clock import Instant
 from ipamd.pool import Assigned, Cooling, Free, Leaving, Pool, PoolEni

@@ -1,0 +1,134 @@
+"""Hand-packed rtnetlink, beside its oracle: pyroute2 decodes every message we pack."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from cni import rtnl
+from cni.dataplane import GUARD_METRIC, PODS_TABLE, PROTOCOL
+
+V4, V6, GATEWAY = ip_address("10.0.1.20"), ip_address("fd00::20"), ip_address("169.254.1.1")
+
+
+def decoded(message: rtnl.Message, kind: type[Any]) -> Any:
+    size = 16 + len(message.body)
+    raw = struct.pack("=IHHII", size, message.kind, message.flags, 1, 0) + message.body
+    decoder = kind(raw)
+    decoder.decode()
+    return decoder
+
+
+def attrs(found: Any) -> dict[str, Any]:
+    return {name: value for name, value in found["attrs"] if name != "IFLA_LINKINFO"}
+
+
+VETH = rtnl.Veth("eni0123", "0a:58:a9:fe:01:01", 5122, "eth0", "0a:58:0a:00:01:14", 7, 9001)
+
+
+def test_a_veth_pair_goes_straight_into_the_pod() -> None:
+    found = decoded(rtnl.new_veth(VETH), ifinfmsg)
+    here = attrs(found)
+    assert here["IFLA_IFNAME"] == "eni0123"
+    assert here["IFLA_ADDRESS"] == "0a:58:a9:fe:01:01"
+    assert (here["IFLA_GROUP"], here["IFLA_MTU"]) == (5122, 9001)
+    info = found.get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_KIND") == "veth"
+    peer = info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
+    assert peer["flags"] == 0, "a peer that is up already is refused by the kernel"
+    there = attrs(peer)
+    assert there["IFLA_IFNAME"] == "eth0"
+    assert there["IFLA_ADDRESS"] == "0a:58:0a:00:01:14"
+    assert (there["IFLA_NET_NS_FD"], there["IFLA_MTU"]) == (7, 9001)
+    assert 1 <= there["IFLA_NUM_TX_QUEUES"] <= rtnl.MAX_QUEUES
+
+
+def test_one_setlink_carries_alias_rp_filter_group_and_up() -> None:
+    message = rtnl.set_link("eni0123", up=True, group=5376, alias="enid1 x", rp_filter=1)
+    found = decoded(message, ifinfmsg)
+    assert found["flags"] & 1
+    assert found["change"] == 1
+    assert attrs(found)["IFLA_IFALIAS"] == "enid1 x"
+    assert attrs(found)["IFLA_GROUP"] == 5376
+    conf = found.get_attr("IFLA_AF_SPEC").get_attr("AF_INET")
+    inner = struct.pack("=HHI", 8, 8, 1)  # IPV4_DEVCONF_RP_FILTER = 1
+    assert conf.endswith(struct.pack("=HH", 12, 1) + inner)  # in IFLA_INET_CONF
+
+
+def test_down_is_down() -> None:
+    found = decoded(rtnl.set_link("eni0123", up=False), ifinfmsg)
+    assert (found["flags"] & 1, found["change"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "index", "group", "name"),
+    [
+        pytest.param(rtnl.up(3), 3, None, None, id="up"),
+        pytest.param(rtnl.delete_link("eni0"), 0, None, "eni0", id="delete"),
+        pytest.param(rtnl.delete_group(5376), 0, 5376, None, id="delete-group"),
+        pytest.param(rtnl.get_link("eni0"), 0, None, "eni0", id="get"),
+    ],
+)
+def test_links(message: rtnl.Message, index: int, group: int | None, name: str | None) -> None:
+    found = decoded(message, ifinfmsg)
+    assert found["index"] == index
+    assert attrs(found).get("IFLA_GROUP") == group
+    assert attrs(found).get("IFLA_IFNAME") == name
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_a_pods_address_is_a_hosts(address: rtnl.Address) -> None:
+    found = decoded(rtnl.new_address(address, 3), ifaddrmsg)
+    assert (found["index"], found["prefixlen"]) == (3, address.max_prefixlen)
+    assert attrs(found)["IFA_LOCAL"] == attrs(found)["IFA_ADDRESS"] == str(address)
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_a_neighbour_is_permanent(address: rtnl.Address) -> None:
+    found = decoded(rtnl.new_neighbour(address, "0a:58:0a:00:01:14", 3), ndmsg)
+    assert (found["state"], found["ifindex"]) == (0x80, 3)
+    assert attrs(found) == {"NDA_DST": str(address), "NDA_LLADDR": "0a:58:0a:00:01:14"}
+
+
+@pytest.mark.parametrize("address", [V4, V6])
+def test_a_pods_route(address: rtnl.Address) -> None:
+    path = rtnl.Path(
+        address, address.max_prefixlen, PODS_TABLE, index=4, protocol=PROTOCOL, source=address
+    )
+    found = decoded(rtnl.new_route(path), rtmsg)
+    assert found["dst_len"] == address.max_prefixlen
+    assert (found["proto"], found["type"]) == (PROTOCOL, 1)
+    assert found["scope"] == (253 if address.version == 4 else 0)
+    assert attrs(found) == {
+        "RTA_DST": str(address),
+        "RTA_OIF": 4,
+        "RTA_PREFSRC": str(address),
+        "RTA_TABLE": PODS_TABLE,
+    }
+
+
+def test_a_guard_is_unreachable_behind_the_pods_route() -> None:
+    path = rtnl.Path(V4, 32, PODS_TABLE, metric=GUARD_METRIC, protocol=PROTOCOL, kind=7)
+    for message in (rtnl.new_route(path), rtnl.delete_route(path)):
+        found = decoded(message, rtmsg)
+        assert (found["type"], found["scope"]) == (7, 0)
+        assert attrs(found)["RTA_PRIORITY"] == GUARD_METRIC
+
+
+def test_a_default_route_has_no_destination() -> None:
+    path = rtnl.Path(ip_address(0), 0, index=2, gateway=GATEWAY)
+    found = decoded(rtnl.new_route(path), rtmsg)
+    assert (found["dst_len"], found["scope"], found["table"]) == (0, 0, 254)
+    assert attrs(found) == {"RTA_OIF": 2, "RTA_GATEWAY": "169.254.1.1", "RTA_TABLE": 254}
+
+
+def test_a_short_attribute_ends_the_reading() -> None:
+    assert rtnl.attributes_of(b"\x02\x00\x01\x00") == {}
+    assert rtnl.attributes_of(b"") == {}

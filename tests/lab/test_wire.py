@@ -1,0 +1,294 @@
+"""A wire in the real kernel, made with CAP_NET_ADMIN's calls only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv4Network, ip_network
+from pathlib import Path
+from socket import AF_NETLINK, SOCK_RAW
+from typing import Any, TypeVar
+
+import pytest
+from pyroute2 import IPRoute
+
+from cni import nft
+from cni.dataplane import (
+    DYING_GROUP,
+    GUARD_METRIC,
+    HOST_MAC,
+    NODE_SYSCTLS,
+    PODS_TABLE,
+    PROTOCOL,
+    EniLink,
+)
+from cni.netlink import NodeError, NodeNetlink
+from cni.spec import CniError, Sandbox
+from cni.wire import KernelWiring, WireError, Wish, check_netns
+from vpclab.netns import Worker
+
+T = TypeVar("T")
+
+NET = IPv4Network("10.0.1.0/24")
+POD = IPv4Address("10.0.1.20")
+SANDBOX = Sandbox("enid", "c" * 64, "eth0")
+ALIAS = f"enid1 {'c' * 64}/eth0 enid uid-1 10.0.1.20 eni-0123"
+
+
+def wish(sandbox: Sandbox = SANDBOX, address: IPv4Address = POD) -> Wish:
+    return Wish(sandbox, (address,), 2, "eni-0123", "uid-1", 9001, NET[4])
+
+
+class Host:
+    """A node: two links that play ENIs, our data plane, and a pod's empty namespace."""
+
+    def __init__(self) -> None:
+        self.worker = Worker("host")
+        self.pod = Worker("pod")
+        self.worker.write_sysctls(dict(NODE_SYSCTLS))
+        self.net = self.do(NodeNetlink)
+        self.wiring = self.do(KernelWiring)
+        self.pod_netlink = self.pod.socket(AF_NETLINK, SOCK_RAW)
+        self.enis = self.do(self._make_links)
+
+    def do(self, work: Callable[..., T], *arguments: object) -> T:
+        return self.worker.call(work, *arguments)
+
+    @staticmethod
+    def _make_links() -> list[EniLink]:
+        with IPRoute() as ip:
+            for number in (1, 2):
+                mac = f"02:00:00:00:00:0{number}"
+                peer = {"ifname": f"far{number}"}
+                ip.link("add", ifname=f"ens{number}", kind="veth", address=mac, peer=peer)
+                ip.link("set", index=ip.link_lookup(ifname=f"far{number}")[0], state="up")
+            ens1 = ip.link_lookup(ifname="ens1")[0]
+            ip.link("set", index=ens1, state="up")
+            ip.addr("add", index=ens1, address=str(NET[4]), prefixlen=24)
+        return [EniLink(n, f"02:00:00:00:00:0{n}", NET[3 + n], NET, 9001) for n in (1, 2)]
+
+    def connect(self, want: Wish | None = None) -> Any:
+        fds = (self.pod.fd, self.pod_netlink.fileno(), "/run/netns/x")
+        return self.do(self.wiring.connect, want or wish(), *fds)
+
+    def run(self, *argv: str, pod: bool = False) -> str:
+        worker = self.pod if pod else self.worker
+        done = worker.call(subprocess.run, argv, capture_output=True, text=True, check=False)
+        return done.stdout
+
+    def close(self) -> None:
+        self.do(self.net.close)
+        self.do(self.wiring.close)
+        self.pod_netlink.close()
+        self.pod.close()
+        self.worker.close()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.close()
+
+
+def test_a_wire_is_made_unmade_and_reaped(host: Host) -> None:
+    attached = host.connect()
+    link = host.run("ip", "-d", "link", "show", attached.host_ifname)
+    assert "group 5122" in link
+    assert f"alias {ALIAS}" in link
+    assert HOST_MAC in link
+    assert "mtu 9001" in link
+    routes = host.run("ip", "route", "show", "table", str(PODS_TABLE))
+    assert f"10.0.1.20 dev {attached.host_ifname} proto 151 scope link src 10.0.1.4" in routes
+    inside = host.run("ip", "route", pod=True)
+    assert "default via 169.254.1.1 dev eth0" in inside
+    assert "inet 10.0.1.20/32" in host.run("ip", "addr", "show", "dev", "eth0", pod=True)
+    assert "PERMANENT" in host.run("ip", "neigh", pod=True)
+    rp_filter = f"/proc/sys/net/ipv4/conf/{attached.host_ifname}/rp_filter"
+    assert host.run("cat", rp_filter).strip() == "1"
+
+    host.do(host.wiring.disconnect, attached.host_ifname, (POD,))
+    assert host.run("ip", "route", "show", "table", str(PODS_TABLE)) == ""
+    assert f"group {DYING_GROUP}" in host.run("ip", "link", "show", attached.host_ifname)
+    assert host.do(host.wiring.reap) == 1
+    assert attached.host_ifname not in host.run("ip", "link")
+
+
+def test_connecting_twice_gives_the_same_wire(host: Host) -> None:
+    assert host.connect() == host.connect()
+    assert len(host.do(host.wiring.links)) == 1
+
+
+def test_disconnecting_what_is_not_there_is_nothing(host: Host) -> None:
+    host.do(host.wiring.disconnect, "eni00000000000", (POD,))
+    assert host.do(host.wiring.reap) == 0
+
+
+def test_a_link_dump_tells_every_lease(host: Host) -> None:
+    host.connect()
+    (link,) = host.do(host.wiring.links)
+    assert link.alias.text() == ALIAS
+    assert link.group == 5122
+
+
+def test_an_interface_of_somebody_else_in_the_pod_is_left_alone(host: Host) -> None:
+    host.run("ip", "link", "add", "eth0", "type", "veth", pod=True)
+    before = host.run("ip", "link", pod=True)
+    with pytest.raises(WireError, match="has an interface eth0 already"):
+        host.connect()
+    assert host.run("ip", "link", pod=True) == before
+    assert host.run("ip", "route", "show", "table", str(PODS_TABLE)) == ""
+
+
+def test_a_failure_half_way_leaves_no_trace(host: Host) -> None:
+    before = host.run("ip", "link")
+    gone = os.dup(host.pod_netlink.fileno())
+    os.close(gone)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        host.do(host.wiring.connect, wish(), host.pod.fd, gone, "/run/netns/x")
+    assert host.run("ip", "link") == before
+
+
+def test_a_strangers_link_stops_the_reaper(host: Host) -> None:
+    host.run("ip", "link", "set", "ens2", "group", str(DYING_GROUP))
+    with pytest.raises(WireError, match="ens2 in link group"):
+        host.do(host.wiring.reap)
+    assert "ens2" in host.run("ip", "link")
+
+
+def test_the_nodes_own_netns_is_refused(host: Host) -> None:
+    with Path("/proc/self/ns/net").open("rb") as own, pytest.raises(CniError, match="node's own"):
+        check_netns(own.fileno())
+    assert check_netns(host.pod.fd).ino == os.fstat(host.pod.fd).st_ino
+
+
+@pytest.mark.parametrize("path", ["/proc/self/ns/mnt", "/etc/passwd", "/proc/self/status"])
+def test_what_is_no_netns_is_refused(path: str) -> None:
+    with Path(path).open("rb") as wrong, pytest.raises(CniError, match="not a network namespace"):
+        check_netns(wrong.fileno())
+
+
+# The node's side ------------------------------------------------------------------------
+def test_an_eni_is_brought_to_its_desired_state_and_stays(host: Host) -> None:
+    for _ in range(2):
+        for eni in host.enis:
+            host.do(host.net.configure_eni, eni)
+        host.do(host.net.set_rules, host.enis)
+    assert "10.0.1.5/24 scope global noprefixroute" in host.run("ip", "addr", "show", "ens2")
+    assert "group 5250" in host.run("ip", "link", "show", "ens2")
+    assert "group 5249" in host.run("ip", "link", "show", "ens1")
+    table = host.run("ip", "route", "show", "table", "2")
+    assert "default via 10.0.1.1 dev ens2 proto 151 onlink" in table
+    assert "10.0.1.1 dev ens2 proto 151 scope link" in table
+    rules = host.run("ip", "rule")
+    assert "512:\tfrom all lookup 5120 proto 151" in rules
+    assert "1536:\tfrom all fwmark 0x2/0x7f lookup 2 proto 151" in rules
+    assert "32765:\tfrom 10.0.1.5 lookup 2 proto 151" in rules
+    assert rules.count("proto 151") == 4
+    assert host.run("cat", "/proc/sys/net/ipv4/conf/ens2/rp_filter").strip() == "2"
+    assert host.run("cat", "/proc/sys/net/ipv4/conf/ens2/send_redirects").strip() == "0"
+
+
+def test_a_foreign_address_on_a_secondary_eni_is_removed_and_its_own_stays(host: Host) -> None:
+    host.run("ip", "addr", "add", f"{POD}/24", "dev", "ens2")
+    host.do(host.net.configure_eni, host.enis[1])
+    assert str(POD) not in host.run("ip", "addr")
+    assert set(host.do(host.net.host_addresses)) >= {NET[4], NET[5]}
+
+
+def test_rules_of_others_stay(host: Host) -> None:
+    host.run("ip", "rule", "add", "pref", "1536", "fwmark", "0x9", "lookup", "99")
+    host.do(host.net.set_rules, host.enis)
+    host.do(host.net.set_rules, host.enis[:1])
+    rules = host.run("ip", "rule")
+    assert "fwmark 0x9 lookup 99" in rules
+    assert "lookup 2" not in rules
+
+
+def test_an_eni_that_is_not_there_is_named(host: Host) -> None:
+    with pytest.raises(NodeError, match="02:ff:ff:ff:ff:ff"):
+        host.do(host.net.configure_eni, EniLink(3, "02:ff:ff:ff:ff:ff", NET[6], NET, 9001))
+
+
+def test_the_guard_takes_over_when_a_veth_goes(host: Host) -> None:
+    host.do(host.net.set_rules, host.enis)
+    host.do(host.net.add_guards, [ip_network(POD)])
+    attached = host.connect()
+    assert attached.host_ifname in host.run("ip", "route", "get", str(POD))
+    host.run("ip", "link", "del", attached.host_ifname)
+    assert host.run("ip", "route", "show", "table", str(PODS_TABLE)).split() == [
+        "unreachable", "10.0.1.20", "proto", str(PROTOCOL), "metric", str(GUARD_METRIC),
+    ]  # fmt: skip
+
+
+def test_guards_are_brought_to_exactly_what_is_held(host: Host) -> None:
+    held = [ip_network(f"10.0.1.{n}") for n in range(20, 200)] + [ip_network("10.0.3.0/28")]
+    assert host.do(host.net.guards, held) == (181, 0)
+    assert host.do(host.net.guards, held[1:]) == (0, 1)
+    assert host.do(host.net.guards, held) == (1, 0)
+    host.do(host.net.remove_guards, [ip_network("10.9.9.9")])
+
+
+TABLE = nft.NftWish(vpc_cidrs=(IPv4Network("10.0.0.0/16"),), node_primary=NET[4], eni_numbers=15)
+
+
+def test_the_table_is_written_only_when_it_differs(host: Host) -> None:
+    assert host.do(host.net.missing_features) == ()
+    assert host.do(host.net.apply_nft, nft.render(TABLE))
+    assert not host.do(host.net.apply_nft, nft.render(TABLE))
+    other = nft.NftWish(vpc_cidrs=(), node_primary=NET[4], eni_numbers=15)
+    assert host.do(host.net.apply_nft, nft.render(other))
+    assert "via15" in host.run("nft", "list", "table", "ip", "enid")
+
+
+def test_a_table_that_somebody_flushed_is_written_again(host: Host) -> None:
+    host.do(host.net.apply_nft, nft.render(TABLE))
+    host.run("nft", "flush", "ruleset")
+    assert host.do(host.net.apply_nft, nft.render(TABLE))
+
+
+def test_flows_of_a_released_address_are_purged_and_others_stay(host: Host) -> None:
+    host.do(host.net.apply_nft, nft.render(TABLE))  # conntrack runs where a rule asks for it
+    other = IPv4Address("10.0.1.21")
+    host.connect()
+    host.run("ping", "-c", "1", "-W", "1", str(POD))
+    host.run("ping", "-c", "1", "-W", "1", str(NET[4]))
+    assert host.do(host.net.purge_conntrack, [other]) == 0
+    assert host.do(host.net.purge_conntrack, [POD, other]) == 1
+    assert host.do(host.net.purge_conntrack, [POD]) == 0
+
+
+def test_a_wrong_sysctl_is_named_with_its_value(host: Host) -> None:
+    assert host.do(host.net.sysctl_complaints) == ()
+    host.worker.write_sysctls({"net.ipv4.ip_forward": "0"})
+    assert host.do(host.net.sysctl_complaints) == ("net.ipv4.ip_forward is 0 and must be 1",)
+
+
+RIGHTS = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs"]
+CHILD = """
+import socket, sys
+from ipaddress import IPv4Address
+from cni.spec import Sandbox
+from cni.wire import KernelWiring, Wish
+status = dict(l.split(":", 1) for l in open("/proc/self/status") if l.startswith("Cap"))
+assert status["CapEff"].strip() == status["CapBnd"].strip() == "0000000000001000", status
+netns, netlink = int(sys.argv[1]), int(sys.argv[2])
+a = IPv4Address("10.0.1.20")
+wish = Wish(Sandbox("enid", "c" * 64, "eth0"), (a,), 2, "eni-0123", "u", 9001, IPv4Address("10.0.1.4"))
+wiring = KernelWiring()
+attached = wiring.connect(wish, netns, netlink, "/run/netns/x")
+print(attached.host_ifname)
+wiring.disconnect(attached.host_ifname, (a,)); print(wiring.reap())
+"""
+
+
+def test_cap_net_admin_is_enough(host: Host) -> None:
+    fds = (host.pod.fd, host.pod_netlink.fileno())
+    argv = [*RIGHTS, sys.executable, "-c", CHILD, *map(str, fds)]
+    done = host.do(
+        lambda: subprocess.run(argv, capture_output=True, text=True, pass_fds=fds, check=False)
+    )
+    assert done.stderr == ""
+    assert done.stdout.endswith("\n1\n")
