@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,36 @@ MARK = "ENID_BOX"
 PROGRAMS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2", "nft": "nftables"}
 """What the lab runs, and the Debian package it comes from."""
 
-INSIDE = """
+INSIDE = f"""
+exec 9</run
 mount -t tmpfs -o mode=755 enid-run /run
 mkdir -p /run/netns /run/lock
+for kept in media current-system; do
+  [ -d "/proc/self/fd/9/$kept" ] || continue
+  mkdir "/run/$kept"
+  mount --no-canonicalize --rbind "/proc/self/fd/9/$kept" "/run/$kept"
+done
+exec 9<&-
 ip link set lo up
-exec "$@"
+export {MARK}="$(readlink /proc/self/ns/net)"
+set +e
+"$@"
+exit $?
 """
+"""What makes the box, run by its first process. Of the host's /run only places that may hold
+programs or a checkout stay. The command is a child of this shell: the kernel keeps from a
+namespace's first process every signal that it has no handler for, Ctrl-C among them."""
+
+OBSTACLES = (
+    ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=10000"),
+    ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+)
+"""How distributions keep user namespaces from ordinary users, and the cure."""
 
 
 class BoxError(Exception):
@@ -55,12 +80,24 @@ def obstacle() -> str | None:
     tried = subprocess.run(
         [*_unshare(), "true"], capture_output=True, text=True, check=False, timeout=30
     )
-    if tried.returncode:
+    return _cure(tried.stderr.strip()) if tried.returncode else None
+
+
+def _cure(complaint: str) -> str:
+    """Return what to do about unshare's *complaint*."""
+    if os.geteuid() == 0:
         return (
-            "an embedded VPC needs root, or user namespaces for ordinary users"
-            f" (sysctl kernel.unprivileged_userns_clone=1): {tried.stderr.strip()}"
+            f"root may not make namespaces here ({complaint}): a container needs --privileged for"
+            " an embedded VPC"
         )
-    return None
+    for name, value, cure in OBSTACLES:
+        path = Path("/proc/sys", name)
+        if path.exists() and path.read_text().strip() == value:
+            return f"an embedded VPC needs root, or user namespaces for ordinary users: {cure}"
+    return (
+        "an embedded VPC needs root, or a kernel with user namespaces for ordinary users"
+        f" ({complaint})"
+    )
 
 
 def _which(name: str) -> str | None:
@@ -97,13 +134,11 @@ def enter(argv: list[str]) -> None:
 
 
 def _run(argv: list[str]) -> int:
-    # The shell sets the mark inside, where the namespace's name is known.
-    script = INSIDE.replace("exec", f'export {MARK}="$(readlink /proc/self/ns/net)"\nexec')
-    command = [*_unshare(), "sh", "-ec", script, "box", *argv]
+    parent = os.getpid()
     child = subprocess.Popen(
-        command,
+        [*_unshare(), "sh", "-ec", INSIDE, "box", *argv],
         env={**os.environ, "PATH": _path()},
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread has begun
+        preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no thread has begun
     )
     while True:
         try:
@@ -113,10 +148,12 @@ def _run(argv: list[str]) -> int:
         return 128 - status if status < 0 else status
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill the box when we die, even by SIGKILL."""
-    pr_set_pdeathsig, sigkill = 1, 9
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, sigkill)
+def _die_with(parent: int) -> None:
+    """Have the kernel kill the box when *parent* dies, even by SIGKILL."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before we had asked
 
 
 def main() -> NoReturn:
