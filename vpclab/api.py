@@ -1,8 +1,8 @@
 """The EC2 endpoint: moto behind a lock, a counter and an answer for what is not modelled. Shell.
 
 moto has no locks of its own, so one lock serves one request at a time. What a request has
-changed is told when the lock is free again and before the caller hears: the fabric's thread
-must never wait for the model, and a caller must find its interface there.
+changed is told when the lock is free again and before the caller hears: whoever is told may
+take the lock, and a caller must find its interface there.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
-from moto.core.utils import camelcase_to_underscores
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from vpclab.ec2 import fresh_backend
+from vpclab.ec2 import MODELLED, fresh_backend
 from vpclab.ec2.backend import VpcBackend
 from vpclab.ec2.model import Eni
-from vpclab.ec2.responses import VpcResponse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+T = TypeVar("T")
 
 UNSUPPORTED = """<?xml version="1.0" encoding="UTF-8"?>
 <Response><Errors><Error><Code>UnsupportedOperation</Code>
@@ -54,21 +54,22 @@ class ControlPlane:
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         def run() -> None:
-            with self.lock:
-                work()
-            self.announce()
+            self._timers.discard(timer)
+            self._perform(work)
 
         timer = threading.Timer(seconds, run)
         timer.daemon = True
         self._timers.add(timer)
         timer.start()
 
-    def announce(self) -> None:
-        """Tell what has changed. Never called with the lock held."""
+    def _perform(self, work: Callable[[], T]) -> T:
+        """Return what *work* returns, once everyone knows of what it has changed."""
         with self.lock:
-            changed, self.backend.changed[:] = list(self.backend.changed), []
-        for eni in dict.fromkeys(changed):
+            result = work()
+            changed, self.backend.changed[:] = dict.fromkeys(self.backend.changed), []
+        for eni in changed:
             self.on_change(eni)
+        return result
 
     def application(self, *, counted: bool) -> Callable[..., Iterable[bytes]]:
         """Return the WSGI application; calls of the *counted* one are counted."""
@@ -80,15 +81,9 @@ class ControlPlane:
             action = parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
             if counted and action:
                 self.calls[action] += 1
-            if action and not hasattr(VpcResponse, camelcase_to_underscores(action)):
+            if action not in MODELLED:
                 return _unsupported(action, start)
-            try:
-                with self.lock:
-                    answer = list(self._app(environ, start))
-            except NotImplementedError:
-                return _unsupported(action, start)
-            self.announce()
-            return answer
+            return self._perform(lambda: list(self._app(environ, start)))
 
         return application
 
@@ -157,11 +152,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def control_plane(region: str = "us-east-1") -> Iterator[tuple[str, ControlPlane]]:
-    """Serve an empty EC2 on loopback, without packets and without root.
+    """Serve an EC2 without subnets or ENIs on loopback, without packets and without root.
 
-    Yields its URL, to be given to boto3 as `endpoint_url`, and the control plane, whose
-    `backend.delays` and `calls` a test may use. Create a VPC and subnets by boto3. One at a
-    time in a process: moto's state is global.
+        with control_plane() as (url, plane):
+            ec2 = boto3.client("ec2", endpoint_url=url, region_name="us-east-1", ...)
+            vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+            ec2.create_subnet(VpcId=vpc_id, CidrBlock="10.0.1.0/24")
+
+    `plane.calls` counts by action, `plane.backend.delays` makes attaching and detaching take
+    time. Any credentials do. One at a time in a process: moto's state is global.
     """
     plane = ControlPlane(region)
     with (

@@ -17,6 +17,37 @@ from vpclab.ec2.responses import VpcResponse
 ACCOUNT = "123456789012"
 """moto's account."""
 
+MODELLED = frozenset({
+    "AssignPrivateIpAddresses",
+    "AssociateVpcCidrBlock",
+    "AttachNetworkInterface",
+    "CreateNetworkInterface",
+    "CreateSecurityGroup",
+    "CreateSubnet",
+    "CreateTags",
+    "CreateVpc",
+    "DeleteNetworkInterface",
+    "DeleteSecurityGroup",
+    "DeleteSubnet",
+    "DeleteTags",
+    "DeleteVpc",
+    "DescribeAvailabilityZones",
+    "DescribeInstanceTypes",
+    "DescribeInstances",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+    "DescribeTags",
+    "DescribeVpcs",
+    "DetachNetworkInterface",
+    "ModifyInstanceMetadataOptions",
+    "ModifyNetworkInterfaceAttribute",
+    "RunInstances",
+    "TerminateInstances",
+    "UnassignPrivateIpAddresses",
+})  # fmt: skip
+"""The actions that are answered. moto answers many more, of which no packet would know."""
+
 
 def fresh_backend(region: str) -> VpcBackend:
     """Return an empty EC2 of ours for *region*; whatever was there is forgotten."""

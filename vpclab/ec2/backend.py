@@ -1,13 +1,13 @@
 """The rules of ENIs: who may attach what, how many, and what a call changes. Shell.
 
-Every method runs with the API's lock held (`vpclab.api`); what changed is collected in
-`changed`, and told to the fabric when the lock is free again.
+Every method runs with the API's lock held (`vpclab.api`), which takes what is collected in
+`changed` and tells the fabric when the lock is free again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from moto.core.utils import utcnow
@@ -16,7 +16,7 @@ from moto.ec2.models import EC2Backend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.utils import random_eni_attach_id
 
-from vpclab.ec2.model import Delays, Eni, VpcSubnet
+from vpclab.ec2.model import FILTERS, Delays, Eni, VpcSubnet, matches
 
 
 def error(code: str, text: str) -> EC2ClientError:
@@ -42,6 +42,34 @@ class VpcBackend(EC2Backend):
         subnet.adopt()
         return subnet
 
+    # Describe, modify ------------------------------------------------------------------
+    def get_all_network_interfaces(
+        self, eni_ids: list[str] | None = None, filters: dict[str, list[str]] | None = None
+    ) -> list[Eni]:
+        """Return the ENIs with these ids that pass all *filters*."""
+        for name in filters or ():
+            if name not in FILTERS and not name.startswith("tag:"):
+                raise error("InvalidParameterValue", f"The filter '{name}' is invalid")
+        return [
+            eni
+            for eni in super().get_all_network_interfaces(eni_ids)
+            if all(matches(eni, name, patterns) for name, patterns in (filters or {}).items())
+        ]
+
+    def modify_network_interface_attribute(
+        self,
+        eni_id: str,
+        group_ids: list[str],
+        source_dest_check: bool | None = None,  # noqa: FBT001 - moto's signature
+        description: str | None = None,
+    ) -> None:
+        """Change groups, source check or description."""
+        self._check_groups(group_ids)
+        super().modify_network_interface_attribute(
+            eni_id, group_ids, source_dest_check, description
+        )
+        self.changed.append(self.get_network_interface(eni_id))
+
     # Create, delete --------------------------------------------------------------------
     def create_network_interface(
         self,
@@ -58,19 +86,12 @@ class VpcBackend(EC2Backend):
         launched = "device_index" in kwargs
         if launched:
             delete_on_termination = True  # EC2's default for the ENI an instance is born with
-        for group_id in group_ids or ():
-            if self.get_security_group_from_id(group_id) is None:
-                raise error(
-                    "InvalidGroup.NotFound", f"The security group '{group_id}' does not exist"
-                )
-        count = int(kwargs.pop("secondary_ips_count", None) or 0)
-        explicit = [
-            a if isinstance(a, str) else a["PrivateIpAddress"] for a in private_ip_addresses or ()
-        ]
-        primary = private_ip_address or (explicit.pop(0) if explicit else None)
+        self._check_groups(group_ids or ())
+        primary, explicit = private_ip_address, _primary_first(private_ip_addresses or ())
         if not launched:
+            count = int(kwargs.pop("secondary_ips_count", None) or 0)
             named = [primary, *explicit] if primary else explicit
-            taken = self._take(subnet, named, count + (0 if primary else 1))
+            taken = self._take(subnet, named, count if named else count + 1)
             primary, explicit = taken[0], taken[1:]
         eni = Eni(
             self,
@@ -85,6 +106,13 @@ class VpcBackend(EC2Backend):
         eni.private_ip_addresses += [{"Primary": False, "PrivateIpAddress": a} for a in explicit]
         self.enis[eni.id] = eni
         return eni
+
+    def _check_groups(self, group_ids: Iterable[str]) -> None:
+        for group_id in group_ids:
+            if self.get_security_group_from_id(group_id) is None:
+                raise error(
+                    "InvalidGroup.NotFound", f"The security group '{group_id}' does not exist"
+                )
 
     @staticmethod
     def _take(subnet: VpcSubnet, named: list[str], count: int) -> list[str]:
@@ -151,6 +179,7 @@ class VpcBackend(EC2Backend):
                 f"Interface count {len(instance.nics) + 1} exceeds the limit for"
                 f" {instance.instance_type}",
             )
+        _check_addresses(eni, instance, 0)
         if eni.subnet.availability_zone != instance.placement.availability_zone:
             raise error(
                 "InvalidParameterCombination",
@@ -187,8 +216,12 @@ class VpcBackend(EC2Backend):
             )
         eni.detached_at = time.monotonic() + self.delays.detach_seconds
         if self.delays.detach_seconds:
-            self.later(self.delays.detach_seconds, lambda: self._unplug(eni))
+            self.later(self.delays.detach_seconds, lambda: self._detached(eni, attachment_id))
         else:
+            self._unplug(eni)
+
+    def _detached(self, eni: Eni, attachment_id: str) -> None:
+        if eni.attachment_id == attachment_id:  # its instance may have gone meanwhile
             self._unplug(eni)
 
     def _unplug(self, eni: Eni) -> None:
@@ -204,24 +237,12 @@ class VpcBackend(EC2Backend):
             raise InvalidNetworkAttachmentIdError(attachment_id)
         eni.delete_on_termination = value
 
-    def set_source_dest_check(self, eni_id: str, *, value: bool) -> None:
-        """Switch the source check of an ENI."""
-        eni = self.get_network_interface(eni_id)
-        eni.source_dest_check = value
-        self.changed.append(eni)
-
     # Addresses -------------------------------------------------------------------------
     def assign(self, eni_id: str, explicit: list[str], count: int) -> list[str]:
         """Assign addresses and return the new ones."""
         eni = self.get_network_interface(eni_id)
-        wanted = len(explicit) + count
         if eni.instance is not None:
-            limit = addresses_of(eni.instance.instance_type)
-            if len(eni.addresses) + wanted > limit:
-                raise error(
-                    "PrivateIpAddressLimitExceeded",
-                    f"{eni_id}: Number of private addresses will exceed limit.",
-                )
+            _check_addresses(eni, eni.instance, len(explicit) + count)
         new = self._take(eni.subnet, explicit, count)
         eni.private_ip_addresses += [{"Primary": False, "PrivateIpAddress": a} for a in new]
         self.changed.append(eni)
@@ -254,6 +275,8 @@ class VpcBackend(EC2Backend):
 
     def terminate_instances(self, instance_ids: list[str]) -> Any:
         """Terminate; an ENI goes along or becomes available, as its attachment says."""
+        for instance_id in instance_ids:
+            self.get_instance(instance_id)  # raises before anything is done
         enis = [
             eni for eni in self.enis.values() if eni.instance and eni.instance.id in instance_ids
         ]
@@ -276,6 +299,21 @@ class VpcBackend(EC2Backend):
                 f"The subnet '{subnet_id}' has dependencies and cannot be deleted.",
             )
         return super().delete_subnet(subnet_id)
+
+
+def _primary_first(addresses: Iterable[Any]) -> list[str]:
+    """Return the addresses of a request, the one that is marked as primary at the front."""
+    listed = [a if isinstance(a, dict) else {"PrivateIpAddress": a} for a in addresses]
+    listed.sort(key=lambda address: not address.get("Primary"))
+    return [address["PrivateIpAddress"] for address in listed]
+
+
+def _check_addresses(eni: Eni, instance: Any, more: int) -> None:
+    if len(eni.addresses) + more > addresses_of(instance.instance_type):
+        raise error(
+            "PrivateIpAddressLimitExceeded",
+            f"{eni.id}: Number of private addresses will exceed limit.",
+        )
 
 
 def enis_of(instance_type: str) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -162,24 +164,47 @@ class Eni(NetworkInterface):
         """Whether its instance has a link of it."""
         return bool(self.attachment_id) and time.monotonic() >= self.attached_at
 
-    def get_filter_value(self, filter_name: str, method_name: str | None = None) -> Any:
-        """Return what a filter compares; an unknown one is the caller's error."""
-        attachment = self.attachment
-        own = {
-            "status": self.status,
-            "mac-address": self.mac_address,
-            "interface-type": self.interface_type,
-            "addresses.private-ip-address": self.addresses,
-            "attachment.status": attachment and attachment.status,
-            "attachment.device-index": attachment and str(attachment.device_index),
-            "attachment.delete-on-termination": attachment
-            and str(attachment.delete_on_termination).lower(),
-        }
-        if filter_name in own:
-            return own[filter_name]
-        try:
-            return super().get_filter_value(filter_name, method_name)
-        except NotImplementedError:
-            raise EC2ClientError(
-                "InvalidParameterValue", f"The filter '{filter_name}' is invalid"
-            ) from None
+
+FILTERS: Mapping[str, Callable[[Eni], Iterable[object]]] = {
+    "addresses.primary": lambda eni: [str(a == eni.addresses[0]).lower() for a in eni.addresses],
+    "addresses.private-ip-address": lambda eni: eni.addresses,
+    "attachment.attachment-id": lambda eni: [eni.attachment_id],
+    "attachment.delete-on-termination": lambda eni: _of(eni, "delete_on_termination"),
+    "attachment.device-index": lambda eni: _of(eni, "device_index"),
+    "attachment.instance-id": lambda eni: _of(eni, "instance_id"),
+    "attachment.instance-owner-id": lambda eni: _of(eni, "instance_owner_id"),
+    "attachment.status": lambda eni: _of(eni, "status"),
+    "availability-zone": lambda eni: [eni.availability_zone],
+    "description": lambda eni: [eni.description],
+    "group-id": lambda eni: [group.id for group in eni.group_set],
+    "interface-type": lambda eni: [eni.interface_type],
+    "mac-address": lambda eni: [eni.mac_address],
+    "network-interface-id": lambda eni: [eni.id],
+    "owner-id": lambda eni: [eni.owner_id],
+    "private-ip-address": lambda eni: [eni.private_ip_address],
+    "requester-managed": lambda eni: [str(eni.requester_managed).lower()],
+    "source-dest-check": lambda eni: [str(eni.source_dest_check).lower()],
+    "status": lambda eni: [eni.status],
+    "subnet-id": lambda eni: [eni.subnet.id],
+    "tag-key": lambda eni: [tag["key"] for tag in eni.get_tags()],
+    "vpc-id": lambda eni: [eni.subnet.vpc_id],
+}
+"""What a filter of DescribeNetworkInterfaces compares, by its name; `tag:<key>` comes to them."""
+
+
+def _of(eni: Eni, attribute: str) -> list[str]:
+    attachment = eni.attachment
+    if attachment is None:
+        return []
+    value = getattr(attachment, attribute)
+    return [str(value).lower() if isinstance(value, bool) else str(value)]
+
+
+def matches(eni: Eni, name: str, patterns: Iterable[str]) -> bool:
+    """Return whether one of an ENI's values fits one of the *patterns* of filter *name*."""
+    values: Iterable[object]
+    if name.startswith("tag:"):
+        values = [tag["value"] for tag in eni.get_tags() if tag["key"] == name[4:]]
+    else:
+        values = FILTERS[name](eni)
+    return any(fnmatchcase(str(v), p) for v in values if v is not None for p in patterns)

@@ -29,8 +29,29 @@ class VpcResponse(EC2Response):
     def _texts(self, name: str) -> list[str]:
         return [str(value) for value in self._get_param(name, [])]
 
+    def call_action(self) -> Any:
+        """Answer a call; what moto cannot filter by is the caller's error."""
+        try:
+            return super().call_action()
+        except NotImplementedError as refusal:
+            result = ActionResult(error("InvalidParameterValue", f"Not modelled: {refusal}"))
+            status, headers, body = self.serialized(result)
+            return status, {**headers, "status": status}, body
+
+    def _refuse(self, *names: str) -> None:
+        """Raise if the call has one of these parameters: the embedded VPC lacks them."""
+        given = [name for name in names if self._get_param(name)]
+        if given:
+            raise error(
+                "UnsupportedOperation", f"The embedded VPC does not model {', '.join(given)}."
+            )
+
     def create_network_interface(self) -> ActionResult:
         """CreateNetworkInterface."""
+        self._refuse(
+            "Ipv4PrefixCount", "Ipv4Prefixes", "Ipv6AddressCount", "Ipv6Addresses",
+            "Ipv6PrefixCount", "Ipv6Prefixes", "InterfaceType",
+        )  # fmt: skip
         parameters = {
             name: self._get_param(name)
             for name in (
@@ -57,6 +78,7 @@ class VpcResponse(EC2Response):
 
     def attach_network_interface(self) -> ActionResult:
         """AttachNetworkInterface."""
+        self._refuse("NetworkCardIndex", "EnaQueueCount")
         self.error_on_dryrun()
         eni = self.backend.attach_network_interface(
             self._get_param("NetworkInterfaceId"),
@@ -75,27 +97,31 @@ class VpcResponse(EC2Response):
                 eni_id, attachment["AttachmentId"], value=_truth(attachment["DeleteOnTermination"])
             )
         check = self._get_param("SourceDestCheck.Value")
-        if check is not None:
-            self.backend.set_source_dest_check(eni_id, value=_truth(check))
-        groups = self._texts("Groups")
-        description = self._get_param("Description.Value")
-        if groups or description:
-            self.backend.modify_network_interface_attribute(eni_id, groups, None, description)
+        self.backend.modify_network_interface_attribute(
+            eni_id,
+            self._texts("Groups"),
+            None if check is None else _truth(check),
+            self._get_param("Description.Value"),
+        )
         return EmptyResult()
 
     def describe_network_interfaces(self) -> ActionResult:
         """DescribeNetworkInterfaces, in pages."""
         self.error_on_dryrun()
         size, token = self._get_param("MaxResults"), self._get_param("NextToken")
+        ids = self._texts("NetworkInterfaceIds")
+        if size is not None and ids:
+            raise error(
+                "InvalidParameterCombination",
+                "The parameter NetworkInterfaceIds cannot be used with the parameter MaxResults",
+            )
         if size is not None and not LEAST_PAGE <= int(size) <= LARGEST_PAGE:
             raise error(
                 "InvalidParameterValue",
                 f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value between"
                 f" {LEAST_PAGE} and {LARGEST_PAGE}.",
             )
-        enis = self.backend.get_all_network_interfaces(
-            self._texts("NetworkInterfaceIds"), self._filters_from_querystring()
-        )
+        enis = self.backend.get_all_network_interfaces(ids, self._filters_from_querystring())
         start = int(base64.b64decode(token)) if token else 0
         end = start + int(size) if size is not None else len(enis)
         result: dict[str, Any] = {"NetworkInterfaces": enis[start:end]}
@@ -105,6 +131,7 @@ class VpcResponse(EC2Response):
 
     def assign_private_ip_addresses(self) -> ActionResult:
         """AssignPrivateIpAddresses: the answer names the new addresses only."""
+        self._refuse("Ipv4PrefixCount", "Ipv4Prefixes")
         self.error_on_dryrun()
         eni_id = self._get_param("NetworkInterfaceId")
         count = int(self._get_param("SecondaryPrivateIpAddressCount") or 0)
@@ -124,6 +151,7 @@ class VpcResponse(EC2Response):
 
     def unassign_private_ip_addresses(self) -> ActionResult:
         """UnassignPrivateIpAddresses."""
+        self._refuse("Ipv4Prefixes")
         self.error_on_dryrun()
         self.backend.unassign(
             self._get_param("NetworkInterfaceId"), self._texts("PrivateIpAddresses")
