@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from cachetools import TTLCache
+
+from cni import dataplane
 from cni.spec import (
     Attached,
     CniError,
@@ -28,8 +30,6 @@ from cni.spec import (
     result_json,
 )
 from cni.wire import WireError, Wish, check_netns
-
-from cni import dataplane
 from eni.model import Address
 from ipamd import lanes, metrics, replies
 from ipamd.clock import Instant

@@ -15,7 +15,6 @@ from importlib.metadata import entry_points
 from typing import ClassVar, NoReturn
 
 from cni.frame import Frame, encode
-
 from ipamd import __version__
 from ipamd.node import Paths
 from ipamd.show import show_status

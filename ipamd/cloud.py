@@ -23,7 +23,6 @@ from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Protocol
 
 from cni.dataplane import EniLink
-
 from eni.errors import EniError, NotFoundError, NotYetError, RefusedError, UnknownOutcomeError
 from eni.model import (
     Address,
@@ -139,11 +138,15 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An ENI that pods may use: *addresses* are held and guarded, none is on a host link."""
+    """An ENI that pods may use: *addresses* are held and guarded.
+
+    *taken* are those of them that are configured on a host link, and on which.
+    """
 
     eni_id: EniId
     number: int
     addresses: tuple[Address, ...]
+    taken: Mapping[Address, str]
 
 
 class Cloud:
@@ -366,24 +369,24 @@ class Cloud:
     def _activate(self, intent: Intent, eni: Eni | None) -> Ready:
         assert intent.eni_id is not None
         secondary = eni.secondary if eni is not None else _noted(intent).secondary
-        addresses = self.take(intent.eni_id, secondary)
+        ready = self.take(intent.eni_id, secondary, intent.device_index + 1)
         if intent.state is not EniState.ACTIVE:
             self._put(replace(intent, state=EniState.ACTIVE))
-        return Ready(intent.eni_id, intent.device_index + 1, addresses)
+        return ready
 
-    def take(self, eni_id: EniId, addresses: Sequence[Address]) -> tuple[Address, ...]:
-        """Note and guard *addresses* as ours; return those that no host link has."""
+    def take(self, eni_id: EniId, addresses: Sequence[Address], number: int = 0) -> Ready:
+        """Note and guard *addresses* as ours."""
         if self.journal.trouble is None:
             self.journal.hold(eni_id, addresses, self._wall())
         self.net.add_guards([ip_network(a) for a in addresses])
-        taken = self.net.host_addresses()
-        for address in addresses:
-            if address in taken:
-                log.warning(
-                    "address is the host's",
-                    extra={"ip": str(address), "eni_id": eni_id, "link": taken[address]},
-                )
-        return tuple(a for a in addresses if a not in taken)
+        there = self.net.host_addresses()
+        taken = {address: there[address] for address in addresses if address in there}
+        for address, link in taken.items():
+            log.warning(
+                "address is the host's",
+                extra={"ip": str(address), "eni_id": eni_id, "link": link},
+            )
+        return Ready(eni_id, number, tuple(addresses), taken)
 
     # Addresses -------------------------------------------------------------------------
     def assign(self, eni_id: EniId, count: int, known: Collection[Address]) -> Ready:
@@ -397,7 +400,7 @@ class Cloud:
             if eni is None:
                 raise
             new = tuple(a for a in eni.secondary if a not in known)
-        return Ready(eni_id, 0, self.take(eni_id, new))
+        return self.take(eni_id, new)
 
     def unassign(self, eni_id: EniId, addresses: tuple[IPv4Address, ...]) -> tuple[Address, ...]:
         """Give *addresses* back; return those that EC2 has taken."""
@@ -499,7 +502,7 @@ class Cloud:
         if not self._link_comes(eni.mac):
             raise NotYetError(f"no link {eni.mac} of {eni.id} yet", action="Attach")
         self.set_up_link(intent)
-        return Ready(eni.id, intent.device_index + 1, self.take(eni.id, eni.secondary))
+        return self.take(eni.id, eni.secondary, intent.device_index + 1)
 
     def orphans(self) -> tuple[Eni, ...]:
         """Return ENIs that carry our instance's tag, that nobody uses and no intent knows."""

@@ -121,7 +121,7 @@ class Engine:
             await self._sleep(10 * self._jitter())
         while True:
             try:
-                await self._round()
+                await self.round()
             except (EniError, JournalError) as error:
                 await self._stumble(error)
             else:
@@ -149,7 +149,8 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     # One round -------------------------------------------------------------------------
-    async def _round(self) -> None:
+    async def round(self) -> None:
+        """Bring the pool as far as it goes now. Raises EniError or JournalError."""
         if self._clock().elapsed(self._next_census) > 0 or not self.has_census:
             await self._census()
         trouble = await self._take_up_intents()
@@ -181,8 +182,7 @@ class Engine:
                 self._welcome(await self._do(self._cloud.add_eni, count))
             case Assign(eni_id, count):
                 known = frozenset(self.pool.slots)
-                ready = await self._do(self._cloud.assign, eni_id, count, known)
-                self._offer(eni_id, ready.addresses)
+                self._offer(await self._do(self._cloud.assign, eni_id, count, known))
             case Unassign(eni_id, count):
                 await self._unassign(eni_id, count)
             case RemoveEni(eni_id):
@@ -191,10 +191,11 @@ class Engine:
 
     def _welcome(self, ready: Ready) -> None:
         self.pool.put_eni(PoolEni(ready.eni_id, ready.number, self._per_eni, self._clock()))
-        self._offer(ready.eni_id, ready.addresses)
+        self._offer(ready)
 
-    def _offer(self, eni_id: EniId, addresses: tuple[Address, ...]) -> None:
-        self.pool.add(eni_id, addresses)
+    def _offer(self, ready: Ready) -> None:
+        self.pool.add(ready.eni_id, ready.addresses)
+        self.pool.set_taken(ready.taken)
         self._attachments.hand_out()
 
     async def _unassign(self, eni_id: EniId, count: int) -> None:
@@ -277,9 +278,9 @@ class Engine:
         """Take what EC2 has assigned and we did not know; drop what it denies twice."""
         await self._do(self._cloud.ensure_link, eni.id)
         new = tuple(a for a in eni.secondary if a not in self.pool.slots)
-        confirmed = await self._do(self._cloud.take, eni.id, new) if new else ()
         self.pool.add(eni.id, [a for a in eni.secondary if a in self.pool.slots])
-        self._offer(eni.id, confirmed)
+        if new:
+            self._offer(await self._do(self._cloud.take, eni.id, new))
         for address, slot in tuple(self.pool.slots.items()):
             if slot.eni_id != eni.id or address in eni.secondary:
                 self._missing.pop(address, None)

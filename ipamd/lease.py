@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cni.spec import Pod, Sandbox
-
 from eni.model import Address, EniId
 from ipamd.lanes import Netns
 

@@ -15,7 +15,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cni.spec import Pod, Sandbox
-
 from eni.model import Address, EniId
 from ipamd.clock import Instant
 from ipamd.lease import LeaseRow

@@ -30,7 +30,6 @@ def main() -> None:
     try:
         live(read_settings(os.environ), Paths())
     except (SettingsError, StartError) as error:
-        logging.getLogger(__name__).error(
-            "cannot start", extra={"id": error.id, "reason": str(error)}
-        )
+        log = logging.getLogger(__name__)
+        log.critical("cannot start", extra={"id": error.id, "reason": str(error)})
         sys.exit(EXIT_REFUSED)

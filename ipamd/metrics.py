@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cni.spec import CniError, Verb
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cni.spec import CniError, Verb
 from ipamd.status import MODES, Status
 
 REGISTRY = CollectorRegistry(auto_describe=True)
@@ -45,7 +45,7 @@ COUNTERS: Mapping[str, str] = {
 """Counters read from a snapshot."""
 
 GAUGES: Mapping[str, str] = {
-    "enid_addresses": "Addresses held, by ENI and state (assigned, cooling, free, leaving).",
+    "enid_addresses": "Addresses held, by ENI and state (assigned, cooling, free, leaving, taken).",
     "enid_enis": "ENIs that carry pods.",
     "enid_enis_max": "ENIs this node may have, the primary included.",
     "enid_waiting": "ADDs that wait for an address.",
@@ -74,7 +74,7 @@ class Snapshot(Collector):
             for name, text in GAUGES.items()
         }
         for eni in status["enis"]:
-            for state in ("assigned", "cooling", "free", "leaving"):
+            for state in ("assigned", "cooling", "free", "leaving", "taken"):
                 gauge["enid_addresses"].add_metric([eni["id"], state], eni[state])
         gauge["enid_enis"].add_metric([], len(status["enis"]))
         gauge["enid_enis_max"].add_metric([], status["max_enis"])

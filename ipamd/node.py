@@ -24,11 +24,10 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from cni import dataplane, nft
 from cni.netlink import NodeNetlink
 from cni.spec import Pod, Sandbox
 from cni.wire import HostLink, KernelWiring
-
-from cni import dataplane, nft
 from eni.ec2 import Ec2
 from eni.errors import EniError
 from eni.imds import Imds
@@ -111,13 +110,13 @@ class StoppedError(StartError):
     id = "STOPPED"
 
 
-def lock(paths: Paths) -> int:
+def lock(paths: Paths, wait_seconds: float = LOCK_SECONDS) -> int:
     """Return the descriptor of the node's lock, held for life.
 
-    Raises StartError naming the holder's pid after `LOCK_SECONDS`.
+    Raises DaemonRunningError naming the holder's pid after *wait_seconds*.
     """
     descriptor = os.open(paths.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + LOCK_SECONDS
+    until = time.monotonic() + wait_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -373,8 +372,9 @@ class Daemon:
         held = [(a, e) for a, e, state in self.journal.addresses() if state is Held.HELD]
         held += [(a, self.around.primary_eni) for a in self.around.primary_secondaries]
         for address, eni_id in held:
-            if eni_id in self.pool.enis and address not in self.host_addresses:
+            if eni_id in self.pool.enis:
                 self.pool.add(eni_id, [address], confirmed=False)
+        self.pool.set_taken(self.host_addresses)
 
     def _restore_leases(self, links: tuple[HostLink, ...]) -> None:
         """Make leases, kernel and pool agree: the kernel's word beats "free"."""

@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cni.spec import Sandbox
-
 from eni.model import Address, EniId
 from ipamd.clock import Instant
 
@@ -50,7 +49,14 @@ class Leaving:
     """On its way back to EC2; never given out."""
 
 
-State = Free | Assigned | Cooling | Leaving
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Configured on a link of the host, so never a pod's: the kernel would deliver it there."""
+
+    link: str
+
+
+State = Free | Assigned | Cooling | Leaving | Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +101,12 @@ class EniCensus:
     cooling: int = 0
     free: int = 0
     leaving: int = 0
+    taken: int = 0
 
     @property
     def held(self) -> int:
         """Addresses EC2 has assigned to it, whatever they do."""
-        return self.assigned + self.cooling + self.free + self.leaving
+        return self.assigned + self.cooling + self.free + self.leaving + self.taken
 
     @property
     def room(self) -> int:
@@ -109,7 +116,11 @@ class EniCensus:
     @property
     def is_idle(self) -> bool:
         """Whether no pod has, had just now, or can still get an address of it."""
-        return not (self.assigned or self.cooling or self.leaving)
+        return not (self.assigned or self.cooling or self.leaving or self.taken)
+
+
+STATES = (Assigned, Cooling, Free, Leaving, Taken)
+"""In the order of `EniCensus`."""
 
 
 @dataclass(slots=True)
@@ -154,6 +165,13 @@ class Pool:
             elif confirmed and not slot.confirmed:
                 self.slots[address] = replace(slot, confirmed=True)
         return tuple(new)
+
+    def set_taken(self, taken: Mapping[Address, str]) -> None:
+        """Withhold the free ones of *taken*, which host links have, from pods."""
+        for address, link in taken.items():
+            slot = self.slots.get(address)
+            if slot is not None and isinstance(slot.state, Free):
+                self.slots[address] = replace(slot, state=Taken(link))
 
     def drop(self, addresses: Collection[Address]) -> None:
         """Forget *addresses*. Raises ValueError, changing nothing, if a pod has one of them."""
@@ -305,7 +323,7 @@ class Pool:
             kinds = counts.setdefault(slot.eni_id, {})
             kinds[type(slot.state)] = kinds.get(type(slot.state), 0) + 1
         return tuple(
-            EniCensus(eni, *(counts[eni.id].get(k, 0) for k in (Assigned, Cooling, Free, Leaving)))
+            EniCensus(eni, *(counts[eni.id].get(k, 0) for k in STATES))
             for eni in sorted(self.enis.values(), key=lambda eni: eni.number)
         )
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cni.spec import CniError, Code, Sandbox
-
 from eni import errors
 from eni.errors import EniError
 

@@ -12,7 +12,12 @@ from rich.text import Text
 from ipamd.status import EniStatus, Status
 
 BAR_WIDTH = 24
-MARKS = (("assigned", "█", "green"), ("cooling", "▒", "yellow"), ("free", "·", "cyan"))
+MARKS = (
+    ("assigned", "█", "green"),
+    ("cooling", "▒", "yellow"),
+    ("free", "·", "cyan"),
+    ("taken", "x", "magenta"),
+)
 """State, character, colour: told apart without colour too."""
 
 
@@ -61,7 +66,12 @@ def _enis(status: Status) -> Table:
 def bar(eni: EniStatus) -> Text:
     """Return an ENI's addresses as one character each, or in proportion when they are many."""
     scale = min(1.0, BAR_WIDTH / max(1, eni["capacity"]))
-    counts = {"assigned": eni["assigned"], "cooling": eni["cooling"], "free": eni["free"]}
+    counts = {
+        "assigned": eni["assigned"],
+        "cooling": eni["cooling"],
+        "free": eni["free"],
+        "taken": eni["taken"],
+    }
     text = Text()
     for state, mark, colour in MARKS:
         text.append(mark * round(counts[state] * scale), style=colour)

@@ -24,6 +24,7 @@ class EniStatus(TypedDict):
     cooling: int
     free: int
     leaving: int
+    taken: int
     closed: bool
 
 
@@ -87,6 +88,7 @@ def enis_of(pool: Pool) -> list[EniStatus]:
             cooling=c.cooling,
             free=c.free,
             leaving=c.leaving,
+            taken=c.taken,
             closed=c.eni.closed,
         )
         for c in pool.census()

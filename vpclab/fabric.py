@@ -8,6 +8,10 @@ the source check is one rule for all. What nobody owns falls into a blackhole.
     10.0.1.6        via 169.254.0.2 dev e-55544a540902 onlink
     169.254.0.2     dev e-55544a540902 lladdr <ENI MAC> PERMANENT
     blackhole 10.0.0.0/16
+
+Its state follows from EC2's: whoever changed an ENI has it brought up to date here, and what
+it should be is asked on the fabric's own thread, when its turn comes. So the last word wins,
+in whatever order changes are told.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -24,7 +29,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from vpclab.netns import Worker
+from vpclab.netns import Worker, write_sysctls
 
 MTU = 9001
 IGW_MTU = 1500
@@ -51,8 +56,18 @@ COUNTERS = ("spoofed_mac", "spoofed_ip", "unassigned", "no_public")
 """Why the fabric drops a packet: foreign source MAC, foreign source address, destination in
 the VPC that nobody owns, internet without a public address."""
 
-TABLE = """
-table inet fabric {
+TTLS = range(1, 255)
+"""Times to live that the fabric gives back what its routing takes: a VPC's router is no hop. nft
+has no increment, but a chain for each value."""
+
+TABLE = f"""
+table inet fabric {{
+{"".join(f" chain ttl{ttl} {{{chr(10)}  ip ttl set {ttl + 1}{chr(10)} }}{chr(10)}" for ttl in TTLS)}
+ chain transparent {{
+  ip ttl vmap {{ {", ".join(f"{ttl} : goto ttl{ttl}" for ttl in TTLS)} }}
+ }}
+}}
+table inet fabric {{
  set macs { type ifname . ether_addr; }
  set nocheck { type ifname; }
  set publics { type ipv4_addr; }
@@ -72,7 +87,9 @@ table inet fabric {
  }
  chain lost {
   type filter hook prerouting priority mangle; policy accept;
-  iifname "e-*" fib daddr type blackhole counter name unassigned drop
+  iifname != "e-*" return
+  fib daddr type blackhole counter name unassigned drop
+  jump transparent
  }
  chain inward {
   type nat hook prerouting priority dstnat; policy accept;
@@ -96,18 +113,27 @@ SYSCTLS = {
     "net.ipv4.conf.default.proxy_arp": "1",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv4.conf.all.arp_ignore": "0",
+    "net.ipv4.conf.default.arp_ignore": "0",
+    "net.ipv4.conf.all.arp_announce": "0",
+    "net.ipv4.conf.default.arp_announce": "0",
+    "net.ipv4.conf.all.log_martians": "0",
+    "net.ipv4.conf.default.log_martians": "0",
+    "net.ipv4.icmp_echo_ignore_all": "0",
     "net.ipv4.icmp_errors_use_inbound_ifaddr": "1",
+    "net.ipv4.icmp_ratelimit": "0",
 }
 """Every sysctl the fabric relies on: a new namespace inherits whatever is there."""
 
 
 @dataclass(slots=True)
 class Port:
-    """One ENI's place in the fabric: which link, and which addresses lead to it."""
+    """One ENI's place in the fabric: which link, to which node, which addresses lead to it."""
 
     name: str
     index: int
     mac: str
+    place: tuple[int, str]
     owned: set[IPv4Address] = field(default_factory=set)
     checked: bool = True
 
@@ -129,6 +155,11 @@ class Wanted:
         """The port's link name; 15 characters is all the kernel takes."""
         return f"e-{self.eni_id[-12:]}"
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """The node's namespace and the link's name in it: one ENI at a time has it."""
+        return self.node_fd, self.ifname
+
 
 def nft(text: str) -> None:
     """Run one nft transaction in the caller's namespace."""
@@ -148,7 +179,7 @@ class Fabric:
         self.ports: dict[str, Port] = {}
         self.public: dict[IPv4Address, IPv4Address] = {}
         self._base = dict.fromkeys(COUNTERS, 0)
-        self.worker.write_sysctls(SYSCTLS)
+        self.worker.call(write_sysctls, SYSCTLS)
         self.worker.call(self._set_up)
         self.internet.call(_set_up_internet)
 
@@ -171,6 +202,8 @@ class Fabric:
         igw = self._ip.link_lookup(ifname="igw")[0]
         self._ip.addr("add", index=igw, address=str(GATEWAY), prefixlen=24)
         self._ip.link("set", index=igw, state="up")
+        self._ip.route("add", dst="default", gateway=str(INTERNET), oif=igw)
+        self._ip.route("add", dst=str(PUBLIC), type="blackhole")
         nft(TABLE)
 
     # What is owned ---------------------------------------------------------------------
@@ -178,22 +211,30 @@ class Fabric:
         """Swallow what goes to an address of *cidr* that nobody owns."""
         self.worker.call(self._ip.route, "add", dst=str(cidr), type="blackhole")
 
-    def put(self, wanted: Wanted) -> None:
-        """Bring an ENI's port, routes and checks to what is wanted; make it if it is new."""
-        self.worker.call(self._put, wanted)
+    def sync(self, eni_id: str, desired: Callable[[], Wanted | None]) -> None:
+        """Bring an ENI to what *desired* says when its turn comes; None takes it out."""
+        self.worker.call(self._sync, eni_id, desired)
 
-    def remove(self, eni_id: str) -> None:
-        """Take an ENI out; its link vanishes from the node, its addresses fall silent."""
-        self.worker.call(self._remove, eni_id)
+    def _sync(self, eni_id: str, desired: Callable[[], Wanted | None]) -> None:
+        wanted = desired()
+        if wanted is None:
+            self._remove(eni_id)
+        else:
+            self._put(wanted)
 
     def _put(self, wanted: Wanted) -> None:
-        port = self.ports.get(wanted.eni_id) or self._plug(wanted)
+        port = self.ports.get(wanted.eni_id)
+        if port is not None and port.place != wanted.place:
+            self._remove(wanted.eni_id)  # moved, before we were told that it had left
+            port = None
+        port = port or self._plug(wanted)
         for address in wanted.owned - port.owned:
             self._ip.route(
                 "replace", dst=f"{address}/32", gateway=NEXT_HOP, oif=port.index, flags=ONLINK
             )
         for address in port.owned - wanted.owned:
-            self._ip.route("del", dst=f"{address}/32")
+            with contextlib.suppress(NetlinkError):  # it leads to its next owner already
+                self._ip.route("del", dst=f"{address}/32", oif=port.index)
         port.owned = set(wanted.owned)
         if port.checked != wanted.checked:
             verb = "delete" if wanted.checked else "add"
@@ -201,6 +242,8 @@ class Fabric:
             port.checked = wanted.checked
 
     def _plug(self, wanted: Wanted) -> Port:
+        for eni_id in [e for e, port in self.ports.items() if port.place == wanted.place]:
+            self._remove(eni_id)  # it has left, and we have not been told yet
         self._ip.link(
             "add", ifname=wanted.port, kind="veth", mtu=MTU, address=ROUTER_MAC,
             peer={
@@ -214,7 +257,7 @@ class Fabric:
         self._ip.link("set", index=index, state="up")
         self._ip.neigh("replace", dst=NEXT_HOP, lladdr=wanted.mac, ifindex=index, state="permanent")
         nft(f'add element inet fabric macs {{ "{wanted.port}" . {wanted.mac} }}')
-        port = self.ports[wanted.eni_id] = Port(wanted.port, index, wanted.mac)
+        port = self.ports[wanted.eni_id] = Port(wanted.port, index, wanted.mac, wanted.place)
         return port
 
     def _remove(self, eni_id: str) -> None:
@@ -272,6 +315,7 @@ def _counters() -> dict[str, int]:
 
 
 def _set_up_internet() -> None:
+    write_sysctls({"net.ipv4.ip_forward": "0", "net.ipv4.icmp_echo_ignore_all": "0"})
     with IPRoute() as ip:
         for name in ("lo", "eth0"):
             ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")

@@ -20,22 +20,28 @@ ROLE = "enid-node"
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 MAX_TTL_SECONDS = 21_600
-HOP_LIMIT = 1
-"""The IP TTL of an answer to a PUT: EC2's default keeps pods from getting a token."""
-
 Tree = Mapping[str, "Tree | str"]
 
 
 class Imds(socketserver.ThreadingTCPServer):
-    """The metadata service. *lookup* gives the tree of the instance at an address, or None."""
+    """The metadata service. *lookup* gives the tree of the instance at an address, or None.
+
+    *hop_limit* gives the IP TTL of answers to its PUTs: EC2's default of 1 keeps pods from
+    getting a token.
+    """
 
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], lookup: Callable[[str], Tree | None]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        lookup: Callable[[str], Tree | None],
+        hop_limit: Callable[[str], int] = lambda _source: 1,
+    ) -> None:
         super().__init__(address, _Handler)
-        self.lookup = lookup
+        self.lookup, self.hop_limit = lookup, hop_limit
         self.tokens: dict[str, tuple[str, float]] = {}
 
 
@@ -51,18 +57,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Give a token."""
-        self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, HOP_LIMIT)
-        ttl = self.headers.get(TTL_HEADER, "")
+        source, ttl = self.client_address[0], self.headers.get(TTL_HEADER, "")
         if self.path != "/latest/api/token":
             self._answer(404)
         elif "X-Forwarded-For" in self.headers:
             self._answer(403)
         elif not ttl.isdigit() or not 1 <= int(ttl) <= MAX_TTL_SECONDS:
             self._answer(400)
+        elif self.server.lookup(source) is None:
+            self._answer(404)
         else:
             token = secrets.token_urlsafe(40)
-            self.server.tokens[token] = (self.client_address[0], time.monotonic() + int(ttl))
-            self._answer(200, token, {TTL_HEADER: ttl})
+            self.server.tokens[token] = (source, time.monotonic() + int(ttl))
+            # Of the one answer, and of no later one on the connection.
+            self._set_ttl(self.server.hop_limit(source))
+            self._answer(200, token, {TTL_HEADER: ttl, "Connection": "close"})
+
+    def _set_ttl(self, ttl: int) -> None:
+        self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
 
     def do_GET(self) -> None:
         """Give what a path names; a folder is a list."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -52,20 +52,13 @@ class Worker:
         """Return a socket that lives in the namespace."""
         return self.call(socket.socket, family, kind, protocol)
 
-    def sysctl(self, **settings: str | int) -> None:
-        """Write sysctls of the namespace; `__` stands for the dot between their parts."""
-        self.call(_write, {key.replace("__", "/"): str(v) for key, v in settings.items()})
-
-    def write_sysctls(self, settings: dict[str, str]) -> None:
-        """Write sysctls by their dotted names."""
-        self.call(_write, {key.replace(".", "/"): value for key, value in settings.items()})
-
     def close(self) -> None:
         """Leave the namespace; it goes when its last user goes."""
         os.close(self.fd)
         self._pool.shutdown()
 
 
-def _write(settings: dict[str, str]) -> None:
-    for path, value in settings.items():
-        Path("/proc/sys", path).write_text(value)
+def write_sysctls(settings: Mapping[str, str]) -> None:
+    """Write sysctls of the calling thread's namespace, by their dotted names."""
+    for name, value in settings.items():
+        Path("/proc/sys", name.replace(".", "/")).write_text(value)

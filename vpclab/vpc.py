@@ -27,7 +27,7 @@ import boto3
 from vpclab import box
 from vpclab.api import ControlPlane, listen, serving
 from vpclab.ec2 import ACCOUNT
-from vpclab.ec2.model import Delays, Eni
+from vpclab.ec2.model import Delays, Eni, VpcSubnet
 from vpclab.fabric import ENDPOINT, IMDS, INTERNET, PUBLIC, Fabric, Wanted
 from vpclab.imds import Imds, Tree, tree_of
 from vpclab.node import Node
@@ -80,7 +80,6 @@ class EmbeddedVPC:
         self._exits = contextlib.ExitStack()
         self.nodes: dict[str, Node] = {}
         self._by_instance: dict[str, Node] = {}
-        self._names: dict[str, str] = {}
         self._public = iter(PUBLIC.hosts())
 
     def __enter__(self) -> EmbeddedVPC:
@@ -93,7 +92,7 @@ class EmbeddedVPC:
             self.internet = Internet(self.fabric)
             self.plane = ControlPlane(self.region)
             exits.callback(self.plane.close)
-            self.plane.on_change = self._on_change
+            self.plane.on_change = self._sync
             self._serve(exits)
             self.vpc_id = self.ec2.create_vpc(CidrBlock=self.cidrs[0])["Vpc"]["VpcId"]
             self.fabric.add_cidr(IPv4Network(self.cidrs[0]))
@@ -116,7 +115,7 @@ class EmbeddedVPC:
         exits.enter_context(serving(self.plane.application(counted=True), inner))
         outer = exits.enter_context(contextlib.closing(listen("127.0.0.1", 0)))
         exits.enter_context(serving(self.plane.application(counted=False), outer))
-        self.imds = self.fabric.worker.call(Imds, (str(IMDS), 80), self._metadata)
+        self.imds = self.fabric.worker.call(Imds, (str(IMDS), 80), self._metadata, self._hop_limit)
         thread = threading.Thread(target=self.imds.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         exits.callback(self.imds.server_close)
@@ -148,13 +147,19 @@ class EmbeddedVPC:
 
     # Nodes -----------------------------------------------------------------------------
     def launch_node(
-        self, name: str, instance_type: str, subnet_id: str, *, public: bool = False
+        self,
+        name: str,
+        instance_type: str,
+        subnet_id: str,
+        *,
+        public: bool = False,
+        hop_limit: int = 1,
     ) -> Node:
-        """Launch an instance and boot a node on it."""
+        """Launch an instance and boot a node on it; *hop_limit* is of IMDS's tokens."""
         done = self.ec2.run_instances(
             ImageId="ami-12c6146b", InstanceType=instance_type, SubnetId=subnet_id,
             MinCount=1, MaxCount=1,
-            MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+            MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": hop_limit},
             TagSpecifications=[
                 {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}
             ],
@@ -162,9 +167,10 @@ class EmbeddedVPC:
         instance_id = done["Instances"][0]["InstanceId"]
         eni = self._instance(instance_id).nics[0]
         primary = IPv4Address(eni.private_ip_address)
-        node = Node(name, instance_id, primary, self._folder / name)
-        self.nodes[name] = self._by_instance[instance_id] = node
-        self._on_change(eni)
+        node = Node(name, instance_id, primary, self._folder / name, self._terminate)
+        with self.plane.lock:
+            self.nodes[name] = self._by_instance[instance_id] = node
+        self._sync(eni)
         wanted = self._wanted(eni)
         assert wanted is not None  # noqa: S101 - the node is there now
         node.start_by_dhcp(wanted, IPv4Network(eni.subnet.cidr_block).prefixlen)
@@ -176,27 +182,28 @@ class EmbeddedVPC:
         """Return what the internet sees of *node*."""
         return self.fabric.public[node.primary]
 
-    def terminate(self, node: Node) -> None:
-        """Terminate the instance and end the node."""
-        node.power_off()
+    def _terminate(self, node: Node) -> None:
+        """Terminate the instance; the fabric lets go of its namespace before that goes."""
+        node.end_processes()
+        with self.plane.lock:
+            self.nodes.pop(node.name)
+            self._by_instance.pop(node.instance_id)
         self.ec2.terminate_instances(InstanceIds=[node.instance_id])
-        self.nodes.pop(node.name)
-        self._by_instance.pop(node.instance_id)
+        node.power_off()
 
     def _power_off(self) -> None:
-        for node in self.nodes.values():
+        with self.plane.lock:
+            nodes, self._by_instance = list(self.nodes.values()), {}
+        for node in nodes:
+            node.end_processes()
             node.power_off()
 
     def _instance(self, instance_id: str) -> Any:
         return self.plane.backend.get_instance(instance_id)
 
     # What follows from EC2 -------------------------------------------------------------
-    def _on_change(self, eni: Eni) -> None:
-        wanted = self._wanted(eni)
-        if wanted is None:
-            self.fabric.remove(eni.id)
-        else:
-            self.fabric.put(wanted)
+    def _sync(self, eni: Eni) -> None:
+        self.fabric.sync(eni.id, lambda: self._wanted(eni))
 
     def _wanted(self, eni: Eni) -> Wanted | None:
         """Return what the fabric should have of *eni* now; None: nothing."""
@@ -215,13 +222,20 @@ class EmbeddedVPC:
                 checked=bool(eni.source_dest_check),
             )
 
+    def _asking(self, source: str) -> Any:
+        """Return the instance that asks IMDS from *source*, any address of its ENIs."""
+        enis = self.plane.backend.enis.values()
+        return next((e.instance for e in enis if e.is_plugged and source in e.addresses), None)
+
     def _metadata(self, source: str) -> Tree | None:
         with self.plane.lock:
-            for node in self.nodes.values():
-                if str(node.primary) == source:
-                    instance = self._instance(node.instance_id)
-                    return tree_of(instance, self.region, ACCOUNT, self.cidrs)
-        return None
+            instance = self._asking(source)
+            return instance and tree_of(instance, self.region, ACCOUNT, self.cidrs)
+
+    def _hop_limit(self, source: str) -> int:
+        with self.plane.lock:
+            options = self._asking(source).metadata_options
+            return int(options.http_put_response_hop_limit)
 
     # What is seen ----------------------------------------------------------------------
     @property
@@ -271,6 +285,7 @@ class EmbeddedVPC:
                 if address in owners:
                     wrong.append(f"{address} is on {owners[address]} and on {eni.id}")
                 owners[address] = eni.id
+        wrong += self._check_books(set(owners))
         wanted = {
             address: w.port
             for eni in enis
@@ -284,3 +299,12 @@ class EmbeddedVPC:
             if wanted.get(address) != routes.get(address)
         ]
         return wrong
+
+    def _check_books(self, owned: set[IPv4Address]) -> list[str]:
+        """Return what subnets have noted as taken and nobody owns, or the other way round."""
+        with self.plane.lock:
+            subnets = [s for s in self.plane.backend.get_all_subnets() if isinstance(s, VpcSubnet)]
+            noted = {address for s in subnets if s.vpc_id == self.vpc_id for address in s.taken}
+        return [f"{address} is lost: taken, and on no ENI" for address in noted - owned] + [
+            f"{address} is on an ENI and free in its subnet" for address in owned - noted
+        ]

@@ -45,6 +45,11 @@ class VpcSubnet(Subnet):
         """Return what DescribeSubnets tells."""
         return self._size - len(self._taken)
 
+    @property
+    def taken(self) -> frozenset[IPv4Address]:
+        """Every address that is on an ENI."""
+        return frozenset(self._taken)
+
     def take(self, count: int) -> list[str]:
         """Take *count* addresses, or none and raise."""
         if count > self.available_ip_address_count:
