@@ -29,7 +29,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from vpclab.netns import Worker, write_sysctls
+from vpclab.netns import Worker
 
 MTU = 9001
 IGW_MTU = 1500
@@ -60,14 +60,8 @@ TTLS = range(1, 255)
 """Times to live that the fabric gives back what its routing takes: a VPC's router is no hop. nft
 has no increment, but a chain for each value."""
 
-TABLE = f"""
-table inet fabric {{
-{"".join(f" chain ttl{ttl} {{{chr(10)}  ip ttl set {ttl + 1}{chr(10)} }}{chr(10)}" for ttl in TTLS)}
- chain transparent {{
-  ip ttl vmap {{ {", ".join(f"{ttl} : goto ttl{ttl}" for ttl in TTLS)} }}
- }}
-}}
-table inet fabric {{
+TABLE = """
+table inet fabric {
  set macs { type ifname . ether_addr; }
  set nocheck { type ifname; }
  set publics { type ipv4_addr; }
@@ -126,6 +120,10 @@ SYSCTLS = {
 """Every sysctl the fabric relies on: a new namespace inherits whatever is there."""
 
 
+INTERNET_SYSCTLS = {"net.ipv4.ip_forward": "0", "net.ipv4.icmp_echo_ignore_all": "0"}
+"""The internet answers for its one host, and loses what goes to anyone else."""
+
+
 @dataclass(slots=True)
 class Port:
     """One ENI's place in the fabric: which link, to which node, which addresses lead to it."""
@@ -161,6 +159,14 @@ class Wanted:
         return self.node_fd, self.ifname
 
 
+def _transparent() -> str:
+    """Return the chain that adds one to a packet's time to live."""
+    chains = "".join(f"chain ttl{ttl} {{\n ip ttl set {ttl + 1}\n}}\n" for ttl in TTLS)
+    verdicts = ", ".join(f"{ttl} : goto ttl{ttl}" for ttl in TTLS)
+    transparent = f"chain transparent {{\n ip ttl vmap {{ {verdicts} }}\n}}\n"
+    return f"table inet fabric {{\n{chains}{transparent}}}\n"
+
+
 def nft(text: str) -> None:
     """Run one nft transaction in the caller's namespace."""
     done = subprocess.run(
@@ -179,8 +185,9 @@ class Fabric:
         self.ports: dict[str, Port] = {}
         self.public: dict[IPv4Address, IPv4Address] = {}
         self._base = dict.fromkeys(COUNTERS, 0)
-        self.worker.call(write_sysctls, SYSCTLS)
+        self.worker.write_sysctls(SYSCTLS)
         self.worker.call(self._set_up)
+        self.internet.write_sysctls(INTERNET_SYSCTLS)
         self.internet.call(_set_up_internet)
 
     def close(self) -> None:
@@ -204,7 +211,7 @@ class Fabric:
         self._ip.link("set", index=igw, state="up")
         self._ip.route("add", dst="default", gateway=str(INTERNET), oif=igw)
         self._ip.route("add", dst=str(PUBLIC), type="blackhole")
-        nft(TABLE)
+        nft(_transparent() + TABLE)
 
     # What is owned ---------------------------------------------------------------------
     def add_cidr(self, cidr: IPv4Network) -> None:
@@ -315,7 +322,6 @@ def _counters() -> dict[str, int]:
 
 
 def _set_up_internet() -> None:
-    write_sysctls({"net.ipv4.ip_forward": "0", "net.ipv4.icmp_echo_ignore_all": "0"})
     with IPRoute() as ip:
         for name in ("lo", "eth0"):
             ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")

@@ -52,13 +52,16 @@ class Worker:
         """Return a socket that lives in the namespace."""
         return self.call(socket.socket, family, kind, protocol)
 
+    def write_sysctls(self, settings: Mapping[str, str]) -> None:
+        """Write sysctls of the namespace, by their dotted names."""
+        self.call(_write, settings)
+
     def close(self) -> None:
         """Leave the namespace; it goes when its last user goes."""
         os.close(self.fd)
         self._pool.shutdown()
 
 
-def write_sysctls(settings: Mapping[str, str]) -> None:
-    """Write sysctls of the calling thread's namespace, by their dotted names."""
+def _write(settings: Mapping[str, str]) -> None:
     for name, value in settings.items():
         Path("/proc/sys", name.replace(".", "/")).write_text(value)

@@ -7,13 +7,14 @@ paths, and two nodes never meet. /etc and /opt show the host's entries by links.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -25,24 +26,71 @@ from cni.dataplane import NODE_SYSCTLS
 from vpclab.fabric import ENDPOINT, MTU, Wanted
 from vpclab.netns import Worker
 
+SYSCTLS = {
+    "net.ipv4.conf.all.accept_local": "0",
+    "net.ipv4.conf.default.accept_local": "0",
+    "net.ipv4.conf.all.arp_announce": "0",
+    "net.ipv4.conf.default.arp_announce": "0",
+    "net.ipv4.conf.all.arp_filter": "0",
+    "net.ipv4.conf.default.arp_filter": "0",
+    "net.ipv4.conf.all.arp_ignore": "0",
+    "net.ipv4.conf.default.arp_ignore": "0",
+    "net.ipv4.conf.all.proxy_arp": "0",
+    "net.ipv4.conf.default.proxy_arp": "0",
+    "net.ipv4.conf.all.route_localnet": "0",
+    "net.ipv4.conf.default.route_localnet": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.all.src_valid_mark": "0",
+    "net.ipv4.conf.default.src_valid_mark": "0",
+    "net.ipv4.fwmark_reflect": "0",
+    "net.ipv4.icmp_echo_ignore_all": "0",
+    "net.ipv4.ip_forward": "0",
+    "net.ipv4.ip_local_port_range": "32768 60999",
+    "net.ipv4.ip_no_pmtu_disc": "0",
+    "net.ipv4.tcp_fwmark_accept": "0",
+}
+"""The kernel's own values, for nodes and pods: a new namespace inherits whatever is there."""
+
 INIT = r"""
 set -e
-view() {
-  mkdir -p "$2/.host"; mount --rbind "$1" "$2/.host"
-  for entry in $(ls -A "$1"); do
-    [ -e "$2/$entry" ] || ln -s ".host/$entry" "$2/$entry"
-  done
-  mount --rbind "$2" "$1"
-}
 mount --make-rprivate /
-view /etc "$1/etc"
-view /opt "$1/opt"
+mount --rbind /etc "$1/etc/.host"
+mount --rbind "$1/etc" /etc
+mount --rbind /opt "$1/opt/.host"
+mount --rbind "$1/opt" /opt
 mount --rbind "$1/lib" /var/lib
 mount --rbind "$1/run" /run
+mount --make-rshared /
 hostname "$2"
 echo ready
 exec sleep infinity
 """
+"""What the node's init does, given the node's folder and name. Its mounts are shared with what
+unshares from them: a netns that is removed must go in a daemon's mount namespace, too."""
+
+READ_ONLY = r"""
+for path in $WRITABLE; do mkdir -p "$path"; mount --bind "$path" "$path"; done
+mount --bind /proc/sys /proc/sys
+while read -r _ _ _ _ point options _; do
+  case $point in
+    /proc/sys) ;;
+    /proc*|/sys*|/dev*) continue ;;
+  esac
+  case $options in ro|ro,*) continue ;; esac
+  mount -o remount,bind,ro "$point" 2>/dev/null || :
+done </proc/self/mountinfo
+for path in $WRITABLE; do mount -o remount,bind,rw "$path"; done
+unset WRITABLE
+exec "$@"
+"""
+"""How a process comes to see everything read-only but for its own folders."""
+
+WRITABLE = ("/run/enid", "/var/lib/enid")
+"""The folders of a daemon."""
+
+FOLDERS = {"/run": "run", "/var/lib": "lib", "/etc": "etc", "/opt": "opt"}
+"""What a node has of its own, and where in its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +99,6 @@ class Rights:
 
     capabilities: tuple[str, ...] = ("net_admin",)
     read_only: bool = True
-    writable: tuple[str, ...] = ("/run/enid", "/var/lib/enid")
 
 
 class PodNetns:
@@ -61,42 +108,75 @@ class PodNetns:
         self.node, self.name, self.path = node, name, f"/run/netns/{name}"
         node.run(["ip", "netns", "add", name])
         self.fd = os.open(node.path(self.path, inside=True), os.O_RDONLY | os.O_CLOEXEC)
-        self._worker = Worker(name[:15], self.fd)
+        self.worker = Worker(name[:15], self.fd)
+        self.worker.write_sysctls(SYSCTLS)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """Return a socket that lives in the pod."""
-        return self._worker.socket(family, kind, protocol)
+        return self.worker.socket(family, kind, protocol)
+
+    def popen(self, argv: Sequence[str], **keywords: Any) -> subprocess.Popen[Any]:
+        """Start a program in the pod; the Popen's pid is the program's own."""
+        return self.node.popen(["nsenter", f"--net={self.path}", *argv], **keywords)
 
     def run(self, argv: Sequence[str], **keywords: Any) -> subprocess.CompletedProcess[str]:
         """Run a program in the pod."""
         return self.node.run(["nsenter", f"--net={self.path}", *argv], **keywords)
 
     def close(self) -> None:
-        """Remove the namespace."""
-        self._worker.close()
+        """Remove the namespace; twice is once."""
+        if self.fd < 0:
+            return
+        self.worker.close()
         os.close(self.fd)
+        self.fd = -1
         self.node.run(["ip", "netns", "del", self.name], check=False)
 
 
 class Node:
     """One node; made by `EmbeddedVPC.launch_node`."""
 
-    def __init__(self, name: str, instance_id: str, primary: IPv4Address, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        instance_id: str,
+        primary: IPv4Address,
+        folder: Path,
+        on_terminate: Callable[[Node], None],
+    ) -> None:
         self.name, self.instance_id, self.primary, self.folder = name, instance_id, primary, folder
-        for part in ("run/netns", "run/lock", "lib", "etc/cni/net.d", "opt/cni/bin"):
-            (folder / part).mkdir(parents=True)
+        self._on_terminate = on_terminate
+        self._processes: list[subprocess.Popen[Any]] = []
+        self._furnish()
         self.worker = Worker(name[:15])
-        self._init = subprocess.Popen(
+        # A child is born in the namespace of the thread that starts it.
+        self._init = self.worker.call(
+            subprocess.Popen,
             ["unshare", "--mount", "--uts", "sh", "-c", INIT, "init", str(folder), name],
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._processes: list[subprocess.Popen[Any]] = []
         assert self._init.stdout is not None  # noqa: S101 - a pipe, just above
         if self._init.stdout.readline() != "ready\n":
             raise RuntimeError(f"the namespaces of {name} could not be made")
-        self.worker.write_sysctls(dict(NODE_SYSCTLS))
+        self.worker.write_sysctls({**SYSCTLS, **NODE_SYSCTLS})
         self.worker.call(_raise_lo)
+
+    def _furnish(self) -> None:
+        """Make the node's folders; what it does not have of its own is a link to the host's."""
+        for part in ("run/netns", "run/lock", "lib", "etc/cni/net.d", "opt/cni/bin"):
+            (self.folder / part).mkdir(parents=True)
+        etc = self.folder / "etc"
+        (etc / "hostname").write_text(f"{self.name}\n")
+        (etc / "hosts").write_text(f"127.0.0.1 localhost\n{self.primary} {self.name}\n")
+        # The host's name servers are nobody in the VPC: packets to them would count as drops.
+        (etc / "resolv.conf").write_text("options attempts:1 timeout:1\n")
+        for view in ("etc", "opt"):
+            (self.folder / view / ".host").mkdir()
+            for entry in Path("/", view).iterdir():
+                link = self.folder / view / entry.name
+                if not link.exists():
+                    link.symlink_to(f".host/{entry.name}")
 
     @property
     def env(self) -> dict[str, str]:
@@ -106,12 +186,18 @@ class Node:
             "PATH": path,
             "NODE_NAME": self.name,
             "AWS_ENDPOINT_URL_EC2": f"http://{ENDPOINT}",
+            "LANG": "C.UTF-8",
         }
 
     @property
     def fd(self) -> int:
-        """Its network namespace."""
+        """Its network namespace, open."""
         return self.worker.fd
+
+    @property
+    def netns(self) -> str:
+        """Its network namespace, as a path in the box."""
+        return f"/proc/{self._init.pid}/ns/net"
 
     def path(self, path: str, *, inside: bool = False) -> Path:
         """Return where the box sees a path of the node.
@@ -120,9 +206,7 @@ class Node:
         """
         if inside:
             return Path(f"/proc/{self._init.pid}/root{path}")
-        for prefix, part in (
-            ("/run", "run"), ("/var/lib", "lib"), ("/etc", "etc"), ("/opt", "opt"),
-        ):  # fmt: skip
+        for prefix, part in FOLDERS.items():
             if path == prefix or path.startswith(prefix + "/"):
                 return self.folder / part / path[len(prefix) + 1 :]
         return Path(path)
@@ -131,14 +215,16 @@ class Node:
         """Configure the primary ENI, as DHCP does at boot."""
         self.worker.call(_dhcp, wanted, self.primary, prefix_length)
 
-    def _enter(self, rights: Rights | None) -> list[str]:
-        pid = self._init.pid
-        entry = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self.fd}", f"--target={pid}"]
-        entry += ["--mount", "--uts", "--wd=/", "--"]
+    def entry(self, rights: Rights | None = None) -> list[str]:
+        """Return the words that, put before a command, have it run on the node."""
+        entry = ["nsenter", f"--target={self._init.pid}", "--net", "--mount", "--uts", "--wd=/"]
         if rights is None:
-            return entry
+            return [*entry, "--"]
         if rights.read_only:
-            entry += ["unshare", "--mount", "sh", "-ec", _read_only(rights), "rights"]
+            entry += ["--", "env", f"WRITABLE={' '.join(WRITABLE)}"]
+            entry += ["unshare", "--mount", "--propagation=slave", "sh", "-ec", READ_ONLY, "rights"]
+        else:
+            entry += ["--"]
         names = "".join(f",+{name}" for name in rights.capabilities)
         return [
             *entry, "setpriv", f"--bounding-set=-all{names}", "--inh-caps=-all", "--no-new-privs",
@@ -155,8 +241,9 @@ class Node:
     ) -> subprocess.Popen[Any]:
         """Start a program on the node; the Popen's pid is the program's own."""
         process = subprocess.Popen(
-            [*self._enter(rights), *argv], env={**self.env, **(env or {})}, **keywords
+            [*self.entry(rights), *argv], env={**self.env, **(env or {})}, **keywords
         )
+        self._processes = [p for p in self._processes if p.returncode is None]
         self._processes.append(process)
         return process
 
@@ -173,7 +260,7 @@ class Node:
         """Run a program on the node and return what it printed."""
         keywords = {"capture_output": True, "text": True, **keywords}
         return subprocess.run(
-            [*self._enter(rights), *argv],
+            [*self.entry(rights), *argv],
             env={**self.env, **(env or {})}, check=check, timeout=timeout, **keywords,
         )  # fmt: skip
 
@@ -185,35 +272,37 @@ class Node:
         """Make a pod's network namespace."""
         return PodNetns(self, name)
 
+    def terminate(self) -> None:
+        """Terminate the instance."""
+        self._on_terminate(self)
+
+    def end_processes(self) -> None:
+        """Kill every process of the node but its init."""
+        while victims := list(self._running()):
+            for pid in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for process in self._processes:
+                process.wait()
+        self._processes.clear()
+
+    def _running(self) -> Iterator[int]:
+        """Yield the processes of the node: whoever has its UTS namespace, zombies apart."""
+        own = Path(f"/proc/{self._init.pid}/ns/uts").readlink()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended while we looked
+                pid = int(folder.name)
+                if pid != self._init.pid and (folder / "ns/uts").readlink() == own:
+                    yield pid
+
     def power_off(self) -> None:
-        """End every process of the node, and the node with them; twice is once."""
-        if self._init.returncode is not None:
-            return
-        for process in self._processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            process.wait()
+        """End the node with its namespaces; its processes have ended."""
         self._init.kill()
         self._init.wait()
         if self._init.stdout is not None:
             self._init.stdout.close()
         self.worker.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _read_only(rights: Rights) -> str:
-    """Return the script that makes the root read-only but for a few folders."""
-    keep = "\n".join(f"mkdir -p {path}; mount --bind {path} {path}" for path in rights.writable)
-    return f"""
-mount --make-rprivate /
-{keep}
-mount --bind /proc/sys /proc/sys
-for mounted in /proc/sys /run /var/lib /etc /opt /; do
-  mount -o remount,bind,ro "$mounted" 2>/dev/null || true
-done
-for path in {" ".join(rights.writable)}; do mount -o remount,bind,rw "$path"; done
-exec "$@"
-"""
 
 
 def _raise_lo() -> None:

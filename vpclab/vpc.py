@@ -303,7 +303,7 @@ class EmbeddedVPC:
     def _check_books(self, owned: set[IPv4Address]) -> list[str]:
         """Return what subnets have noted as taken and nobody owns, or the other way round."""
         with self.plane.lock:
-            subnets = [s for s in self.plane.backend.get_all_subnets() if isinstance(s, VpcSubnet)]
+            subnets = [s for s in self.plane.backend.describe_subnets() if isinstance(s, VpcSubnet)]
             noted = {address for s in subnets if s.vpc_id == self.vpc_id for address in s.taken}
         return [f"{address} is lost: taken, and on no ENI" for address in noted - owned] + [
             f"{address} is on an ENI and free in its subnet" for address in owned - noted
