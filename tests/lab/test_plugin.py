@@ -1,0 +1,247 @@
+"""The plugin as a runtime execs it, on a node without a daemon and with a fake one."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni import rtnl
+from cni.frame import Frame, FrameReader
+
+if TYPE_CHECKING:
+    from vpclab.node import Node, PodNetns
+
+PLUGIN = Path(__file__).parents[2] / "cni" / "plugin.py"
+CONF = b'{"cniVersion":"0.4.0","name":"enid","type":"enid-cni"}'
+ID = "a1" * 32
+
+
+class Plugin:
+    """One node's plugin: source, `python -I -S`, nothing else."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.socket = node.path("/run/enid/ipamd.sock")
+        self.spool = node.path("/run/enid/spool")
+        self.spool.mkdir(parents=True, exist_ok=True)
+        self.clean()
+
+    def clean(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        for path in self.spool.iterdir():
+            path.unlink()
+
+    def run(
+        self, stdin: bytes = CONF, timeout: float = 20, **env: str | None
+    ) -> tuple[int, dict[str, object]]:
+        full = {
+            "CNI_COMMAND": "ADD",
+            "CNI_CONTAINERID": ID,
+            "CNI_NETNS": "/run/netns/none",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": "/opt/cni/bin",
+        } | env
+        done: Any = self.node.run(
+            [sys.executable, "-I", "-S", str(PLUGIN)],
+            env={k: v for k, v in full.items() if v is not None},
+            check=False,
+            timeout=timeout,
+            input=stdin,
+            text=False,
+        )
+        assert done.stderr == b""
+        return done.returncode, json.loads(done.stdout) if done.stdout else {}
+
+
+@pytest.fixture
+def plugin(nodes: tuple[Node, Node]) -> Plugin:
+    return Plugin(nodes[0])
+
+
+@pytest.fixture
+def pod(nodes: tuple[Node, Node]) -> Iterator[PodNetns]:
+    pod = nodes[0].add_pod_netns("cni-plugin-test")
+    yield pod
+    pod.close()
+
+
+class FakeDaemon:
+    """Accepts, reads a frame with its descriptors, and does what it is told."""
+
+    def __init__(self, plugin: Plugin, *answers: bytes | None) -> None:
+        self.frames: list[Frame] = []
+        self.descriptors: list[list[int]] = []
+        self._answers = answers
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(plugin.socket))
+        self._listener.listen(8)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        for answer in self._answers:
+            client, _ = self._listener.accept()
+            with client:
+                reader, frame, numbers = FrameReader(), None, array.array("i")
+                while frame is None:
+                    data, rights, _, _ = client.recvmsg(65536, 1024)
+                    for _, _, payload in rights:
+                        numbers.frombytes(payload)
+                    frame = reader.feed(data)
+                self.frames.append(frame)
+                self.descriptors.append(list(numbers))
+                if answer is not None:
+                    client.sendall(answer)
+
+    def __enter__(self) -> FakeDaemon:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(10)
+        self._listener.close()
+        for numbers in self.descriptors:
+            for number in numbers:
+                os.close(number)
+
+
+def test_version_needs_no_daemon_and_no_stdin(plugin: Plugin) -> None:
+    code, answer = plugin.run(b"", CNI_COMMAND="VERSION", CNI_CONTAINERID=None, CNI_NETNS=None)
+    assert code == 0
+    assert answer["supportedVersions"] == ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+
+def test_an_add_sends_the_pods_netns_and_a_netlink_socket_in_it(
+    plugin: Plugin, pod: PodNetns
+) -> None:
+    with FakeDaemon(plugin, b'0{"cniVersion":"0.4.0"}') as daemon:
+        code, answer = plugin.run(CNI_NETNS=pod.path, CNI_ARGS="K8S_POD_NAME=web-0")
+        assert (code, answer) == (0, {"cniVersion": "0.4.0"})
+        (frame,) = daemon.frames
+        assert frame.env["CNI_COMMAND"] == "ADD"
+        assert frame.env["CNI_ARGS"] == "K8S_POD_NAME=web-0"
+        assert all(name.startswith("CNI_") for name in frame.env)
+        assert frame.stdin == CONF
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        assert boot - 20e9 < frame.started_ns < boot
+        assert frame.deadline_ns - frame.started_ns == 110e9
+        ((netns, netlink),) = daemon.descriptors
+        assert os.fstat(netns).st_ino == os.fstat(pod.fd).st_ino
+        channel = rtnl.Channel(socket.socket(fileno=os.dup(netlink)))
+        assert [link.name for link in channel.dump_links()] == ["lo"]
+        channel.close()
+
+
+def test_exit_status_and_stdout_are_the_daemons(plugin: Plugin, pod: PodNetns) -> None:
+    with FakeDaemon(plugin, b'1{"code":7}'):
+        assert plugin.run(CNI_NETNS=pod.path) == (1, {"code": 7})
+
+
+def test_a_daemon_that_dies_before_the_answer_gets_the_same_frame_again(
+    plugin: Plugin, pod: PodNetns
+) -> None:
+    with FakeDaemon(plugin, None, None, b"0{}") as daemon:
+        assert plugin.run(CNI_NETNS=pod.path) == (0, {})
+        assert daemon.frames[0] == daemon.frames[1] == daemon.frames[2]
+
+
+def test_an_add_waits_for_a_daemon_that_is_not_there_yet(plugin: Plugin, pod: PodNetns) -> None:
+    got: list[tuple[int, dict[str, object]]] = []
+    thread = threading.Thread(target=lambda: got.append(plugin.run(CNI_NETNS=pod.path)))
+    thread.start()
+    time.sleep(0.3)
+    with FakeDaemon(plugin, b"0{}"):
+        thread.join(10)
+    assert got == [(0, {})]
+
+
+def test_a_del_whose_netns_is_gone_comes_without_descriptors(plugin: Plugin) -> None:
+    for netns in ("", "/run/netns/gone"):
+        plugin.clean()
+        with FakeDaemon(plugin, b"0") as daemon:
+            assert plugin.run(CNI_COMMAND="DEL", CNI_NETNS=netns) == (0, {})
+            assert daemon.descriptors == [[]]
+
+
+def test_a_del_with_the_daemon_away_is_spooled_and_succeeds(plugin: Plugin) -> None:
+    assert plugin.run(CNI_COMMAND="DEL") == (0, {})
+    (path,) = plugin.spool.iterdir()
+    assert path.name.startswith(f"{ID}.eth0.")
+    frame = FrameReader().feed(path.read_bytes())
+    assert frame is not None
+    assert path.name.endswith(f".{frame.started_ns}")
+    assert frame.env["CNI_COMMAND"] == "DEL"
+
+
+def test_a_full_spool_fails_so_that_kubelet_retries(plugin: Plugin) -> None:
+    for number in range(256):
+        (plugin.spool / f"x.eth0.{number}").write_bytes(b"")
+    code, answer = plugin.run(CNI_COMMAND="DEL")
+    assert (code, answer["code"]) == (1, 11)
+    assert "256 DELs" in str(answer["msg"])
+
+
+def test_a_spool_that_is_not_there_is_said(plugin: Plugin) -> None:
+    plugin.spool.rename(plugin.spool.with_name("elsewhere"))
+    try:
+        code, answer = plugin.run(CNI_COMMAND="DEL")
+        assert (code, answer["code"]) == (1, 11)
+        assert "cannot be written: No such file" in str(answer["msg"])
+    finally:
+        plugin.spool.with_name("elsewhere").rename(plugin.spool)
+
+
+def a_file(node: Node) -> str:
+    node.path("/run/a-file").write_text("no netns")
+    return "/run/a-file"
+
+
+def a_fifo(node: Node) -> str:
+    path = node.path("/run/a-fifo")
+    if not path.exists():
+        os.mkfifo(path)
+    return "/run/a-fifo"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "env", "code", "words"),
+    [
+        pytest.param(b"", {}, 6, "is empty", id="stdin-empty"),
+        pytest.param(b" \n", {}, 6, "is empty", id="stdin-blank"),
+        pytest.param(b"x" * 10_000_000, {}, 6, "over 1048576 bytes", id="stdin-10-MB"),
+        pytest.param(CONF, {"CNI_COMMAND": None}, 4, "CNI_COMMAND is missing", id="no-command"),
+        pytest.param(CONF, {"CNI_COMMAND": "CHECK"}, 4, "CNI_COMMAND=CHECK", id="another-verb"),
+        pytest.param(CONF, {"CNI_CONTAINERID": None, "CNI_NETNS": None, "CNI_IFNAME": ""}, 4, "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME missing", id="all-missing"),
+        pytest.param(CONF, {"CNI_COMMAND": "DEL", "CNI_IFNAME": None}, 4, "CNI_IFNAME missing", id="del-without-ifname"),
+        pytest.param(CONF, {"CNI_CONTAINERID": "../../etc"}, 4, "is not a name", id="path-as-id"),
+        pytest.param(CONF, {"CNI_IFNAME": "a/b"}, 4, "is not a name", id="path-as-ifname"),
+        pytest.param(CONF, {"CNI_NETNS": "/run/netns/gone"}, 4, "No such file", id="netns-gone"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_at_once(
+    plugin: Plugin, stdin: bytes, env: dict[str, str | None], code: int, words: str
+) -> None:
+    status, answer = plugin.run(stdin, timeout=10, **env)
+    assert status == 1
+    assert answer["code"] == code
+    assert words in str(answer["msg"])
+    assert answer["cniVersion"] == ("0.4.0" if stdin == CONF else "1.0.0")
+    assert not list(plugin.spool.iterdir())
+
+
+@pytest.mark.parametrize("make", [a_file, a_fifo])
+def test_what_is_no_netns_is_refused_and_never_hangs(
+    plugin: Plugin, make: Callable[[Node], str]
+) -> None:
+    status, answer = plugin.run(timeout=10, CNI_NETNS=make(plugin.node))
+    assert (status, answer["code"]) == (1, 4)
+    assert "is not a network namespace" in str(answer["msg"])
