@@ -12,9 +12,6 @@ from moto.ec2.utils import add_tag_specification
 
 from vpclab.ec2.backend import VpcBackend, error
 
-LEAST_PAGE, LARGEST_PAGE = 5, 1000
-"""What DescribeNetworkInterfaces takes as MaxResults (its API reference)."""
-
 
 class VpcResponse(EC2Response):
     """moto's EC2 responses with the ENI calls replaced."""
@@ -114,12 +111,6 @@ class VpcResponse(EC2Response):
             raise error(
                 "InvalidParameterCombination",
                 "The parameter NetworkInterfaceIds cannot be used with the parameter MaxResults",
-            )
-        if size is not None and not LEAST_PAGE <= int(size) <= LARGEST_PAGE:
-            raise error(
-                "InvalidParameterValue",
-                f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value between"
-                f" {LEAST_PAGE} and {LARGEST_PAGE}.",
             )
         enis = self.backend.get_all_network_interfaces(ids, self._filters_from_querystring())
         start = int(base64.b64decode(token)) if token else 0
