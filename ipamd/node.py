@@ -56,10 +56,12 @@ MTU = 9001
 LOCK_SECONDS = 30.0
 """How long a second daemon waits for the first to go: a rolling update's overlap."""
 
-LOOK_SECONDS = 30.0
-FIRST_LOOK_SECONDS = 5.0
-"""Between looks at the host veths. The first comes sooner: what died with the former daemon
-is free again within seconds, yet a plugin that reconnects has its lease still."""
+LOOK_SECONDS = 10.0
+"""Between looks at the host veths; one dump of 700 links takes some milliseconds."""
+
+SECOND_LOOK_SECONDS = 3.0
+"""Until the look that confirms an absence: soon, yet a plugin that reconnects to a daemon
+that was killed has its lease still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,7 +479,6 @@ class Daemon:
 
     async def _look(self) -> None:
         """Release leases whose veth is gone on two looks."""
-        wait = FIRST_LOOK_SECONDS
         while True:
             links = await self.loop.run_in_executor(self._wire_thread, self.wiring.links)
             there = {link.alias.sandbox for link in links}
@@ -491,8 +492,7 @@ class Daemon:
                 metrics.leases_dropped.inc()
                 self.attachments.drop(sandbox)
             self._absent = absent - self._absent
-            await asyncio.sleep(wait)
-            wait = LOOK_SECONDS
+            await asyncio.sleep(SECOND_LOOK_SECONDS if self._absent else LOOK_SECONDS)
 
     async def _drain_spool(self) -> None:
         for _ in range(2):

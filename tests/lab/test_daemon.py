@@ -1,0 +1,424 @@
+"""The daemon on a node, with the rights that production gives it: killed, torn, garbled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ipamd.cli import DaemonAwayError, ask_status
+from ipamd.node import DaemonRunningError, Paths, lock
+from ipamd.status import Status
+from vpclab.node import Rights
+
+if TYPE_CHECKING:
+    from vpclab import EmbeddedVPC
+    from vpclab.node import Node, PodNetns
+
+PLUGIN = Path(__file__).parents[2] / "cni" / "plugin.py"
+MAIN = "from ipamd.main import main; main()"
+
+
+class Ipamd:
+    """One node's daemon, and a runtime that execs the plugin."""
+
+    def __init__(self, node: Node, log: Path, **env: str) -> None:
+        self.node, self.env, self.log = node, env, log
+        self.socket = str(node.path("/run/enid/ipamd.sock"))
+        self.process: subprocess.Popen[Any] | None = None
+        self.pods: dict[str, PodNetns] = {}
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = self.node.popen(
+                [sys.executable, "-c", MAIN], env=self.env, rights=Rights(), stderr=log, cwd="/"
+            )
+        self.wait(lambda s: s is not None)
+
+    def status(self) -> Status:
+        return ask_status(self.socket)
+
+    def wait(self, until: Callable[[Status], bool], seconds: float = 15) -> Status:
+        end = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(DaemonAwayError):
+                status = self.status()
+                if until(status):
+                    return status
+            assert time.monotonic() < end, f"it never came:\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(15)
+
+    def netns(self, name: str) -> PodNetns:
+        if name not in self.pods:
+            self.pods[name] = self.node.add_pod_netns(f"cni-{name}")
+        return self.pods[name]
+
+    def call(self, verb: str, name: str, *, path: str | None = None) -> tuple[int, dict[str, Any]]:
+        path = self.netns(name).path if path is None else path
+        env = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": f"{name}-{'0' * 32}",
+            "CNI_NETNS": path,
+            "CNI_IFNAME": "eth0",
+            "CNI_ARGS": f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={name};K8S_POD_UID=uid-{name}",
+            "CNI_PATH": "/opt/cni/bin",
+        }
+        conf = '{"cniVersion":"1.0.0","name":"enid","type":"enid-cni"}'
+        argv = [sys.executable, "-I", "-S", str(PLUGIN)]
+        done = self.node.run(argv, env=env, input=conf, check=False)
+        return done.returncode, json.loads(done.stdout) if done.stdout else {}
+
+    def add(self, name: str) -> IPv4Address:
+        code, answer = self.call("ADD", name)
+        assert code == 0, answer
+        return IPv4Address(answer["ips"][0]["address"].split("/")[0])
+
+    def delete(self, name: str) -> None:
+        assert self.call("DEL", name) == (0, {})
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for pod in self.pods.values():
+            pod.close()
+
+
+@pytest.fixture
+def ipamd(vpc: EmbeddedVPC, tmp_path: Path) -> Iterator[Ipamd]:
+    """Give a daemon of a fresh node that fills its primary ENI only."""
+    number = len(vpc.ec2.describe_subnets()["Subnets"]) + 10
+    subnet = vpc.add_subnet(f"10.0.{number}.0/24", "us-east-1a")
+    node = vpc.launch_node(f"node-{number}", "m5.large", subnet, public=True)
+    daemon = Ipamd(node, tmp_path / "log", WARM_ENI_TARGET="0")
+    yield daemon
+    daemon.close()
+    node.terminate()
+
+
+def reaches(pod: PodNetns, address: object) -> bool:
+    return pod.run(["ping", "-c1", "-W1", str(address)], check=False).returncode == 0
+
+
+def test_it_holds_cap_net_admin_and_nothing_else(ipamd: Ipamd) -> None:
+    ipamd.start()
+    assert ipamd.process is not None
+    status = Path(f"/proc/{ipamd.process.pid}/status").read_text()
+    caps = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
+    assert caps["CapEff"] == caps["CapPrm"] == caps["CapBnd"] == "0000000000001000"
+    assert caps["CapAmb"] == "0000000000000000"
+    assert "NoNewPrivs:\t1" in status
+
+
+def test_a_second_add_gets_the_same_result_and_another_netns_is_refused(ipamd: Ipamd) -> None:
+    ipamd.start()
+    first = ipamd.call("ADD", "web-0")
+    assert first[0] == 0
+    assert ipamd.call("ADD", "web-0") == first
+    code, answer = ipamd.call("ADD", "web-0", path=ipamd.netns("other").path)
+    assert (code, answer["code"]) == (1, 7)
+    assert "another network namespace" in answer["msg"]
+    assert len(ipamd.status()["leases"]) == 1
+
+
+def test_del_of_what_nobody_knows_succeeds_and_del_comes_twice(ipamd: Ipamd) -> None:
+    ipamd.start()
+    ipamd.delete("ghost")
+    ipamd.add("web-0")
+    ipamd.delete("web-0")
+    ipamd.delete("web-0")
+    status = ipamd.status()
+    assert (status["leases"], len(status["cooling"])) == ([], 1)
+
+
+def test_an_id_may_live_again_after_its_del(ipamd: Ipamd) -> None:
+    ipamd.start()
+    first = ipamd.add("web-0")
+    ipamd.delete("web-0")
+    second = ipamd.add("web-0")
+    assert second != first, "the first address cools"
+
+
+def test_the_nodes_own_netns_is_refused_and_the_node_keeps_its_network(ipamd: Ipamd) -> None:
+    ipamd.start()
+    before = ipamd.node.run(["ip", "addr"]).stdout
+    for path in ("/proc/self/ns/net", "/proc/1/ns/net"):
+        code, answer = ipamd.call("ADD", "evil", path=path)
+        if path == "/proc/self/ns/net":
+            assert (code, answer["code"]) == (1, 4)
+            assert "node's own" in answer["msg"]
+    ipamd.delete("evil")
+    assert ipamd.node.run(["ip", "-br", "addr"]).stdout.split()[:2] == ["lo", "UNKNOWN"]
+    assert before.split("ens5")[1].split("\n")[2] in ipamd.node.run(["ip", "addr"]).stdout
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"\0" * 5000,
+        b"enid1 9999999999 0 0 0\n",
+        b"enid1 1 1 1 1\nab" * 50,
+    ],
+    ids=["http", "zeroes", "too-large", "trailing"],
+)
+def test_garbage_on_the_socket_gets_a_sentence_and_harms_nobody(
+    ipamd: Ipamd, garbage: bytes
+) -> None:
+    ipamd.start()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(ipamd.socket)
+        sock.sendall(garbage)
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert answer.startswith(b'1{"cniVersion"')
+    assert ipamd.add("web-0")
+
+
+def test_a_silent_client_is_sent_away_and_harms_nobody(ipamd: Ipamd) -> None:
+    ipamd.start()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(ipamd.socket)
+        sock.sendall(b"enid1 5")
+        assert ipamd.add("web-0")
+        assert b"incomplete" in sock.recv(65536)
+
+
+def test_too_many_descriptors_are_closed(ipamd: Ipamd) -> None:
+    ipamd.start()
+    assert ipamd.process is not None
+    open_files = Path(f"/proc/{ipamd.process.pid}/fd")
+    before = len(list(open_files.iterdir()))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(ipamd.socket)
+        socket.send_fds(sock, [b"enid1 0 0 0 0\n"], [sock.fileno()] * 60)
+        assert sock.recv(65536).startswith(b"1")
+    ipamd.wait(lambda _: len(list(open_files.iterdir())) <= before + 1)
+
+
+def test_a_caller_that_is_not_root_is_refused(ipamd: Ipamd) -> None:
+    ipamd.start()
+    os.chmod(ipamd.socket, 0o777)  # noqa: S103,PTH101 - the test is about who calls, not the file's mode
+    script = (
+        "import os,socket;os.setuid(65534);s=socket.socket(1);"
+        f"s.connect({ipamd.socket!r});print(s.recv(999).decode())"
+    )
+    for folder in Path(ipamd.socket).parents:
+        if str(folder).startswith("/run/"):
+            folder.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    if "Invalid argument" in done.stderr or "not permitted" in done.stderr:
+        pytest.skip("an ordinary user's box has one uid only")
+    assert "uid 65534 may not talk to ipamd" in done.stdout
+
+
+def test_killed_and_started_again_every_lease_is_there(ipamd: Ipamd) -> None:
+    ipamd.start()
+    held = {name: ipamd.add(name) for name in ("web-0", "web-1", "db-0")}
+    ipamd.delete("db-0")
+    before = ipamd.status()
+    ipamd.kill()
+    assert reaches(ipamd.netns("web-0"), held["web-1"]), "no daemon, but the wires stay"
+    ipamd.start()
+    after = ipamd.status()
+    assert after["leases"] == before["leases"]
+    assert [c["address"] for c in after["cooling"]] == [str(held["db-0"])]
+    assert ipamd.add("web-2") not in set(held.values())
+
+
+def test_leases_come_back_from_the_kernel_when_the_file_is_gone_or_torn(ipamd: Ipamd) -> None:
+    ipamd.start()
+    held = {name: ipamd.add(name) for name in ("web-0", "web-1")}
+    for torn in (False, True):
+        ipamd.kill()
+        folder = ipamd.node.path("/run/enid")
+        for path in folder.glob("leases.db-*"):
+            path.unlink()
+        if torn:
+            (folder / "leases.db").write_bytes(b"torn" * 1000)
+        else:
+            (folder / "leases.db").unlink()
+        ipamd.start()
+        leases = {lease["address"] for lease in ipamd.status()["leases"]}
+        assert leases == {str(a) for a in held.values()}
+    assert list(ipamd.node.path("/run/enid").glob("leases.db.unreadable-*"))
+    ipamd.delete("web-0")
+    assert len(ipamd.status()["leases"]) == 1
+
+
+def test_an_unreadable_journal_stops_growth_only_and_is_left_alone(ipamd: Ipamd) -> None:
+    ipamd.start()
+    ipamd.add("web-0")
+    ipamd.stop()
+    path = ipamd.node.path("/var/lib/enid/journal.db")
+    torn = path.read_bytes()[:5000]
+    path.write_bytes(torn)
+    for tail in ("-wal", "-shm"):
+        path.with_name(path.name + tail).unlink(missing_ok=True)
+    ipamd.start()
+    status = ipamd.wait(lambda s: bool(s["enis"] and s["enis"][0]["free"]))
+    assert status["mode"] == "no-journal"
+    assert "left as it is" in str(status["trouble"])
+    ipamd.add("web-1")
+    assert path.read_bytes() == torn
+
+
+def test_a_del_that_came_while_it_was_away_is_done_when_it_is_back(ipamd: Ipamd) -> None:
+    ipamd.start()
+    address = ipamd.add("web-0")
+    ipamd.kill()
+    ipamd.delete("web-0")
+    ipamd.start()
+    status = ipamd.wait(lambda s: not s["leases"])
+    assert [c["address"] for c in status["cooling"]] == [str(address)]
+    assert not list(ipamd.node.path("/run/enid/spool").iterdir())
+
+
+def test_a_pod_whose_netns_vanished_is_released_after_two_looks(ipamd: Ipamd) -> None:
+    ipamd.start()
+    ipamd.add("web-0")
+    ipamd.pods.pop("web-0").close()
+    assert len(ipamd.status()["leases"]) == 1
+    ipamd.wait(lambda s: not s["leases"], seconds=50)
+    assert len(ipamd.status()["cooling"]) == 1
+
+
+def test_adds_wait_for_an_eni_and_are_answered_in_order(ipamd: Ipamd, vpc: EmbeddedVPC) -> None:
+    vpc.delays.attach_seconds = 1.0
+    try:
+        ipamd.start()
+        for number in range(9):
+            ipamd.add(f"web-{number}")
+        started = time.monotonic()
+        addresses = [ipamd.add(f"late-{number}") for number in range(2)]
+        assert 0.1 < time.monotonic() - started < 20
+    finally:
+        vpc.delays.attach_seconds = 0.0
+    second = ipamd.status()["enis"][1]
+    assert second["table"] == "2"
+    assert second["assigned"] == 2
+    assert len(set(addresses)) == 2
+
+
+def test_a_waiting_add_that_is_deleted_is_answered_at_once(ipamd: Ipamd) -> None:
+    ipamd.env["MAX_ENI"] = "1"
+    ipamd.start()
+    for number in range(9):
+        ipamd.add(f"web-{number}")
+    answers: list[tuple[int, dict[str, Any]]] = []
+    ipamd.netns("late")
+    thread = threading.Thread(target=lambda: answers.append(ipamd.call("ADD", "late")))
+    thread.start()
+    ipamd.wait(lambda s: s["waiting"] == 1)
+    ipamd.delete("late")
+    thread.join(10)
+    assert answers[0][1]["code"] == 11
+    assert "deleted while it waited" in answers[0][1]["msg"]
+    assert ipamd.status()["waiting"] == 0
+
+
+def test_a_waiting_add_whose_plugin_is_killed_gives_its_place_up(ipamd: Ipamd) -> None:
+    ipamd.env["MAX_ENI"] = "1"
+    ipamd.env["IP_COOLDOWN_PERIOD"] = "0"
+    ipamd.start()
+    for number in range(9):
+        ipamd.add(f"web-{number}")
+    env = {
+        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "dead", "CNI_IFNAME": "eth0",
+        "CNI_NETNS": ipamd.netns("dead").path,
+    }  # fmt: skip
+    plugin = ipamd.node.popen(
+        [sys.executable, "-I", "-S", str(PLUGIN)], env=env, stdin=subprocess.PIPE
+    )
+    assert plugin.stdin is not None
+    plugin.stdin.write(b'{"cniVersion":"1.0.0","name":"enid"}')
+    plugin.stdin.close()
+    ipamd.wait(lambda s: s["waiting"] == 1)
+    plugin.kill()
+    plugin.wait()
+    ipamd.wait(lambda s: s["waiting"] == 0)
+    ipamd.delete("web-0")
+    ipamd.wait(lambda s: s["enis"][0]["free"] == 1)
+    assert len(ipamd.status()["leases"]) == 8
+
+
+def test_a_second_daemon_says_who_holds_the_lock(ipamd: Ipamd) -> None:
+    ipamd.start()
+    assert ipamd.process is not None
+    folder = ipamd.node.path("/run/enid")
+    with pytest.raises(DaemonRunningError, match=f"pid {ipamd.process.pid}"):
+        lock(Paths(run=folder, state=folder), wait_seconds=0.0)
+
+
+def test_settings_that_cannot_be_are_refused_at_once(ipamd: Ipamd) -> None:
+    env = {"MAX_ENI": "0", "WARM_IP_TARGET": "x"}
+    done = ipamd.node.run([sys.executable, "-c", MAIN], env=env, rights=Rights(), check=False)
+    assert done.returncode == 78
+    assert "MAX_ENI=0 is below 1" in done.stderr
+    assert "WARM_IP_TARGET" in done.stderr
+
+
+def test_a_node_that_does_not_forward_is_refused_with_the_sysctl(ipamd: Ipamd) -> None:
+    ipamd.node.worker.write_sysctls({"net.ipv4.ip_forward": "0"})
+    done = ipamd.node.run([sys.executable, "-c", MAIN], rights=Rights(), check=False)
+    ipamd.node.worker.write_sysctls({"net.ipv4.ip_forward": "1"})
+    assert done.returncode == 78
+    assert "net.ipv4.ip_forward is 0 and must be 1" in done.stderr
+
+
+def fetch(ipamd: Ipamd, path: str) -> tuple[int, str]:
+    script = (
+        "import urllib.request as u, urllib.error as e\n"
+        f"try: r = u.urlopen('http://127.0.0.1:61678{path}')\n"
+        "except e.HTTPError as error: r = error\n"
+        "print(r.status); print(r.read().decode())"
+    )
+    status, _, body = ipamd.node.run([sys.executable, "-c", script]).stdout.partition("\n")
+    return int(status), body
+
+
+def test_health_readiness_and_metrics(ipamd: Ipamd) -> None:
+    ipamd.start()
+    ipamd.add("web-0")
+    ipamd.wait(lambda s: s["ready"])
+    assert fetch(ipamd, "/healthz") == (200, "ok\n\n")
+    assert fetch(ipamd, "/readyz")[0] == 200
+    assert fetch(ipamd, "/etc/passwd")[0] == 404
+    code, text = fetch(ipamd, "/metrics")
+    assert code == 200
+    assert 'enid_request_seconds_count{result="ok",verb="ADD"} 1.0' in text
+    assert 'enid_mode{mode="normal"} 1.0' in text
+    assert 'enid_ec2_calls_total{action="AssignPrivateIpAddresses"} 1.0' in text
+    assert 'state="assigned"} 1.0' in text
+
+
+def test_it_stops_when_told_and_the_wires_stay(ipamd: Ipamd) -> None:
+    ipamd.start()
+    a, b = ipamd.add("web-0"), ipamd.add("web-1")
+    assert ipamd.stop() == 0
+    assert a != b
+    assert reaches(ipamd.netns("web-0"), b)
+    assert "cannot" not in ipamd.log.read_text()
