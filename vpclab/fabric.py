@@ -9,6 +9,9 @@ the source check is one rule for all. What nobody owns falls into a blackhole.
     169.254.0.2     dev e-55544a540902 lladdr <ENI MAC> PERMANENT
     blackhole 10.0.0.0/16
 
+(nft's `fib daddr type` reads the kernel's local table only: a blackhole is unicast to it, and
+`fib daddr oif` finds no way there.)
+
 Its state follows from EC2's: whoever changed an ENI has it brought up to date here, and what
 it should be is asked on the fabric's own thread, when its turn comes. So the last word wins,
 in whatever order changes are told.
@@ -82,7 +85,7 @@ table inet fabric {
  chain lost {
   type filter hook prerouting priority mangle; policy accept;
   iifname != "e-*" return
-  fib daddr type blackhole counter name unassigned drop
+  fib daddr type unicast fib daddr oif missing counter name unassigned drop
   jump transparent
  }
  chain inward {

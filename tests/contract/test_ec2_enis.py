@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -59,7 +60,7 @@ def test_a_new_eni_has_the_vpcs_default_group(cloud: Cloud, subnet: str) -> None
     ids=lambda parameter: next(iter(parameter)),
 )
 def test_what_is_not_modelled_is_refused_by_name(
-    cloud: Cloud, subnet: str, parameter: dict[str, object]
+    cloud: Cloud, subnet: str, parameter: dict[str, Any]
 ) -> None:
     with refused("UnsupportedOperation", next(iter(parameter))):
         cloud.create(subnet, **parameter)
