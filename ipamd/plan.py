@@ -144,10 +144,8 @@ def shrink(now: Situation, targets: Targets, ages: Sequence[float]) -> RemoveEni
         emptiest = min(
             (e for e in now.enis if e.free and not e.eni.closed),
             key=lambda e: (e.assigned, -e.eni.number),
-            default=None,
         )
-        if emptiest:
-            return Unassign(emptiest.eni.id, min(extra, emptiest.free))
+        return Unassign(emptiest.eni.id, min(extra, emptiest.free))
     return None
 
 

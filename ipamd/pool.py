@@ -287,18 +287,15 @@ class Pool:
 
     def settle(self, now: Instant, cooldown_seconds: float) -> tuple[Address, ...]:
         """Free every address that has cooled for *cooldown_seconds* and is purged; return them."""
-        done = tuple(
-            address
+        done = {
+            address: replace(slot, state=Free(slot.state.since))
             for address, slot in self.slots.items()
             if isinstance(slot.state, Cooling)
             and slot.state.purged
             and now.elapsed(slot.state.since) >= cooldown_seconds
-        )
-        for address in done:
-            slot = self.slots[address]
-            if isinstance(slot.state, Cooling):
-                self.slots[address] = replace(slot, state=Free(slot.state.since))
-        return done
+        }
+        self.slots.update(done)
+        return tuple(done)
 
     def begin_unassign(self, addresses: Iterable[Address]) -> tuple[Address, ...]:
         """Take the free ones of *addresses* out of use, before EC2 is asked; return them."""

@@ -58,7 +58,7 @@ def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> C
                 msg,
                 "the node is full: lower its max-pods, or use a larger instance type",
             )
-        case None:
+        case _:
             return CniError(
                 Code.TRY_AGAIN_LATER, msg, "more addresses are on their way; kubelet retries"
             )

@@ -190,6 +190,10 @@ def test_grow(now: Situation, wanted: Targets, action: Action | None) -> None:
             situation(census(1, 0, 0, 9)), Targets(1, 3, 9), (OLD,), None,
             id="the-minimum-stays",
         ),
+        pytest.param(
+            situation(EniCensus(PoolEni(EniId("x"), 2, 9, Instant(0, 0), closed=True), 0, 0, 9)),
+            Targets(1, 3), (OLD,), None, id="a-closed-eni-is-on-its-way-already",
+        ),
     ],
 )  # fmt: skip
 def test_shrink(

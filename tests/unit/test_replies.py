@@ -1,0 +1,100 @@
+"""What a refused ADD hears, and what the daemon shows of itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address
+
+import pytest
+
+from cni.spec import Code, Pod, Sandbox
+from eni.errors import EniError, SubnetExhaustedError, ThrottledError
+from eni.model import EniId
+from ipamd import replies, status
+from ipamd.clock import Instant
+from ipamd.lease import LeaseRow
+from ipamd.pool import Pool, PoolEni
+from ipamd.replies import Shortage, no_address
+
+WEB = Sandbox("enid", "c1", "eth0")
+NOW = Instant(1000.0, 5000.0)
+
+
+@pytest.mark.parametrize(
+    ("enis", "trouble", "words", "advice"),
+    [
+        pytest.param(3, None, "3 of 3 ENIs", "the node is full", id="full-node"),
+        pytest.param(2, None, "9 of 18 in use, 2 cooling", "on their way", id="capacity-comes"),
+        pytest.param(2, ThrottledError("slow down", action="x"), "slow down", "no action needed", id="throttled"),
+        pytest.param(2, SubnetExhaustedError("subnet-1 is full", action="x"), "subnet-1 is full", "add one", id="subnet-full"),
+        pytest.param(2, EniError("odd", action="x"), "odd", "kubelet retries", id="unknown-trouble"),
+        pytest.param(2, "disk full", "disk full", "enid status", id="no-journal"),
+    ],
+)  # fmt: skip
+def test_an_add_without_an_address_hears_numbers_cause_and_next_step(
+    enis: int, trouble: EniError | str | None, words: str, advice: str
+) -> None:
+    error = no_address(WEB, Shortage(18, 9, 2, enis, 3, trouble), 105.2)
+    assert error.code is Code.TRY_AGAIN_LATER
+    assert "c1/eth0 after 105 s" in error.msg
+    assert words in error.msg
+    assert advice in error.details
+
+
+def test_the_other_refusals_name_the_attachment() -> None:
+    for error in (replies.stale(WEB), replies.other_netns(WEB), replies.deleted_meanwhile(WEB)):
+        assert "c1/eth0" in error.msg
+        assert error.details
+
+
+def row(container_id: str, started_ns: int, uid: str = "u", address: str = "10.0.1.5") -> LeaseRow:
+    return LeaseRow(
+        sandbox=Sandbox("enid", container_id, "eth0"),
+        pod=Pod("default", "web-0", uid),
+        addresses=(ip_address(address),),
+        eni_id=EniId("a"),
+        eni_number=1,
+        netns=None,
+        started_ns=started_ns,
+        since=5.0,
+    )
+
+
+def test_a_younger_sandbox_of_the_same_pod_supersedes_the_former() -> None:
+    shown = status.leases_of([row("new", 20), row("old", 10)])
+    assert [(s["container_id"], s["superseded"]) for s in shown] == [("old", True), ("new", False)]
+
+
+def test_sandboxes_without_a_pod_uid_supersede_nobody() -> None:
+    shown = status.leases_of([row("new", 20, uid=""), row("old", 10, uid="")])
+    assert not any(s["superseded"] for s in shown)
+
+
+def test_enis_cooling_and_errors_as_rows() -> None:
+    pool = Pool()
+    pool.put_eni(PoolEni(EniId("a"), 1, 9, NOW))
+    pool.put_eni(PoolEni(EniId("b"), 2, 9, NOW))
+    one, two, host = (ip_address(f"10.0.1.{n}") for n in (5, 6, 7))
+    pool.add(EniId("a"), [one, two, host])
+    pool.set_taken({host: "ens5", ip_address("10.9.9.9"): "lo"})
+    pool.assign(WEB, (one,))
+    pool.cool(two, NOW)
+    first, second = status.enis_of(pool)
+    assert (first["assigned"], first["cooling"], first["taken"], first["table"]) == (
+        1,
+        1,
+        1,
+        "main",
+    )
+    assert second["table"] == "2"
+    (cooling,) = status.cooling_of(pool, NOW.later(10), 30)
+    assert (cooling["address"], cooling["seconds_left"]) == ("10.0.1.6", 20.0)
+    errors = status.errors_of(Counter({("CreateNetworkInterface", "EC2-THROTTLED"): 2}))
+    assert errors == [{"action": "CreateNetworkInterface", "id": "EC2-THROTTLED", "count": 2}]
+
+
+def test_a_restored_unknown_address_counts_for_its_eni_only_when_that_is_known() -> None:
+    pool = Pool()
+    assert pool.restore(WEB, (ip_address("10.0.1.5"),), EniId("unknown")) == ()
+    assert pool.census() == ()
+    assert pool.choose(NOW, 30) is None
