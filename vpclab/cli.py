@@ -1,0 +1,107 @@
+"""`enid lab`: what a newcomer types. Shell.
+
+Nothing here imports moto or the demo before the first line is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from vpclab import box
+from vpclab.demo import sabotage
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives its type no other name
+
+EXTRA = ("moto", "flask", "flask_cors")
+"""What the lab needs beyond the daemon."""
+
+DESCRIPTION = """\
+Start an AWS VPC on this machine, with two nodes and real packets, and prove what enid claims.
+
+Nothing of AWS is needed, and nothing outside namespaces of its own is touched: a VPC with
+two subnets, an internet host, EC2 and IMDS by moto; on each node the real daemon and the
+real plugin. It needs root, or user namespaces for ordinary users."""
+
+EPILOG = """\
+Examples:
+  enid lab demo                          the picture and the proofs
+  enid lab demo --svg demo.svg           the same, kept as a picture
+  enid lab demo -o json | jq .proofs     the same as data
+  enid lab demo --list-sabotage          what can be broken on purpose
+  enid lab demo --sabotage missing-snat  break it: exit status 1, and the proof that noticed
+
+Exit status: 0 every proof holds; 1 one does not, or nothing could be run; 3 a sabotage
+that no proof noticed."""
+
+
+def add_commands(subparsers: Subparsers) -> None:
+    """Add `enid lab` to the command line."""
+    lab = subparsers.add_parser(
+        "lab",
+        help="a whole VPC on this machine, no AWS needed",
+        description="An embedded VPC: EC2, IMDS and packets on this machine.",
+    )
+    commands = lab.add_subparsers(dest="lab_command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="two nodes, two dozen pods, and proofs with packets",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument(
+        "-o", "--output", choices=("picture", "json"), default="picture",
+        help="json: the result as data on stdout, progress on stderr (default: %(default)s)",
+    )  # fmt: skip
+    demo.add_argument("--svg", metavar="FILE", help="write the picture to FILE, too")
+    demo.add_argument(
+        "--sabotage", metavar="NAME", choices=sorted(sabotage.BY_NAME),
+        help="break one thing on purpose and see which proof notices; see --list-sabotage",
+    )  # fmt: skip
+    demo.add_argument(
+        "--list-sabotage", action="store_true", help="show what --sabotage can break, and stop"
+    )
+    demo.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    if arguments.list_sabotage:
+        from vpclab.demo.picture import print_sabotage  # noqa: PLC0415 - rich is not always needed
+
+        print_sabotage(sabotage.ALL)
+        return 0
+    if missing := [name for name in EXTRA if find_spec(name) is None]:
+        needs = f"the lab needs {', '.join(missing)}: pip install 'enid[lab]'"
+        sys.exit(f"enid: {needs} [LAB-MISSING]")
+    if not box.in_box():
+        _say_first(arguments)
+        _enter()
+    from vpclab.demo.run import run  # noqa: PLC0415 - moto takes a second; the first line is out
+
+    return run(
+        sabotage=sabotage.BY_NAME.get(arguments.sabotage),
+        as_json=arguments.output == "json",
+        svg=arguments.svg,
+    )
+
+
+def _say_first(arguments: argparse.Namespace) -> None:
+    stream = sys.stderr if arguments.output == "json" else sys.stdout
+    spoilt = f", with {arguments.sabotage} broken on purpose" if arguments.sabotage else ""
+    print(
+        f"enid: a VPC on this machine, two nodes, two dozen pods, real packets{spoilt}",
+        file=stream,
+        flush=True,
+    )
+
+
+def _enter() -> None:
+    """Run this very command in a box, and exit with its status."""
+    try:
+        box.enter([sys.executable, "-c", "from ipamd.cli import main; main()", *sys.argv[1:]])
+    except box.BoxError as error:
+        sys.exit(f"enid: {error} [{error.id}]")

@@ -1,0 +1,1 @@
+"""The demo: a VPC, two nodes, pods, and proofs with packets."""
