@@ -134,11 +134,19 @@ def enter(argv: list[str]) -> None:
 
 
 def _run(argv: list[str]) -> int:
-    parent = os.getpid()
+    parent, deaf = os.getpid(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if not deaf:
+        argv = ["env", "--default-signal=INT", *argv]
+
+    def prepare() -> None:
+        # Ctrl-C is for the command: unshare would die of it after the command has lived on.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _die_with(parent)
+
     child = subprocess.Popen(
         [*_unshare(), "sh", "-ec", INSIDE, "box", *argv],
         env={**os.environ, "PATH": _path()},
-        preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no thread has begun
+        preexec_fn=prepare,  # noqa: PLW1509 - no thread has begun
     )
     while True:
         try:

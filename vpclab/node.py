@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -278,13 +279,15 @@ class Node:
 
     def end_processes(self) -> None:
         """Kill every process of the node but its init."""
+        for process in self._processes:  # one may not have entered the namespaces yet
+            process.kill()
+            process.wait()
+        self._processes.clear()
         while victims := list(self._running()):
             for pid in victims:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            for process in self._processes:
-                process.wait()
-        self._processes.clear()
+            time.sleep(0.002)
 
     def _running(self) -> Iterator[int]:
         """Yield the processes of the node: whoever has its UTS namespace, zombies apart."""

@@ -156,6 +156,8 @@ class EmbeddedVPC:
         hop_limit: int = 1,
     ) -> Node:
         """Launch an instance and boot a node on it; *hop_limit* is of IMDS's tokens."""
+        if name in self.nodes:
+            raise ValueError(f"there is a node {name} in the VPC")
         done = self.ec2.run_instances(
             ImageId="ami-12c6146b", InstanceType=instance_type, SubnetId=subnet_id,
             MinCount=1, MaxCount=1,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import re
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from socket import AF_INET, AF_PACKET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM
 from typing import TYPE_CHECKING
 
+from tests.lab.echo import Echo, checksum, echo
 from vpclab.fabric import ROUTER_MAC
 
 if TYPE_CHECKING:
@@ -25,14 +26,8 @@ Nodes = tuple["Node", "Node"]
 indices = itertools.count(1)
 
 
-def ping(where: Node | PodNetns, to: object, *options: str) -> subprocess.CompletedProcess[str]:
-    """Return what one ping told; its status is 0 if it came back."""
-    argv = ["ping", "-n", "-c1", "-W1", *options, str(to)]
-    return where.run(argv, check=False)
-
-
-def reaches(where: Node | PodNetns, to: object, *options: str) -> bool:
-    return ping(where, to, *options).returncode == 0
+def reaches(where: Node | PodNetns, to: object, source: IPv4Address | None = None) -> bool:
+    return echo(where, to, source=source).arrived
 
 
 @contextlib.contextmanager
@@ -125,14 +120,9 @@ def frame(mac: str, source: IPv4Address) -> bytes:
     header = struct.pack(
         "!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 17, 0, source.packed, bytes([10, 0, 1, 1])
     )
-    total = sum(struct.unpack("!10H", header))
-    checksum = ~(total + (total >> 16)) & 0xFFFF
-    packet = (
-        header[:10] + struct.pack("!H", checksum) + header[12:] + bytes([0, 9, 0, 9, 0, 8, 0, 0])
-    )
-    return (
-        b"".join(bytes.fromhex(m.replace(":", "")) for m in (ROUTER_MAC, mac)) + b"\x08\0" + packet
-    )
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    macs = (bytes.fromhex(m.replace(":", "")) for m in (ROUTER_MAC, mac))
+    return b"".join(macs) + b"\x08\0" + header + bytes([0, 9, 0, 9, 0, 8, 0, 0])
 
 
 # Delivery
@@ -147,8 +137,8 @@ def test_nodes_in_two_zones_reach_each_other(vpc: EmbeddedVPC, nodes: Nodes) -> 
 
 def test_the_vpcs_router_is_no_hop(nodes: Nodes) -> None:
     a, b = nodes
-    assert "ttl=64 " in ping(a, b.primary).stdout
-    assert reaches(a, b.primary, "-t", "1")
+    assert echo(a, b.primary).ttl == 64
+    assert echo(a, b.primary, ttl=1).arrived
 
 
 def test_the_first_address_of_the_subnet_answers(vpc: EmbeddedVPC, nodes: Nodes) -> None:
@@ -159,8 +149,8 @@ def test_the_first_address_of_the_subnet_answers(vpc: EmbeddedVPC, nodes: Nodes)
 def test_the_mtu_is_9001_and_not_a_byte_more(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     with dropped(vpc):
-        assert reaches(a, b.primary, "-M", "do", "-s", "8973")
-        assert "message too long" in ping(a, b.primary, "-M", "do", "-s", "8974").stderr.lower()
+        assert echo(a, b.primary, size=9001 - 28).arrived
+        assert echo(a, b.primary, size=9002 - 28).errno == errno.EMSGSIZE
 
 
 def test_an_address_on_no_interface_is_delivered(vpc: EmbeddedVPC, nodes: Nodes) -> None:
@@ -175,7 +165,7 @@ def test_in_the_same_subnet_every_owned_address_is_found_by_arp(
 ) -> None:
     a, _ = nodes
     with second_eni(vpc, a) as eni:
-        ping(a, eni.primary)
+        echo(a, eni.primary)
         assert "lladdr" in a.run(["ip", "neigh", "show", str(eni.primary)]).stdout
 
 
@@ -202,14 +192,12 @@ def test_unassign_silences_an_address_and_assign_brings_it_back(
 
 def test_an_unassigned_address_elsewhere_is_silence(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with dropped(vpc, "unassigned"):
-        said = ping(nodes[0], "10.0.2.200").stdout
-    assert "0 received, 100% packet loss" in said
-    assert "errors" not in said
+        assert echo(nodes[0], "10.0.2.200") == Echo()
 
 
 def test_an_unassigned_address_of_the_own_subnet_has_no_mac(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with dropped(vpc):
-        ping(nodes[0], "10.0.1.200")
+        echo(nodes[0], "10.0.1.200")
     found = nodes[0].run(["ip", "neigh", "show", "10.0.1.200"]).stdout
     assert re.search("INCOMPLETE|FAILED", found)
 
@@ -221,13 +209,13 @@ def test_an_address_that_is_nobodys_is_no_source(vpc: EmbeddedVPC, nodes: Nodes)
     a, b = nodes
     forged = IPv4Address("10.0.1.250")
     with on_lo(a, forged), dropped(vpc, "spoofed_ip"):
-        assert not reaches(a, b.primary, "-I", str(forged))
+        assert not reaches(a, b.primary, forged)
 
 
 def test_another_nodes_address_is_no_source(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     with secondary_address(vpc, b) as address, on_lo(a, address), dropped(vpc, "spoofed_ip"):
-        assert not reaches(a, b.primary, "-I", str(address))
+        assert not reaches(a, b.primary, address)
 
 
 def test_the_right_address_on_the_wrong_eni_of_its_node_is_no_source(
@@ -235,7 +223,7 @@ def test_the_right_address_on_the_wrong_eni_of_its_node_is_no_source(
 ) -> None:
     a, b = nodes
     with second_eni(vpc, a) as eni, on_lo(a, eni.primary), dropped(vpc, "spoofed_ip"):
-        assert not reaches(a, b.primary, "-I", str(eni.primary))
+        assert not reaches(a, b.primary, eni.primary)
 
 
 def test_a_forged_mac_is_dropped(vpc: EmbeddedVPC, nodes: Nodes) -> None:
@@ -291,27 +279,31 @@ def test_the_internet_sees_the_public_address(vpc: EmbeddedVPC, nodes: Nodes) ->
 
 def test_the_internet_reaches_the_public_address(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     for node in nodes:
-        argv = ["ping", "-n", "-c1", "-W1", str(vpc.public_address(node))]
-        assert vpc.internet.run(argv, check=False).returncode == 0
+        with node.socket(AF_INET, SOCK_DGRAM) as server, dropped(vpc):
+            server.bind((str(node.primary), 4343))
+            server.settimeout(5)
+            with vpc.internet.socket(AF_INET, SOCK_DGRAM) as client:
+                client.sendto(b"hello", (str(vpc.public_address(node)), 4343))
+            assert server.recvfrom(100)[1][0] == str(vpc.internet.address)
 
 
 def test_without_a_public_address_the_internet_is_away(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, _ = nodes
     with secondary_address(vpc, a) as address, on_lo(a, address), dropped(vpc, "no_public"):
-        assert not reaches(a, vpc.internet.address, "-I", str(address))
+        assert not reaches(a, vpc.internet.address, address)
 
 
 def test_an_address_that_is_nobodys_on_the_internet_is_silence(
     vpc: EmbeddedVPC, nodes: Nodes
 ) -> None:
     with dropped(vpc):
-        assert "0 received, 100% packet loss" in ping(nodes[0], "8.8.8.8").stdout
+        assert echo(nodes[0], "8.8.8.8") == Echo()
 
 
 def test_the_gateway_says_that_its_mtu_is_1500(nodes: Nodes, vpc: EmbeddedVPC) -> None:
-    said = ping(nodes[0], vpc.internet.address, "-M", "do", "-s", "1473").stdout
-    assert "mtu = 1500" in said
-    assert reaches(nodes[1], vpc.internet.address, "-M", "do", "-s", "1472")
+    # Type 3, code 4: fragmentation needed.
+    assert echo(nodes[0], vpc.internet.address, size=1501 - 28).error == (3, 4, 1500)
+    assert echo(nodes[1], vpc.internet.address, size=1500 - 28).arrived
 
 
 # Attach and detach
