@@ -154,13 +154,17 @@ class NodeNetlink:
             self._ip.addr("delete", index=link.index, address=address, prefixlen=length)
 
     # Rules -----------------------------------------------------------------------------
-    def set_rules(self, enis: Sequence[EniLink]) -> None:
-        """Bring our rules to what *enis* need; others' are not touched."""
+    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
+        """Bring our rules to what *enis* need; others' are not touched.
+
+        Without *prune* nothing is deleted: whoever does not know every ENI yet must not
+        take away the rule of one that pods are using.
+        """
         for step in steps(desired_rules(enis), self._rules()):
             match step:
                 case Put(Rule() as rule):
                     self._rule("add", rule)
-                case Delete(Rule() as rule):
+                case Delete(Rule() as rule) if prune:
                     self._rule("delete", rule)
 
     def _rules(self) -> Iterator[Rule]:

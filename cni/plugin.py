@@ -13,8 +13,9 @@ import posix
 import time
 from _socket import socket
 
-SOCKET = b"/run/enid/ipamd.sock"
-SPOOL = b"/run/enid/spool"
+FOLDER = b"/run/enid"
+SOCKET = FOLDER + b"/ipamd.sock"
+SPOOL = FOLDER + b"/spool"
 DEADLINE_SECONDS = 110
 """How long a verb may take; kubelet allows a sandbox 240 s, and must hear why."""
 
@@ -24,8 +25,9 @@ PATIENCE_SECONDS = 0.05
 MAX_BYTES = 1 << 20
 """Environment and stdin; the daemon takes no larger frame."""
 
-MAX_NAME = 128
-"""A container id is 64 hex digits; both names and a time make one file name of at most 255."""
+MAX_ID, MAX_IFNAME = 128, 15
+"""A container id is 64 hex digits; the kernel's IFNAMSIZ is 16 with its NUL. Both names and a
+time make one file name, of 255 bytes at most."""
 
 MAX_SPOOLED = 256
 """DELs kept for a daemon that is away: two nodes' worth of pods. Beyond, kubelet retries."""
@@ -37,6 +39,7 @@ NEEDED: dict[bytes, tuple[bytes, ...]] = {
 }
 
 INVALID_ENVIRONMENT, IO, DECODE, TRY_AGAIN_LATER = 4, 5, 6, 11
+LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 AF_UNIX, AF_NETLINK, SOCK_STREAM, SOCK_RAW, SOCK_CLOEXEC = 1, 16, 1, 3, 0o2000000
 CLONE_NEWNET = 0x40000000
 WRITE_NEW = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
@@ -99,19 +102,20 @@ def check(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
     missing = [name.decode() for name in NEEDED[command] if not env.get(name)]
     if missing:
         raise RefusalError(INVALID_ENVIRONMENT, "%s missing" % ", ".join(missing))
-    for name in (b"CNI_CONTAINERID", b"CNI_IFNAME"):
-        if not is_plain(env[name]):
+    for name, longest in ((b"CNI_CONTAINERID", MAX_ID), (b"CNI_IFNAME", MAX_IFNAME)):
+        if not is_plain(env[name], longest):
             raise RefusalError(
                 INVALID_ENVIRONMENT, "%s=%s is not a name" % (text_of(name), text_of(env[name]))
             )
     if not stdin.strip():
         raise RefusalError(DECODE, "the network configuration on stdin is empty")
+    if posix.geteuid():
+        raise RefusalError(IO, "enid-cni runs as uid %d and must be root" % posix.geteuid())
 
 
-def is_plain(name: bytes) -> bool:
-    """Whether *name* may become part of a file name."""
-    plain = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-@+"
-    return 0 < len(name) < MAX_NAME and name[0] not in b".-" and not name.strip(plain)
+def is_plain(name: bytes, longest: int) -> bool:
+    """Whether *name*, as `cni.spec` takes it, may become part of a file name."""
+    return len(name) <= longest and name[0] in LETTERS and not name.strip(LETTERS + b"_.-")
 
 
 def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, bytes]:
@@ -120,18 +124,20 @@ def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, byt
     deadline = started + DEADLINE_SECONDS * 1000000000
     head = b"\0".join([k + b"=" + v for k, v in env.items()])
     frame = b"enid1 %d %d %d %d\n%b%b" % (len(head), len(stdin), started, deadline, head, stdin)
+    if len(head) + len(stdin) > MAX_BYTES:
+        raise RefusalError(DECODE, "environment and stdin are over %d bytes" % MAX_BYTES)
     descriptors = open_pod(command, env.get(b"CNI_NETNS", b""))
     while True:
         answer = exchange(frame, descriptors, deadline)
+        if command == b"DEL" and answer is None:
+            # The daemon may have begun to listen after its last look into the spool: ask again.
+            name = spool(env, started, frame)
+            answer = exchange(frame, descriptors, deadline)
+            if not answer:
+                return 0, b""
+            unlink(name)
         if answer:
             return answer[0] - 48, answer[1:]
-        if command == b"DEL" and answer is None:
-            spool(env, started, frame)
-            answer = exchange(frame, descriptors, deadline)
-            if answer:
-                unlink_spooled(env, started)
-                return answer[0] - 48, answer[1:]
-            return 0, b""
         if time.clock_gettime_ns(time.CLOCK_BOOTTIME) > deadline:
             raise RefusalError(
                 TRY_AGAIN_LATER,
@@ -190,62 +196,78 @@ def exchange(frame: bytes, descriptors: tuple[int, ...], deadline: int) -> bytes
             sock.connect(SOCKET)
         except OSError:
             return None
-        try:
-            return talk(sock, frame, descriptors)
-        except OSError:
-            return b""
+        return talk(sock, frame, descriptors)
     finally:
         sock.close()
 
 
 def talk(sock: socket, frame: bytes, descriptors: tuple[int, ...]) -> bytes:
-    """Send one frame and read to the end."""
+    """Send one frame and read to the end.
+
+    An answer counts, whatever sending says: a daemon that refuses a frame may have hung up
+    before it was sent whole.
+    """
     rights = b"".join([fd.to_bytes(4, "little") for fd in descriptors])
-    sent = sock.sendmsg([frame], [(1, 1, rights)] if rights else [])  # SOL_SOCKET, SCM_RIGHTS
-    sock.sendall(frame[sent:])
     answer = b""
-    while piece := sock.recv(65536):
-        answer += piece
-    return answer
-
-
-def spool(env: dict[bytes, bytes], started: int, frame: bytes) -> None:
-    """Leave a DEL for a daemon that is away; it drains the folder when it listens again."""
-    name = spooled_name(env, started)
     try:
+        sent = sock.sendmsg([frame], [(1, 1, rights)] if rights else [])  # SOL_SOCKET, SCM_RIGHTS
+        while sent < len(frame):
+            sent += sock.send(frame[sent:])
+    except OSError:
+        pass
+    try:
+        while piece := sock.recv(65536):
+            answer += piece
+    except OSError:
+        pass
+    return answer if answer[:1].isdigit() else b""
+
+
+def spool(env: dict[bytes, bytes], started: int, frame: bytes) -> bytes:
+    """Leave a DEL for a daemon that is away, which drains the folder when it is back.
+
+    Returns the file. The folder is the daemon's, but it is made here on a node whose daemon has
+    not run since boot: there is nothing to release then, and a DEL must not wait for it.
+    """
+    name = SPOOL + b"/%b.%b.%d" % (env[b"CNI_CONTAINERID"], env[b"CNI_IFNAME"], started)
+    try:
+        for folder in (FOLDER, SPOOL):
+            make_folder(folder)
         if len(posix.listdir(SPOOL)) >= MAX_SPOOLED:
             raise RefusalError(
                 TRY_AGAIN_LATER,
                 "ipamd is away and %d DELs wait for it already" % MAX_SPOOLED,
                 "start ipamd on this node; the runtime retries",
             )
-        draft = SPOOL + b"/.%b" % name
-        fd = posix.open(
-            draft, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600
-        )
+        draft = SPOOL + b"/.%d" % posix.getpid()
+        fd = posix.open(draft, WRITE_NEW, 0o600)
         while frame:
             frame = frame[posix.write(fd, frame) :]
         posix.close(fd)
-        posix.rename(draft, SPOOL + b"/" + name)
+        posix.rename(draft, name)
     except OSError as error:
         raise RefusalError(
             TRY_AGAIN_LATER,
             "ipamd is away and its spool cannot be written: %s" % error.strerror,
             "start ipamd on this node; the runtime retries",
         ) from None
+    return name
 
 
-def unlink_spooled(env: dict[bytes, bytes], started: int) -> None:
-    """Take a DEL out of the spool again; the daemon may have been faster."""
+def make_folder(path: bytes) -> None:
+    """Make a folder for root alone, if it is not there."""
     try:
-        posix.unlink(SPOOL + b"/" + spooled_name(env, started))
-    except OSError:
+        posix.mkdir(path, 0o700)
+    except FileExistsError:
         return
 
 
-def spooled_name(env: dict[bytes, bytes], started: int) -> bytes:
-    """Return the file of one DEL."""
-    return b"%b.%b.%d" % (env[b"CNI_CONTAINERID"], env[b"CNI_IFNAME"], started)
+def unlink(path: bytes) -> None:
+    """Take a DEL out of the spool again; the daemon may have been faster."""
+    try:
+        posix.unlink(path)
+    except OSError:
+        return
 
 
 def text_of(data: bytes) -> str:

@@ -108,8 +108,8 @@ class NodeNet(Protocol):
     def configure_eni(self, eni: EniLink) -> None:
         """Bring the link to its desired state."""
 
-    def set_rules(self, enis: Sequence[EniLink]) -> None:
-        """Bring the rules to their desired state."""
+    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
+        """Bring the rules to their desired state; without *prune* only add."""
 
     def add_guards(self, networks: Iterable[Network]) -> None:
         """Guard what we hold."""
@@ -165,6 +165,7 @@ class Cloud:
         self.ec2, self.net, self.journal, self.home = ec2, net, journal, home
         self._wall, self._stop = wall, stop
         self._links: dict[EniId, EniLink] = {}
+        self._knows_all = False
         self.occupied: frozenset[int] = frozenset()
         """Device indexes of ENIs that are not ours, as last seen."""
 
@@ -359,7 +360,10 @@ class Cloud:
         )
         self.net.configure_eni(link)
         self._links[intent.eni_id] = link
-        self.net.set_rules(tuple(self._links.values()))
+        self._set_rules()
+
+    def _set_rules(self) -> None:
+        self.net.set_rules(tuple(self._links.values()), prune=self._knows_all)
 
     def _cidr(self, subnet_id: SubnetId) -> IPv4Network:
         if subnet_id == self.home.subnet_id:
@@ -423,8 +427,14 @@ class Cloud:
         self.journal.hold(eni_id, kept, self._wall())
         return gone
 
-    def sync_guards(self, addresses: tuple[Address, ...]) -> None:
-        """Guard *addresses* and nothing else; only after EC2 has told what is ours."""
+    def prune(self, addresses: tuple[Address, ...]) -> None:
+        """Guard *addresses* and route the known ENIs, and nothing else.
+
+        Only after EC2 has told what is ours: a former life may have left rules and guards
+        of an ENI that this one has yet to hear of, and pods that need them.
+        """
+        self._knows_all = True
+        self._set_rules()
         self.net.guards([ip_network(a) for a in addresses])
 
     def give_up(self, addresses: tuple[Address, ...]) -> None:
@@ -450,7 +460,7 @@ class Cloud:
         if self._await_available(intent) is not None:
             self.ec2.delete(eni_id)
         self._links.pop(eni_id, None)
-        self.net.set_rules(tuple(self._links.values()))
+        self._set_rules()
         mine = [a for a, holder, _ in self.journal.addresses() if holder == eni_id]
         self.net.remove_guards([ip_network(a) for a in mine])
         self.journal.forget(intent)

@@ -268,7 +268,7 @@ class Engine:
             elif eni.id in self.pool.enis:
                 await self._compare(eni)
         await self._look_for_lost({eni.id for eni in enis})
-        await self._do(self._cloud.sync_guards, tuple(self.pool.slots))
+        await self._do(self._cloud.prune, tuple(self.pool.slots))
         self.has_census = True
         self._next_census = self._clock().later(
             LOOK_AGAIN_SECONDS if self._missing or self._missing_enis else CENSUS_SECONDS

@@ -52,6 +52,7 @@ class FakeKernel:
         self._plane = plane
         self.configured: dict[str, EniLink] = {}
         self.rules: tuple[EniLink, ...] = ()
+        self.fewest_rules = 99
         self.guarded: set[Network] = set()
         self.hosts: dict[Address, str] = {}
 
@@ -63,8 +64,10 @@ class FakeKernel:
         assert self.find_link(eni.mac) is not None
         self.configured[eni.mac] = eni
 
-    def set_rules(self, enis: Sequence[EniLink]) -> None:
-        self.rules = tuple(enis)
+    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
+        kept = () if prune else tuple(link for link in self.rules if link not in enis)
+        self.rules = (*enis, *kept)
+        self.fewest_rules = min(self.fewest_rules, len(self.rules))
 
     def add_guards(self, networks: Iterable[Network]) -> None:
         self.guarded |= set(networks)
@@ -590,6 +593,17 @@ def test_a_kill_while_an_eni_goes_loses_nothing(world: Make, number: int, when: 
     node.moment = node.moment.later(10 * ENI_MIN_AGE_SECONDS)
     node.calm()
     assert [e.id for e in node.attached()] == [node.primary_id]
+    node.check()
+
+
+@pytest.mark.parametrize("keep_journal", [True, False])
+def test_a_restart_never_takes_the_rule_of_an_eni_away(world: Make, *, keep_journal: bool) -> None:
+    node = world()
+    life(node)
+    node.kernel.fewest_rules = 99
+    node.restart(keep_journal=keep_journal)
+    grow(node)
+    assert node.kernel.fewest_rules == 2
     node.check()
 
 
