@@ -137,6 +137,7 @@ class Port:
     place: tuple[int, str]
     owned: set[IPv4Address] = field(default_factory=set)
     checked: bool = True
+    handed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,23 +251,25 @@ class Fabric:
             verb = "delete" if wanted.checked else "add"
             nft(f'{verb} element inet fabric nocheck {{ "{port.name}" }}')
             port.checked = wanted.checked
+        if not port.handed_over:
+            end = self._ip.link_lookup(ifname=f"n{wanted.port[1:]}")[0]
+            self._ip.link("set", index=end, ifname=wanted.ifname, net_ns_fd=wanted.node_fd)
+            port.handed_over = True
 
     def _plug(self, wanted: Wanted) -> Port:
+        """Make an ENI's link, both ends of it here: the node gets its end when all is ready."""
         for eni_id in [e for e, port in self.ports.items() if port.place == wanted.place]:
             self._remove(eni_id)  # it has left, and we have not been told yet
+        nft(f'add element inet fabric macs {{ "{wanted.port}" . {wanted.mac} }}')
         self._ip.link(
             "add", ifname=wanted.port, kind="veth", mtu=MTU, address=ROUTER_MAC,
-            peer={
-                "ifname": wanted.ifname, "net_ns_fd": wanted.node_fd,
-                "address": wanted.mac, "mtu": MTU,
-            },
+            peer={"ifname": f"n{wanted.port[1:]}", "address": wanted.mac, "mtu": MTU},
         )  # fmt: skip
         index = self._ip.link_lookup(ifname=wanted.port)[0]
         Path("/proc/sys/net/ipv4/neigh", wanted.port, "proxy_delay").write_text("0")
         self._ip.addr("add", index=index, address=str(wanted.router), prefixlen=32)
         self._ip.link("set", index=index, state="up")
         self._ip.neigh("replace", dst=NEXT_HOP, lladdr=wanted.mac, ifindex=index, state="permanent")
-        nft(f'add element inet fabric macs {{ "{wanted.port}" . {wanted.mac} }}')
         port = self.ports[wanted.eni_id] = Port(wanted.port, index, wanted.mac, wanted.place)
         return port
 
@@ -290,6 +293,17 @@ class Fabric:
             f"add element inet fabric public {{ {private} : {public} }}\n"
             f"add element inet fabric private {{ {public} : {private} }}\n",
         )
+
+    def unpublish(self, private: IPv4Address) -> None:
+        """Take the public address of *private* away; nothing if it has none."""
+        public = self.public.pop(private, None)
+        if public is not None:
+            self.worker.call(
+                nft,
+                f"delete element inet fabric publics {{ {private} }}\n"
+                f"delete element inet fabric public {{ {private} : {public} }}\n"
+                f"delete element inet fabric private {{ {public} : {private} }}\n",
+            )
 
     # What is seen ----------------------------------------------------------------------
     def drops(self) -> dict[str, int]:

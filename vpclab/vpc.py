@@ -190,6 +190,7 @@ class EmbeddedVPC:
         with self.plane.lock:
             self.nodes.pop(node.name)
             self._by_instance.pop(node.instance_id)
+        self.fabric.unpublish(node.primary)
         self.ec2.terminate_instances(InstanceIds=[node.instance_id])
         node.power_off()
 

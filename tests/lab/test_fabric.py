@@ -7,6 +7,7 @@ import errno
 import itertools
 import re
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -313,6 +314,19 @@ def test_an_attached_eni_is_a_link_that_is_down(vpc: EmbeddedVPC, nodes: Nodes) 
     with second_eni(vpc, nodes[0]) as eni:
         link = nodes[0].run(["ip", "link", "show", "ens6"]).stdout
         assert (eni.mac in link, "mtu 9001" in link, "state DOWN" in link) == (True, True, True)
+
+
+def test_what_is_sent_the_moment_a_link_is_there_is_no_drop(vpc: EmbeddedVPC, nodes: Nodes) -> None:
+    """A daemon raises a link when the kernel tells of it, before the API call has returned."""
+    a, _ = nodes
+    script = """
+    until ip link set ens6 up 2>/dev/null; do :; done
+    echo raised
+    """
+    with dropped(vpc):
+        eager = a.popen(["timeout", "10", "sh", "-c", script], stdout=subprocess.PIPE)
+        with eager, second_eni(vpc, a):
+            assert eager.wait(10) == 0
 
 
 def test_detach_takes_the_link_and_the_routes(vpc: EmbeddedVPC, nodes: Nodes) -> None:

@@ -302,13 +302,14 @@ def test_boto3_on_a_node_attaches_with_the_nodes_role(vpc: EmbeddedVPC, nodes: N
 
 def test_a_terminated_node_leaves_no_process_no_link_no_address(vpc: EmbeddedVPC) -> None:
     subnet_id = vpc.add_subnet("10.0.7.0/24", "us-east-1a")
-    node = vpc.launch_node("node-c", "m5.large", subnet_id)
+    node = vpc.launch_node("node-c", "m5.large", subnet_id, public=True)
     daemon = node.popen(["sh", "-c", "sleep 30.7 & sleep 30.7"])
     with node.socket(AF_INET, SOCK_STREAM):
         node.terminate()
     assert daemon.returncode == -9
     assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"30.7" in p.read_bytes()]
     assert [e for e in vpc.enis() if e.subnet_id == subnet_id] == []
+    assert node.primary not in vpc.fabric.public
     assert vpc.check() == []
     vpc.ec2.delete_subnet(SubnetId=subnet_id)
 
