@@ -61,7 +61,7 @@ class Link:
 
 
 class NodeError(Exception):
-    """The kernel or nft refused; its own words are in the text."""
+    """The kernel or nft refused: its own words are in the text."""
 
     id = "NODE"
 

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from cni.netlink import NodeError
 from ipamd import __version__, logs
 from ipamd.node import Paths, StartError, live
 from ipamd.settings import SETTINGS, SettingsError, read_settings
@@ -29,7 +30,7 @@ def main() -> None:
     logs.set_up()
     try:
         live(read_settings(os.environ), Paths())
-    except (SettingsError, StartError) as error:
+    except (SettingsError, StartError, NodeError) as error:
         log = logging.getLogger(__name__)
         log.critical("cannot start", extra={"id": error.id, "reason": str(error)})
         sys.exit(EXIT_REFUSED)

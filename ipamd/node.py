@@ -276,10 +276,15 @@ class Daemon:
         )
 
     def _limits(self) -> InstanceLimits:
+        """Return what the table or, for a younger type, EC2 says; it may take EC2 a while."""
         kind = self.around.identity.instance_type
-        limits = shipped(kind)
-        if limits is None:
-            limits = self.ec2.limits(kind)
+        while (limits := shipped(kind)) is None:
+            try:
+                return self.ec2.limits(kind)
+            except EniError as error:
+                log.warning("limits unknown", extra={"type": kind, "reason": str(error)})
+                if self.stop.wait(5.0):
+                    raise StoppedError("stopped before EC2 told the limits") from None
         return limits
 
     def _prepare_node(self) -> None:

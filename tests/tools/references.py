@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cni.netlink import NodeError
 from cni.spec import Code
 from cni.wire import WireError
 from eni.errors import EniError
@@ -22,7 +23,8 @@ from ipamd.settings import SettingsError, render_settings
 DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
-    SettingsError, StartError, CommandError, JournalError, LeasesError, WireError, EniError,
+    SettingsError, StartError, CommandError, JournalError, LeasesError, WireError, NodeError,
+    EniError,
 )  # fmt: skip
 
 
