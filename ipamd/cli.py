@@ -99,9 +99,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> NoReturn:
+def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its status: 0 done, 1 not, 2 not understood."""
-    arguments = build_parser().parse_args()
+    arguments = build_parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         sys.exit(run(arguments))
