@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -33,13 +34,15 @@ class Plugin:
         self.node = node
         self.socket = node.path("/run/enid/ipamd.sock")
         self.spool = node.path("/run/enid/spool")
-        self.spool.mkdir(parents=True, exist_ok=True)
+        self.wrapper: list[str] = []
         self.clean()
 
     def clean(self) -> None:
         self.socket.unlink(missing_ok=True)
-        for path in self.spool.iterdir():
-            path.unlink()
+        shutil.rmtree(self.spool, ignore_errors=True)
+
+    def spooled(self) -> list[Path]:
+        return list(self.spool.iterdir()) if self.spool.exists() else []
 
     def run(
         self, stdin: bytes = CONF, timeout: float = 20, **env: str | None
@@ -52,7 +55,7 @@ class Plugin:
             "CNI_PATH": "/opt/cni/bin",
         } | env
         done: Any = self.node.run(
-            [sys.executable, "-I", "-S", str(PLUGIN)],
+            [*self.wrapper, sys.executable, "-I", "-S", str(PLUGIN)],
             env={k: v for k, v in full.items() if v is not None},
             check=False,
             timeout=timeout,
@@ -78,10 +81,12 @@ def pod(nodes: tuple[Node, Node]) -> Iterator[PodNetns]:
 class FakeDaemon:
     """Accepts, reads a frame with its descriptors, and does what it is told."""
 
-    def __init__(self, plugin: Plugin, *answers: bytes | None) -> None:
+    def __init__(self, plugin: Plugin, *answers: bytes | None, early: bool = False) -> None:
+        self._early = early
         self.frames: list[Frame] = []
         self.descriptors: list[list[int]] = []
         self._answers = answers
+        plugin.socket.parent.mkdir(parents=True, exist_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(plugin.socket))
         self._listener.listen(8)
@@ -92,6 +97,9 @@ class FakeDaemon:
         for answer in self._answers:
             client, _ = self._listener.accept()
             with client:
+                if answer is not None and self._early:
+                    client.sendall(answer)
+                    continue
                 reader, frame, numbers = FrameReader(), None, array.array("i")
                 while frame is None:
                     data, rights, _, _ = client.recvmsg(65536, 1024)
@@ -146,6 +154,19 @@ def test_exit_status_and_stdout_are_the_daemons(plugin: Plugin, pod: PodNetns) -
         assert plugin.run(CNI_NETNS=pod.path) == (1, {"code": 7})
 
 
+@pytest.mark.parametrize("stdin", [CONF, CONF + b" " * 900_000], ids=["small", "beyond-the-buffer"])
+def test_an_answer_counts_that_came_before_the_frame_was_read(
+    plugin: Plugin, pod: PodNetns, stdin: bytes
+) -> None:
+    with FakeDaemon(plugin, b'1{"code":4}', early=True):
+        assert plugin.run(stdin, CNI_NETNS=pod.path) == (1, {"code": 4})
+
+
+def test_what_is_no_answer_of_a_daemon_is_not_printed(plugin: Plugin, pod: PodNetns) -> None:
+    with FakeDaemon(plugin, b"HTTP/1.1 400 Bad Request", b"0{}"):
+        assert plugin.run(CNI_NETNS=pod.path) == (0, {})
+
+
 def test_a_daemon_that_dies_before_the_answer_gets_the_same_frame_again(
     plugin: Plugin, pod: PodNetns
 ) -> None:
@@ -174,7 +195,7 @@ def test_a_del_whose_netns_is_gone_comes_without_descriptors(plugin: Plugin) -> 
 
 def test_a_del_with_the_daemon_away_is_spooled_and_succeeds(plugin: Plugin) -> None:
     assert plugin.run(CNI_COMMAND="DEL") == (0, {})
-    (path,) = plugin.spool.iterdir()
+    (path,) = plugin.spooled()
     assert path.name.startswith(f"{ID}.eth0.")
     frame = FrameReader().feed(path.read_bytes())
     assert frame is not None
@@ -183,6 +204,7 @@ def test_a_del_with_the_daemon_away_is_spooled_and_succeeds(plugin: Plugin) -> N
 
 
 def test_a_full_spool_fails_so_that_kubelet_retries(plugin: Plugin) -> None:
+    plugin.spool.mkdir(parents=True)
     for number in range(256):
         (plugin.spool / f"x.eth0.{number}").write_bytes(b"")
     code, answer = plugin.run(CNI_COMMAND="DEL")
@@ -190,14 +212,13 @@ def test_a_full_spool_fails_so_that_kubelet_retries(plugin: Plugin) -> None:
     assert "256 DELs" in str(answer["msg"])
 
 
-def test_a_spool_that_is_not_there_is_said(plugin: Plugin) -> None:
-    plugin.spool.rename(plugin.spool.with_name("elsewhere"))
-    try:
-        code, answer = plugin.run(CNI_COMMAND="DEL")
-        assert (code, answer["code"]) == (1, 11)
-        assert "cannot be written: No such file" in str(answer["msg"])
-    finally:
-        plugin.spool.with_name("elsewhere").rename(plugin.spool)
+def test_a_spool_that_cannot_be_written_is_said(plugin: Plugin) -> None:
+    plugin.spool.parent.mkdir(parents=True, exist_ok=True)
+    plugin.spool.write_bytes(b"not a folder")
+    code, answer = plugin.run(CNI_COMMAND="DEL")
+    plugin.spool.unlink()
+    assert (code, answer["code"]) == (1, 11)
+    assert "cannot be written: Not a directory" in str(answer["msg"])
 
 
 def a_file(node: Node) -> str:
@@ -223,6 +244,9 @@ def a_fifo(node: Node) -> str:
         pytest.param(CONF, {"CNI_CONTAINERID": None, "CNI_NETNS": None, "CNI_IFNAME": ""}, 4, "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME missing", id="all-missing"),
         pytest.param(CONF, {"CNI_COMMAND": "DEL", "CNI_IFNAME": None}, 4, "CNI_IFNAME missing", id="del-without-ifname"),
         pytest.param(CONF, {"CNI_CONTAINERID": "../../etc"}, 4, "is not a name", id="path-as-id"),
+        pytest.param(CONF, {"CNI_IFNAME": "e" * 16}, 4, "is not a name", id="ifname-too-long"),
+        pytest.param(CONF, {"CNI_ARGS": "x" * 100_000 + "=y"}, 4, "No such file", id="much-environment"),
+        pytest.param(CONF + b" " * 1_000_000, {"CNI_ARGS": "x" * 100_000}, 6, "environment and stdin are over 1048576 bytes", id="stdin-and-environment"),
         pytest.param(CONF, {"CNI_IFNAME": "a/b"}, 4, "is not a name", id="path-as-ifname"),
         pytest.param(CONF, {"CNI_NETNS": "/run/netns/gone"}, 4, "No such file", id="netns-gone"),
     ],
@@ -234,8 +258,8 @@ def test_bad_input_is_one_sentence_at_once(
     assert status == 1
     assert answer["code"] == code
     assert words in str(answer["msg"])
-    assert answer["cniVersion"] == ("0.4.0" if stdin == CONF else "1.0.0")
-    assert not list(plugin.spool.iterdir())
+    assert answer["cniVersion"] == ("0.4.0" if stdin.startswith(CONF) else "1.0.0")
+    assert not plugin.spooled()
 
 
 @pytest.mark.parametrize("make", [a_file, a_fifo])
@@ -245,3 +269,10 @@ def test_what_is_no_netns_is_refused_and_never_hangs(
     status, answer = plugin.run(timeout=10, CNI_NETNS=make(plugin.node))
     assert (status, answer["code"]) == (1, 4)
     assert "is not a network namespace" in str(answer["msg"])
+
+
+def test_a_caller_that_is_not_root_is_told_so(plugin: Plugin, pod: PodNetns) -> None:
+    plugin.wrapper = ["unshare", "--user"]
+    status, answer = plugin.run(CNI_NETNS=pod.path)
+    assert (status, answer["code"]) == (1, 5)
+    assert answer["msg"] == "enid-cni runs as uid 65534 and must be root"
