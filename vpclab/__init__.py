@@ -1,4 +1,4 @@
-"""An AWS VPC on one machine: EC2 and IMDS by moto, packets in network namespaces."""
+"""An AWS VPC on one machine: EC2 and IMDS by moto, packets in network namespaces. Shell."""
 
 from __future__ import annotations
 

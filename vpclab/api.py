@@ -80,7 +80,8 @@ class ControlPlane:
             environ["wsgi.input"] = _Body(body)
             action = parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
             if counted and action:
-                self.calls[action] += 1
+                with self.lock:
+                    self.calls[action] += 1
             if action not in MODELLED:
                 return _unsupported(action, start)
             return self._perform(lambda: list(self._app(environ, start)))

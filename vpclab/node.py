@@ -55,11 +55,14 @@ SYSCTLS = {
 
 INIT = r"""
 set -e
+view() {
+  mount --rbind "$1" "$2/.host"
+  mount -o remount,bind,ro "$2/.host" 2>/dev/null || :
+  mount --rbind "$2" "$1"
+}
 mount --make-rprivate /
-mount --rbind /etc "$1/etc/.host"
-mount --rbind "$1/etc" /etc
-mount --rbind /opt "$1/opt/.host"
-mount --rbind "$1/opt" /opt
+view /etc "$1/etc"
+view /opt "$1/opt"
 mount --rbind "$1/lib" /var/lib
 mount --rbind "$1/run" /run
 mount --make-rshared /
@@ -79,13 +82,15 @@ while read -r _ _ _ _ point options _; do
     /proc*|/sys*|/dev*) continue ;;
   esac
   case $options in ro|ro,*) continue ;; esac
-  mount -o remount,bind,ro "$point" 2>/dev/null || :
+  mount -o "remount,bind,ro${options#rw}" "$point" 2>/dev/null || :
 done </proc/self/mountinfo
 for path in $WRITABLE; do mount -o remount,bind,rw "$path"; done
 unset WRITABLE
 exec "$@"
 """
-"""How a process comes to see everything read-only but for its own folders."""
+"""How a process comes to see everything read-only but for its own folders. A mount keeps its
+other options, which nobody may take off in a user namespace; one that is hidden under another
+cannot be changed, nor reached."""
 
 WRITABLE = ("/run/enid", "/var/lib/enid")
 """The folders of a daemon."""

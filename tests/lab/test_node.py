@@ -48,6 +48,11 @@ def test_a_node_shows_the_hosts_etc_but_its_own_name(nodes: Nodes) -> None:
     assert a.run(["getent", "hosts", "node-a"]).stdout.split()[0] == str(a.primary)
 
 
+def test_the_hosts_own_files_are_not_written_through_the_links(nodes: Nodes) -> None:
+    done = nodes[0].run(["sh", "-c", ": >> /etc/passwd"], check=False)
+    assert re.search("Read-only|denied", done.stderr)
+
+
 def test_a_name_that_is_not_there_is_refused_at_once_and_is_no_drop(
     vpc: EmbeddedVPC, nodes: Nodes
 ) -> None:

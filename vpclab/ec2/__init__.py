@@ -1,4 +1,4 @@
-"""EC2 with real addressing, over moto: ENIs, subnets and what limits them.
+"""EC2 with real addressing, over moto: ENIs, subnets and what limits them. Shell.
 
 moto keeps VPCs, instances, tags, security groups and the wire protocol; the ENI layer is
 replaced by subclassing, at the seams where moto looks classes up.
