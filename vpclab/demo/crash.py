@@ -135,9 +135,9 @@ def _settle_eni(stage: Stage, ledger: Ledger, site: Site, before: Status, flying
     attached = {eni.id for eni in stage.enis_of(site)} - former - set(before["unmanaged_enis"])
     everywhere = {e.id for e in stage.vpc.enis() if e.instance_id is None}
     facts = {
-        f"{flying} is {', '.join(sorted(new))} in the daemon's books": new == {flying},
-        f"{len(attached)} new in EC2": attached == {flying},
-        f"{len(everywhere)} ENIs nobody uses": not everywhere,
+        f"{flying} alone is new in the daemon's books": new == {flying},
+        "and in EC2": attached == {flying},
+        f"{len(everywhere)} ENIs that nobody uses": not everywhere,
     }
     ledger.settle("kill-eni", told(facts), ok=all(facts.values()))
 
@@ -149,13 +149,13 @@ def _settle_leases(ledger: Ledger, site: Site, before: Status) -> None:
         ledger.settle("kill-leases", str(error), ok=False)
         return
     changed = compare_leases(before, after)
-    kept = compare_cooling(before, after)
+    warmed = compare_cooling(before, after)
+    leases, cooling = len(before["leases"]), len(before["cooling"])
     facts = {
-        changed[0] if changed else f"{len(before['leases'])} leases as they were": not changed,
-        kept[0] if kept else f"{len(before['cooling'])} address cools on": not kept,
+        changed[0] if changed else f"{leases} leases as they were": leases > 0 and not changed,
+        warmed[0] if warmed else f"{cooling} address cools on": cooling > 0 and not warmed,
     }
-    some = bool(before["leases"] and before["cooling"])
-    ledger.settle("kill-leases", told(facts), ok=some and all(facts.values()))
+    ledger.settle("kill-leases", told(facts), ok=all(facts.values()))
 
 
 def compare_leases(before: Status, after: Status) -> list[str]:
@@ -187,12 +187,12 @@ def compare_cooling(before: Status, after: Status) -> list[str]:
 def settle_traffic(ledger: Ledger, flows: list[Flow]) -> None:
     """Settle that of all flows nothing was lost."""
     sent, lost = sum(f.sent for f in flows), sum(f.lost for f in flows)
-    again = sum(f.retransmitted for f in flows)
+    again = sum(f.resent for f in flows)
     broken = [f for f in flows if f.trouble or f.lost]
     gap = max(f.longest_gap for f in flows)
     detail = (
-        f"{len(flows)} flows (UDP, ping, TCP), {sent:,} packets answered but {lost},"
-        f" {again} sent again by TCP, longest silence {gap * 1e3:.0f} ms"
+        f"{len(flows)} flows of UDP, ping and TCP: {sent:,} packets, {lost} lost,"
+        f" {again} resent by TCP, longest silence {gap * 1e3:.0f} ms"
     )
     if broken:
         worst = max(broken, key=lambda f: f.lost)

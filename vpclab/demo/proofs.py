@@ -152,11 +152,13 @@ def big_pings(stage: Stage, ledger: Ledger) -> None:
 def _across(stage: Stage, site: Site) -> list[Pair]:
     """Return pairs from pods of each ENI of *site* to pods of each ENI of the other node."""
     other = next(s for s in stage.sites if s is not site)
-    ends = [
-        [pods[0].peer for first in (True, False) if (pods := stage.riding(s, primary=first))]
-        for s in (site, other)
-    ]
-    return list(product(*ends))  # type: ignore[arg-type] - two lists give pairs
+    return list(product(_one_of_each(stage, site), _one_of_each(stage, other)))
+
+
+def _one_of_each(stage: Stage, site: Site) -> list[Peer]:
+    """Return a pod on the node's primary ENI and one on another."""
+    riding = (stage.riding(site, primary=primary) for primary in (True, False))
+    return [pods[0].peer for pods in riding if pods]
 
 
 # ENIs ----------------------------------------------------------------------------------
@@ -218,21 +220,18 @@ def forged_in_pod(stage: Stage, ledger: Ledger) -> None:
 
     The VPC cannot tell: both addresses are that ENI's. Only the pod's own veth can.
     """
-    before = stage.count_drops().total()
+    stage.count_drops()
+    sent = arrived = 0
     for site in stage.sites:
         target = next(s for s in stage.sites if s is not site).pods[0].peer
         liar, neighbour, *_ = stage.riding(site, primary=True)
         with Catcher(target) as catcher:
-            sent = forge(liar.netns, [neighbour.address], target)
-            arrived = catcher.count()
-        if arrived:
-            break
-    dropped = stage.vpc.drops()["spoofed_ip"]
+            sent += forge(liar.netns, [neighbour.address], target)
+            arrived += catcher.count()
+    passed = sum(stage.vpc.drops().values())
     stage.vpc.reset_drops()
-    detail = f"{sent} sent by {liar.name} as {neighbour.name}, {arrived} arrived"
-    reached = f", {dropped} got as far as the VPC" if dropped else ""
-    ok = not arrived and not dropped and stage.count_drops().total() == before
-    ledger.settle("forged-pod", detail + reached, ok=ok)
+    detail = f"{sent} sent, {arrived} arrived, {passed} got as far as the VPC's own check"
+    ledger.settle("forged-pod", detail, ok=not arrived and not passed)
 
 
 def forged_in_node(stage: Stage, ledger: Ledger) -> None:
@@ -259,8 +258,7 @@ def marks_of_others(stage: Stage, ledger: Ledger) -> None:
         peers = ", ".join(str(peer.address) for peer in far)
         site.nft(FOREIGNER.format(peers=peers, bits=FOREIGN_BITS))
         try:
-            near = [stage.riding(site, primary=first)[0].peer for first in (True, False)]
-            pairs = list(product(near, far))
+            pairs = list(product(_one_of_each(stage, site), far))
             connect_all(pairs)
             ping_all(pairs)
             counted = _counters(site)

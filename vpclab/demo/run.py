@@ -92,7 +92,7 @@ class Show:
         try:
             self._open()
         except (StageError, PluginError, CommandError) as error:
-            self.ledger.fail_rest(CLAIMS, str(error))
+            self.ledger.fail_rest(CLAIMS, f"the stage was not set: {error}")
             return
         for scene in proofs.SCENES:
             self._play(scene)

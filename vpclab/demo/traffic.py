@@ -256,7 +256,7 @@ def echo_request(identifier: int, sequence: int, body: bytes) -> bytes:
 def checksum(message: bytes) -> int:
     """Return the Internet checksum of *message* (RFC 1071)."""
     padded = message + b"\0" * (len(message) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -329,8 +329,8 @@ class Taps:
             while True:
                 try:
                     packet, address = sock.recvfrom(128)
-                except BlockingIOError:
-                    break
+                except OSError:
+                    break  # nothing more; or the link is down, and nothing leaves by it
                 if address[2] == PACKET_OUTGOING and _is_echo(packet):
                     found.setdefault(IPv4Address(packet[12:16]), set()).add(ifname)
         return found
