@@ -94,10 +94,14 @@ def _is_number(word: bytes) -> bool:
 
 
 def _read_env(data: bytes) -> dict[str, str]:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise FrameError("the environment is not UTF-8") from None
     env = {}
-    for pair in data.split(b"\0") if data else ():
-        key, equals, value = pair.partition(b"=")
+    for pair in text.split("\0") if text else ():
+        key, equals, value = pair.partition("=")
         if not equals or not key:
             raise FrameError("the environment has an entry without a name")
-        env[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
+        env[key] = value
     return env

@@ -102,10 +102,12 @@ class Attached:
     mtu: int
 
 
-_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,253}")
-_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+# All of these become words of the link's alias, which holds 255 bytes, or of a file's name.
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
+_IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,14}")  # IFNAMSIZ less its NUL
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
+_POD_WORD = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.\-]{0,252})?")
 _MIN_MTU, _MAX_MTU = 576, 9001  # RFC 791's smallest datagram; an ENI's largest packet
-_MAX_IFNAME = 15  # IFNAMSIZ less its NUL
 
 
 @dataclass(slots=True)
@@ -130,6 +132,7 @@ def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
     verb = _verb(env, complaints)
     _require(env, verb, complaints)
     conf = _conf(stdin, verb, complaints)
+    pod = _pod(env.get("CNI_ARGS", ""), verb, complaints)
     complaints.settle()
     assert verb is not None  # noqa: S101 - settled
     assert conf is not None  # noqa: S101 - settled
@@ -137,7 +140,7 @@ def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
         verb=verb,
         sandbox=Sandbox(conf.name, env["CNI_CONTAINERID"], env["CNI_IFNAME"]),
         netns_path=env.get("CNI_NETNS", ""),
-        pod=_pod(env.get("CNI_ARGS", "")),
+        pod=pod,
         conf=conf,
     )
 
@@ -161,13 +164,8 @@ def _require(env: Mapping[str, str], verb: Verb | None, complaints: _Complaints)
     container_id, ifname = env.get("CNI_CONTAINERID"), env.get("CNI_IFNAME")
     if container_id and not _CONTAINER_ID.fullmatch(container_id):
         complaints.add(Code.INVALID_ENVIRONMENT, "CNI_CONTAINERID is not a container id")
-    if ifname and not _is_ifname(ifname):
+    if ifname and not _IFNAME.fullmatch(ifname):
         complaints.add(Code.INVALID_ENVIRONMENT, "CNI_IFNAME is not an interface name")
-
-
-def _is_ifname(name: str) -> bool:
-    bad = name in {".", ".."} or any(c in "/:" or c.isspace() or not c.isprintable() for c in name)
-    return not bad and len(name.encode(errors="surrogateescape")) <= _MAX_IFNAME
 
 
 def _conf(stdin: bytes, verb: Verb | None, complaints: _Complaints) -> NetConf | None:
@@ -186,16 +184,18 @@ def _conf(stdin: bytes, verb: Verb | None, complaints: _Complaints) -> NetConf |
         complaints.add(Code.INCOMPATIBLE_VERSION, f"cniVersion {version!r} is not one of {spoken}")
     if not isinstance(name, str) or not _NETWORK.fullmatch(name):
         complaints.add(Code.INVALID_CONFIG, f"name {name!r} is not a network's name")
-    if mtu is not None and not _is_mtu(mtu):
-        complaints.add(Code.INVALID_CONFIG, f"mtu {mtu!r} is not within {_MIN_MTU} to {_MAX_MTU}")
-    if verb is Verb.ADD:
+    if verb is Verb.DEL:  # it gets the file as it is now, and must succeed whatever became of it
+        mtu = None
+    else:
         _refuse_strangers(raw, complaints)
+        if mtu is not None and not _is_mtu(mtu):
+            wanted = f"within {_MIN_MTU} to {_MAX_MTU}"
+            complaints.add(Code.INVALID_CONFIG, f"mtu {mtu!r} is not {wanted}")
     return None if complaints.texts else NetConf(version, str(name), mtu)
 
 
 def _is_mtu(value: object) -> bool:
-    number = isinstance(value, int) and not isinstance(value, bool)
-    return number and _MIN_MTU <= value <= _MAX_MTU  # type: ignore[operator]  # it is a number
+    return type(value) is int and _MIN_MTU <= value <= _MAX_MTU  # a bool is an int, but no size
 
 
 def _refuse_strangers(raw: Mapping[str, object], complaints: _Complaints) -> None:
@@ -213,14 +213,18 @@ def _refuse_strangers(raw: Mapping[str, object], complaints: _Complaints) -> Non
         )
 
 
-def _pod(arguments: str) -> Pod:
+def _pod(arguments: str, verb: Verb | None, complaints: _Complaints) -> Pod:
     """Return the pod in CNI_ARGS, whose order changes from call to call."""
     pairs = dict(pair.split("=", 1) for pair in arguments.split(";") if "=" in pair)
-    return Pod(
-        pairs.get("K8S_POD_NAMESPACE", ""),
-        pairs.get("K8S_POD_NAME", ""),
-        pairs.get("K8S_POD_UID", ""),
-    )
+    words = []
+    for name in ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID"):
+        word = pairs.get(name, "")
+        if not _POD_WORD.fullmatch(word):
+            if verb is not Verb.DEL:
+                complaints.add(Code.INVALID_ENVIRONMENT, f"{name}={word!r} in CNI_ARGS is no name")
+            word = ""
+        words.append(word)
+    return Pod(*words)
 
 
 def error_json(error: CniError, cni_version: str) -> bytes:

@@ -61,6 +61,7 @@ def test_words_of_a_younger_plugin_are_ignored() -> None:
         pytest.param(b"enid1 1 %d 3 4\n" % MAX_FRAME_BYTES, "too large", id="too-large"),
         pytest.param(b"enid1 0 1 3 4\nxy", "after the frame", id="trailing-bytes"),
         pytest.param(b"enid1 3 0 3 4\nabc", "without a name", id="environment-without-names"),
+        pytest.param(b"enid1 4 0 3 4\nA=\xff\xfe", "not UTF-8", id="environment-of-bytes"),
     ],
 )
 def test_each_bad_frame_gets_its_sentence(data: bytes, sentence: str) -> None:

@@ -56,6 +56,13 @@ def test_a_del_needs_no_netns_and_takes_a_prev_result() -> None:
     assert request.netns_path == ""
 
 
+def test_a_del_succeeds_whatever_became_of_the_configuration() -> None:
+    request = ask(
+        {**CONF, "mtu": 1, "ipam": {"type": "x"}}, CNI_COMMAND="DEL", CNI_ARGS="K8S_POD_UID=-"
+    )
+    assert (request.conf.mtu, request.pod.uid) == (None, "")
+
+
 def test_a_pod_without_cni_args_is_nameless() -> None:
     assert ask(CNI_ARGS=None).pod == Pod("", "", "")
 
@@ -79,6 +86,9 @@ def test_a_pod_without_cni_args_is_nameless() -> None:
         pytest.param(CONF, {"CNI_COMMAND": "FROB"}, Code.INVALID_ENVIRONMENT, "FROB", id="verb"),
         pytest.param(CONF, {"CNI_IFNAME": "a/b"}, Code.INVALID_ENVIRONMENT, "CNI_IFNAME", id="ifname-slash"),
         pytest.param(CONF, {"CNI_IFNAME": "e" * 16}, Code.INVALID_ENVIRONMENT, "CNI_IFNAME", id="ifname-long"),
+        pytest.param(CONF, {"CNI_IFNAME": "eth%d"}, Code.INVALID_ENVIRONMENT, "CNI_IFNAME", id="ifname-a-pattern"),
+        pytest.param(CONF, {"CNI_ARGS": "K8S_POD_UID=a b"}, Code.INVALID_ENVIRONMENT, "K8S_POD_UID='a b'", id="uid-two-words"),
+        pytest.param(CONF, {"CNI_ARGS": "K8S_POD_NAME=\udcff"}, Code.INVALID_ENVIRONMENT, "K8S_POD_NAME", id="pod-name-of-bytes"),
         pytest.param(CONF, {"CNI_CONTAINERID": "../x"}, Code.INVALID_ENVIRONMENT, "CNI_CONTAINERID", id="path-id"),
     ],
 )  # fmt: skip
