@@ -21,6 +21,7 @@ import pytest
 from ipamd.cli import DaemonAwayError, ask_status
 from ipamd.node import DaemonRunningError, Paths, lock
 from ipamd.status import Status
+from tests.lab.echo import echo
 from vpclab.node import Rights
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def ipamd(vpc: EmbeddedVPC, tmp_path: Path) -> Iterator[Ipamd]:
 
 
 def reaches(pod: PodNetns, address: object) -> bool:
-    return pod.run(["ping", "-c1", "-W1", str(address)], check=False).returncode == 0
+    return echo(pod, address).arrived
 
 
 def test_it_holds_cap_net_admin_and_nothing_else(ipamd: Ipamd) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
-from socket import AF_NETLINK, SOCK_RAW
+from socket import AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
 from typing import Any, TypeVar
 
 import pytest
@@ -253,8 +253,9 @@ def test_flows_of_a_released_address_are_purged_and_others_stay(host: Host) -> N
     host.do(host.net.apply_nft, nft.render(TABLE))  # conntrack runs where a rule asks for it
     other = IPv4Address("10.0.1.21")
     host.connect()
-    host.run("ping", "-c", "1", "-W", "1", str(POD))
-    host.run("ping", "-c", "1", "-W", "1", str(NET[4]))
+    with host.worker.socket(AF_INET, SOCK_DGRAM) as sock:
+        for address in (POD, NET[4]):
+            sock.sendto(b"one flow", (str(address), 9))
     assert host.do(host.net.purge_conntrack, [other]) == 0
     assert host.do(host.net.purge_conntrack, [POD, other]) == 1
     assert host.do(host.net.purge_conntrack, [POD]) == 0
