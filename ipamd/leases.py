@@ -64,18 +64,18 @@ class Leases:
         is left as it is.
         """
         self.path = path
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.executescript(SCHEMA)
             damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise sqlite3.DatabaseError(damage)
         except sqlite3.Error as error:
-            raise LeasesError(f"{path} cannot be used as the lease file: {error}") from error
-        if damage != "ok":
             self._db.close()
-            raise LeasesError(f"{path} is damaged: {damage}")
+            raise LeasesError(f"{path} cannot be used as the lease file: {error}") from error
 
     def close(self) -> None:
         """Close the file."""

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -144,14 +145,23 @@ class World:
         self.ec2 = FaultyEc2(self.observer)
         self.cloud_thread = ThreadPoolExecutor(1)
         self.wire_thread = ThreadPoolExecutor(1)
+        self.files = ExitStack()
         self.restart()
 
+    def close(self) -> None:
+        self.files.close()
+        self.cloud_thread.shutdown()
+        self.wire_thread.shutdown()
+
     def restart(self, *, keep_journal: bool = True) -> None:  # noqa: C901 - a start, in its order
+        self.files.close()
         if not keep_journal:
             for path in self.folder.glob("journal.db*"):
                 path.unlink()
         self.journal = Journal(self.folder / "journal.db")
         self.leases = Leases(self.folder / "leases.db")
+        self.files.callback(self.journal.close)
+        self.files.callback(self.leases.close)
         backend = self.plane.backend
         instance = backend.get_instance(self.instance_id)
         primary = instance.nics[0]
@@ -331,9 +341,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
                 if plane.backend.enis[eni_id].instance is None:
                     client.delete_network_interface(NetworkInterfaceId=eni_id)
             instance_id = launched["Instances"][0]["InstanceId"]
-            return World(tmp_path, plane, client, instance_id, subnet, **changes)
+            made = World(tmp_path, plane, client, instance_id, subnet, **changes)
+            worlds.callback(made.close)
+            return made
 
-        yield make
+        with ExitStack() as worlds:
+            yield make
 
 
 Make = Callable[..., World]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -32,22 +34,24 @@ def row(name: str = "c1", *addresses: str) -> LeaseRow:
 
 
 @pytest.fixture
-def leases(tmp_path: Path) -> Leases:
-    return Leases(tmp_path / "leases.db")
+def leases(tmp_path: Path) -> Iterator[Leases]:
+    with closing(Leases(tmp_path / "leases.db")) as leases:
+        yield leases
 
 
 def test_a_lease_of_both_families_survives_the_daemon(leases: Leases) -> None:
     leases.insert(row())
-    assert Leases(leases.path).rows() == (row(),)
+    with closing(Leases(leases.path)) as again:
+        assert again.rows() == (row(),)
 
 
 def test_an_address_is_never_given_twice_even_by_two_daemons(leases: Leases) -> None:
-    other = Leases(leases.path)
     leases.insert(row("c1", "10.0.1.20"))
-    with pytest.raises(LeasesError, match=r"no lease of 10\.0\.1\.20 for"):
-        other.insert(row("c2", "10.0.1.20"))
-    with pytest.raises(LeasesError):
-        other.insert(row("c3", "10.0.1.21", "10.0.1.20"))
+    with closing(Leases(leases.path)) as other:
+        with pytest.raises(LeasesError, match=r"no lease of 10\.0\.1\.20 for"):
+            other.insert(row("c2", "10.0.1.20"))
+        with pytest.raises(LeasesError):
+            other.insert(row("c3", "10.0.1.21", "10.0.1.20"))
     assert [r.sandbox.container_id for r in leases.rows()] == ["c1"]
 
 
@@ -97,13 +101,15 @@ INTENT = Intent(
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.db")
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with closing(Journal(tmp_path / "journal.db")) as journal:
+        yield journal
 
 
 def test_an_intent_is_there_before_and_after_a_kill(journal: Journal) -> None:
     journal.put(INTENT, NOW.wall)
-    assert Journal(journal.path).intents() == (INTENT,)
+    with closing(Journal(journal.path)) as again:
+        assert again.intents() == (INTENT,)
     attached = Intent(
         token="t-1",
         state=EniState.ATTACHED,
@@ -115,7 +121,8 @@ def test_an_intent_is_there_before_and_after_a_kill(journal: Journal) -> None:
     )
     journal.put(attached, NOW.wall)
     journal.close()
-    assert Journal(journal.path).intents() == (attached,)
+    with closing(Journal(journal.path)) as again:
+        assert again.intents() == (attached,)
 
 
 def test_addresses_of_both_families_go_from_held_to_releasing_to_gone(journal: Journal) -> None:
@@ -159,10 +166,10 @@ def test_an_unreadable_journal_is_one_sentence_and_changes_nothing(
 ) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(content)
-    journal = Journal(path)
-    assert journal.trouble is not None
-    assert str(path) in journal.trouble
-    assert "restart ipamd" in journal.trouble
+    with closing(Journal(path)) as journal:
+        assert journal.trouble is not None
+        assert str(path) in journal.trouble
+        assert "restart ipamd" in journal.trouble
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
 
@@ -173,8 +180,8 @@ def test_a_truncated_journal_is_not_taken_for_an_empty_one(journal: Journal) -> 
     journal.close()
     whole = journal.path.read_bytes()
     journal.path.write_bytes(whole[: len(whole) // 2])
-    torn = Journal(journal.path)
-    assert torn.trouble is not None
+    with closing(Journal(journal.path)) as torn:
+        assert torn.trouble is not None
     assert journal.path.read_bytes() == whole[: len(whole) // 2]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -132,3 +133,48 @@ def test_a_default_route_has_no_destination() -> None:
 def test_a_short_attribute_ends_the_reading() -> None:
     assert rtnl.attributes_of(b"\x02\x00\x01\x00") == {}
     assert rtnl.attributes_of(b"") == {}
+
+
+class ScriptedSocket:
+    """The kernel's end: every send is answered by the next datagram of the script."""
+
+    def __init__(self, *script: list[tuple[int, int, bytes]]) -> None:
+        self._script, self._sequence = list(script), 0
+
+    def settimeout(self, seconds: float) -> None: ...
+
+    def setsockopt(self, level: int, option: int, value: int) -> None: ...
+
+    def send(self, data: bytes) -> int:
+        _, _, _, self._sequence, _ = struct.unpack_from("=IHHII", data)
+        return len(data)
+
+    def recv(self, size: int) -> bytes:
+        def message(kind: int, flags: int, body: bytes) -> bytes:
+            return struct.pack("=IHHII", 16 + len(body), kind, flags, self._sequence, 0) + body
+
+        return b"".join(message(*one) for one in self._script.pop(0))[:size]
+
+
+LINK, DONE = struct.pack("=BxHiII", 0, 0, 7, 0, 0), struct.pack("=i", 0)
+WHOLE, TORN = [(16, 2, LINK), (3, 2, DONE)], [(3, 2 | 0x10, DONE)]
+
+
+def channel(*script: list[tuple[int, int, bytes]]) -> rtnl.Channel:
+    return rtnl.Channel(cast("socket.socket", ScriptedSocket(*script)))
+
+
+def test_a_dump_that_was_torn_by_a_change_is_asked_for_again() -> None:
+    assert [link.index for link in channel(TORN, TORN, WHOLE).dump_links()] == [7]
+
+
+def test_a_dump_that_is_torn_for_ever_is_an_error_and_not_empty() -> None:
+    with pytest.raises(rtnl.NetlinkError, match="5 dumps were torn"):
+        channel(*[TORN] * 5).dump_links()
+
+
+@pytest.mark.parametrize("kind", [2, 3], ids=["error", "done"])
+def test_a_dump_that_fails_says_so(kind: int) -> None:
+    body = struct.pack("=i", -1) + bytes(16)
+    with pytest.raises(rtnl.NetlinkError, match="dump: Operation not permitted"):
+        channel([(16, 2, LINK), (kind, 2, body)]).dump_links()
