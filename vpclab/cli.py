@@ -6,8 +6,10 @@ Nothing here imports moto or the demo before the first line is printed.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpclab import box
@@ -77,6 +79,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     if missing := [name for name in EXTRA if find_spec(name) is None]:
         needs = f"the lab needs {', '.join(missing)}: pip install 'enid[lab]'"
         sys.exit(f"enid: {needs} [LAB-MISSING]")
+    if arguments.svg is not None and not os.access(Path(arguments.svg).parent, os.W_OK):
+        sys.exit(f"enid: no file can be written in {Path(arguments.svg).parent} [LAB-SVG]")
     if not box.in_box():
         _say_first(arguments)
         _enter()

@@ -5,6 +5,7 @@ Colour never says anything alone: every cell and mark has a character of its own
 
 from __future__ import annotations
 
+import io
 import string
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -201,7 +202,9 @@ def proofs(settled: Sequence[Proof]) -> Table:
 # Print ---------------------------------------------------------------------------------
 def save(outcome: Outcome, svg: str) -> None:
     """Write the picture to a file. Raises OSError."""
-    canvas = Console(record=True, width=WIDTH, quiet=True, force_terminal=True)
+    canvas = Console(
+        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
     canvas.print(draw(outcome))
     canvas.save_svg(svg, title="enid lab demo")
 
