@@ -16,8 +16,8 @@ from typing import ClassVar, NoReturn
 
 from cni.frame import Frame, encode
 from ipamd import __version__
-from ipamd.node import Paths
 from ipamd.show import show_status
+from ipamd.start import Paths
 from ipamd.status import Status
 
 ANSWER_SECONDS = 5.0

@@ -9,8 +9,9 @@ import sys
 
 from cni.netlink import NodeError
 from ipamd import __version__, logs
-from ipamd.node import Paths, StartError, live
+from ipamd.node import live
 from ipamd.settings import SETTINGS, SettingsError, read_settings
+from ipamd.start import Paths, StartError
 
 EXIT_REFUSED = 78
 """sysexits' EX_CONFIG: somebody must change something before a restart can help."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -19,10 +18,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_address
-from pathlib import Path
-from typing import ClassVar, TypeVar
+from ipaddress import IPv4Address, ip_address
+from typing import TypeVar
 
 from cni import dataplane, nft
 from cni.netlink import NodeNetlink
@@ -32,7 +29,7 @@ from eni.ec2 import Ec2
 from eni.errors import EniError
 from eni.imds import Imds
 from eni.limits import InstanceLimits, shipped
-from eni.model import EniId, Identity, ImdsEni, SecurityGroupId, SubnetId
+from eni.model import EniId
 from ipamd import __version__, metrics, spool, status, web
 from ipamd.attachments import Attachments, Node, read_request
 from ipamd.clock import Instant
@@ -40,21 +37,26 @@ from ipamd.cloud import Cloud, Home
 from ipamd.engine import Engine
 from ipamd.journal import EniState, Held, Intent, Journal, JournalError
 from ipamd.lease import LeaseRow
-from ipamd.leases import Leases, LeasesError
 from ipamd.plan import Targets
 from ipamd.pool import Pool, PoolEni
 from ipamd.replies import Shortage
 from ipamd.server import Call, Server
 from ipamd.settings import Settings
+from ipamd.start import (
+    NodeUnfitError,
+    Paths,
+    StoppedError,
+    lock,
+    make_folders,
+    open_leases,
+)
+from ipamd.surroundings import look_around
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MTU = 9001
 """The MTU of an ENI inside a VPC; pods get the same."""
-
-LOCK_SECONDS = 30.0
-"""How long a second daemon waits for the first to go: a rolling update's overlap."""
 
 LOOK_SECONDS = 10.0
 """Between looks at the host veths; one dump of 700 links takes some milliseconds."""
@@ -64,173 +66,9 @@ SECOND_LOOK_SECONDS = 3.0
 that was killed has its lease still."""
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """The files of one node."""
-
-    run: Path = Path("/run/enid")
-    state: Path = Path("/var/lib/enid")
-
-    @property
-    def socket(self) -> Path:
-        """Where the plugin and the CLI connect."""
-        return self.run / "ipamd.sock"
-
-
 def now() -> Instant:
     """Return this moment."""
     return Instant(boot=time.clock_gettime(time.CLOCK_BOOTTIME), wall=time.time())
-
-
-class StartError(Exception):
-    """The daemon cannot run here; the text says what to change."""
-
-    id: ClassVar[str] = "START"
-
-
-class DaemonRunningError(StartError):
-    """Another daemon holds the node's lock: stop it first; its pid is in the text."""
-
-    id = "DAEMON-RUNNING"
-
-
-class NodeUnfitError(StartError):
-    """The kernel or a sysctl is not as pods need it: the text names each and its value."""
-
-    id = "NODE-UNFIT"
-
-
-class FolderError(StartError):
-    """A folder of ours cannot be made: make it writable for root."""
-
-    id = "FOLDER"
-
-
-class StoppedError(StartError):
-    """The daemon was told to stop while it waited for IMDS; nothing to do."""
-
-    id = "STOPPED"
-
-
-def lock(paths: Paths, wait_seconds: float = LOCK_SECONDS) -> int:
-    """Return the descriptor of the node's lock, held for life.
-
-    Raises DaemonRunningError naming the holder's pid after *wait_seconds*.
-    """
-    descriptor = os.open(paths.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + wait_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            if time.monotonic() > until:
-                raise DaemonRunningError(
-                    f"another ipamd (pid {holder}) holds {paths.run / 'lock'}; stop it first",
-                ) from None
-            log.warning("waiting for the other ipamd to stop", extra={"pid": holder})
-            time.sleep(1)
-        else:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            return descriptor
-
-
-def open_leases(paths: Paths) -> Leases:
-    """Open the lease file; an unreadable one is set aside, and the kernel tells the rest."""
-    path = paths.run / "leases.db"
-    try:
-        return Leases(path)
-    except LeasesError as error:
-        aside = path.with_name(f"leases.db.unreadable-{int(time.time())}")
-        path.rename(aside)
-        for tail in ("-wal", "-shm"):
-            path.with_name(path.name + tail).unlink(missing_ok=True)
-        log.error(  # noqa: TRY400 - the sentence says it all
-            "lease file set aside, rebuilding from the kernel",
-            extra={"reason": str(error), "kept_as": str(aside)},
-        )
-        return Leases(path)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """Who we are and where, from IMDS or, while it is away, from the journal."""
-
-    identity: Identity
-    primary_eni: EniId
-    subnet_id: SubnetId
-    subnet_cidr: IPv4Network
-    vpc_cidrs: tuple[IPv4Network, ...]
-    security_groups: tuple[SecurityGroupId, ...]
-    primary_secondaries: tuple[IPv4Address, ...]
-
-
-def look_around(imds: Imds, journal: Journal, stop: threading.Event) -> Surroundings:
-    """Ask IMDS, again and again; what a former life noted serves while it is away."""
-    wait = 0.5
-    while True:
-        try:
-            identity = imds.identity()
-            primary = next(e for e in imds.enis() if e.mac == identity.mac)
-        except (EniError, StopIteration) as error:
-            log.warning("imds is away", extra={"reason": str(error)})
-            if (noted := journal.fact("surroundings")) is not None:
-                return _surroundings_from(noted)
-            if stop.wait(wait):
-                raise StoppedError("stopped before IMDS answered") from None
-            wait = min(2 * wait, 10.0)
-        else:
-            found = _surroundings_of(identity, primary)
-            with contextlib.suppress(JournalError):
-                journal.note_fact("surroundings", _noted(found))
-            return found
-
-
-def _surroundings_of(identity: Identity, primary: ImdsEni) -> Surroundings:
-    return Surroundings(
-        identity=identity,
-        primary_eni=primary.id,
-        subnet_id=primary.subnet_id,
-        subnet_cidr=primary.subnet_cidr,
-        vpc_cidrs=tuple(c for c in primary.vpc_cidrs if isinstance(c, IPv4Network)),
-        security_groups=primary.security_groups,
-        primary_secondaries=primary.addresses[1:],
-    )
-
-
-def _noted(s: Surroundings) -> dict[str, object]:
-    i = s.identity
-    return {
-        "identity": [i.instance_id, i.instance_type, i.region, i.availability_zone, i.mac],
-        "primary": str(i.primary),
-        "eni": [s.primary_eni, s.subnet_id, str(s.subnet_cidr)],
-        "vpc_cidrs": [str(c) for c in s.vpc_cidrs],
-        "security_groups": list(s.security_groups),
-        "secondaries": [str(a) for a in s.primary_secondaries],
-    }
-
-
-def _surroundings_from(noted: object) -> Surroundings:
-    assert isinstance(noted, dict)
-    instance_id, instance_type, region, zone, mac = noted["identity"]
-    eni_id, subnet_id, subnet_cidr = noted["eni"]
-    return Surroundings(
-        identity=Identity(
-            instance_id=instance_id,
-            instance_type=instance_type,
-            region=region,
-            availability_zone=zone,
-            mac=mac,
-            primary=IPv4Address(noted["primary"]),
-        ),
-        primary_eni=EniId(eni_id),
-        subnet_id=SubnetId(subnet_id),
-        subnet_cidr=IPv4Network(subnet_cidr),
-        vpc_cidrs=tuple(IPv4Network(c) for c in noted["vpc_cidrs"]),
-        security_groups=tuple(SecurityGroupId(g) for g in noted["security_groups"]),
-        primary_secondaries=tuple(IPv4Address(a) for a in noted["secondaries"]),
-    )
 
 
 class Daemon:
@@ -556,15 +394,6 @@ def _row_from(link: HostLink) -> LeaseRow:
         started_ns=0,
         since=time.time(),
     )
-
-
-def make_folders(paths: Paths) -> None:
-    """Make the folders, for root alone. Raises StartError naming the one that cannot be."""
-    for folder in (paths.run, paths.run / "spool", paths.state):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FolderError(f"{folder} cannot be made: {error.strerror}") from error
 
 
 async def _live(settings: Settings, paths: Paths) -> None:

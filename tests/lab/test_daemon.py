@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipamd.cli import DaemonAwayError, ask_status
-from ipamd.node import DaemonRunningError, Paths, lock
+from ipamd.start import DaemonRunningError, Paths, lock
 from ipamd.status import Status
 from tests.lab.echo import echo
 from vpclab.node import Rights

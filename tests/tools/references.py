@@ -16,9 +16,9 @@ from ipamd.cli import CommandError
 from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
-from ipamd.node import StartError
 from ipamd.replies import ADVICE
 from ipamd.settings import SettingsError, render_settings
+from ipamd.start import StartError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
