@@ -8,7 +8,8 @@ from the state it was left in:
 
 An outcome nobody knows is settled by looking at the ENI by its id, never by repeating the
 call. Methods block; they raise EniError (nothing lost, try later or tell someone) or
-JournalError (the intent could not be written, so nothing was asked).
+JournalError (the intent could not be written, so nothing was asked). Longer than most
+files of ours: the steps of one life are read together.
 """
 
 from __future__ import annotations
