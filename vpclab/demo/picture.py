@@ -6,8 +6,10 @@ Colour never says anything alone: every cell and mark has a character of its own
 from __future__ import annotations
 
 import io
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.columns import Columns
@@ -206,7 +208,10 @@ def save(outcome: Outcome, svg: str) -> None:
         record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     canvas.print(draw(outcome))
-    canvas.save_svg(svg, title="enid lab demo")
+    text = canvas.export_svg(title="enid lab demo")
+    # rich names web fonts; a picture in a README must fetch nothing from anywhere.
+    text = re.sub(r"@font-face \{.*?\}", "", text, flags=re.DOTALL)
+    Path(svg).write_text(text, encoding="utf-8")
 
 
 def print_sabotage(table_of: Sequence[Sabotage], console: Console | None = None) -> None:
