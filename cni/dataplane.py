@@ -64,7 +64,8 @@ OWN_PREFERENCE = 32765
 """`ip rule` preferences, the peer's. The kernel's are 0 (local), 32766 (main)."""
 
 GATEWAY_V4 = IPv4Address("169.254.1.1")
-"""A pod's gateway; on no interface, known to the pod by a permanent neighbour."""
+GATEWAY_V6 = IPv6Address("fe80::1")
+"""A pod's gateways; on no interface, known to the pod by permanent neighbours."""
 
 HOST_MAC = "0a:58:a9:fe:01:01"
 """MAC of every host veth: locally administered, made of the gateway's address. One constant,

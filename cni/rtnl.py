@@ -5,7 +5,8 @@ dozen. Everything that is not per pod goes through pyroute2 (`cni.netlink`), whi
 this module's oracle: the contract tests decode every message here with it.
 
 Attribute and message numbers are the kernel's (include/uapi/linux/{rtnetlink,if_link,
-neighbour,netlink}.h); a comment names each.
+neighbour,netlink}.h); a comment names each. It is long because it is one: whoever checks a
+number against the kernel's headers finds all of them here.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ _NEIGHBOUR = struct.Struct("=BxHiHBB")  # struct ndmsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
 
 REQUEST, ACK, REPLACE, EXCL, CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
-_DUMP = 0x300
+_DUMP, _DUMP_INTR = 0x300, 0x10
 _NESTED = 0x8000
 
 IFF_UP = 0x1
 
 MAX_BATCH = 100
 """Messages in one send: the kernel acknowledges each, and 737 acks overflow the socket."""
+
+MAX_DUMPS = 5
+"""Tries for a dump that nothing changed under; a torn one misses what is there."""
 
 MAX_QUEUES = 8
 """Queues of a veth at most: it gets one a possible CPU, 5 ms to make on a 192-CPU node."""
@@ -70,6 +74,9 @@ def _text(value: str) -> bytes:
 
 def _u32(value: int) -> bytes:
     return struct.pack("=I", value)
+
+
+_NO_STATISTICS = attribute(29, _u32(1 << 3))  # IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS
 
 
 def _mac(value: str) -> bytes:
@@ -178,7 +185,7 @@ def delete_group(group: int) -> Message:
 
 def get_link(name: str) -> Message:
     """Ask for one link, by name."""
-    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name))
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name)) + _NO_STATISTICS
     return Message(18, REQUEST | ACK, body, f"ip link show {name}")  # RTM_GETLINK
 
 
@@ -261,6 +268,7 @@ class Link:
     index: int
     name: str
     is_up: bool
+    is_operational: bool
     group: int
     mac: str
     alias: str
@@ -288,6 +296,7 @@ def read_link(body: bytes) -> Link:
         index=index,
         name=found.get(3, b"").rstrip(b"\0").decode(),
         is_up=bool(flags & IFF_UP),
+        is_operational=found.get(16) == b"\x06",  # IFLA_OPERSTATE: IF_OPER_UP
         group=number.unpack(found[27])[0] if 27 in found else 0,  # IFLA_GROUP
         mac=":".join(f"{b:02x}" for b in found.get(1, b"")),
         alias=found.get(20, b"").rstrip(b"\0").decode(errors="replace"),
@@ -339,7 +348,7 @@ class Channel:
                 payload += message.body + b"\0" * (-size & 3)
             self._socket.send(payload)
             while waiting:
-                for kind, sequence, body in self._receive():
+                for kind, sequence, body, _ in self._receive():
                     if sequence not in waiting:
                         continue
                     if kind == 2:  # NLMSG_ERROR; 0 is the ack
@@ -352,30 +361,44 @@ class Channel:
 
     def dump_links(self) -> list[Link]:
         """Return every link of the namespace."""
-        body = _LINK.pack(0, 0, 0, 0, 0) + attribute(29, _u32(1 << 3))  # IFLA_EXT_MASK: no stats
-        return [read_link(answer) for answer in self.dump(18, body)]
+        answers = self.dump(18, _LINK.pack(0, 0, 0, 0, 0) + _NO_STATISTICS)  # RTM_GETLINK
+        return [read_link(answer) for answer in answers]
 
-    def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
-        """Yield the answers to one dump request."""
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """Return the answers to one dump request, all of one moment.
+
+        The kernel marks a dump that something changed under: it may lack what was there all
+        the time, so it is asked for again.
+        """
+        for _ in range(MAX_DUMPS):
+            answers, is_whole = self._dump(kind, body)
+            if is_whole:
+                return answers
+        raise NetlinkError(errno.EBUSY, "dump", f"{MAX_DUMPS} dumps were torn by changes")
+
+    def _dump(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         self._sequence += 1
         header = _HEADER.pack(_HEADER.size + len(body), kind, REQUEST | _DUMP, self._sequence, 0)
         self._socket.send(header + body)
+        answers: list[bytes] = []
+        is_whole = True
         while True:
-            for answer, sequence, payload in self._receive():
+            for answer, sequence, payload, flags in self._receive():
                 if sequence != self._sequence:
                     continue
-                if answer == 3:  # NLMSG_DONE
-                    return
-                if answer == 2:  # NLMSG_ERROR
-                    raise _error(payload, "dump") or NetlinkError(errno.EIO, "dump", "")
-                yield payload
+                is_whole = is_whole and not flags & _DUMP_INTR
+                if answer in {2, 3}:  # NLMSG_ERROR, NLMSG_DONE: both begin with an errno
+                    if error := _error(payload, "dump"):
+                        raise error
+                    return answers, is_whole
+                answers.append(payload)
 
-    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
-        data = self._socket.recv(1 << 18)
+    def _receive(self) -> Iterator[tuple[int, int, bytes, int]]:
+        data = self._socket.recv(1 << 16)  # the kernel fills 32 KiB at most
         at = 0
         while at + _HEADER.size <= len(data):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(data, at)
-            yield kind, sequence, data[at + _HEADER.size : at + length]
+            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+            yield kind, sequence, data[at + _HEADER.size : at + length], flags
             at += (length + 3) & ~3
 
 

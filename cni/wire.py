@@ -14,14 +14,16 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_interface
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 from cni import rtnl
 from cni.dataplane import (
     DYING_GROUP,
     GATEWAY_V4,
+    GATEWAY_V6,
     HOST_MAC,
     POD_GROUP,
     PODS_TABLE,
@@ -38,6 +40,18 @@ NS_GET_NSTYPE = 0xB703
 """ioctl of an nsfs file: which kind of namespace it is (include/uapi/linux/nsfs.h)."""
 
 CLONE_NEWNET = 0x40000000
+
+
+SIOCGSKNS = 0x894C
+"""ioctl of a socket: a descriptor of its network namespace (include/uapi/linux/sockios.h)."""
+
+MAX_ALIAS_BYTES = 255
+"""IFALIASZ less its NUL; a longer one is refused by the kernel as "Invalid argument"."""
+
+
+CARRIER_TRIES, CARRIER_SECONDS = 50, 0.001
+"""How often the host's side is looked at, and the pause between. A pod whose side is late all
+the same is well, and has lost its first packet."""
 
 
 class WireError(Exception):
@@ -120,8 +134,17 @@ class KernelWiring:
 
         Raises WireError, leaving no trace, also if the pod has an interface of that name.
         """
-        name = host_ifname(wish.sandbox)
-        mac = pod_mac(wish.addresses[0])
+        try:
+            return self._connect(wish, netns_fd, pod_netlink_fd, netns_path)
+        except (rtnl.NetlinkError, OSError) as error:
+            raise WireError(f"{wish.sandbox.container_id}: {error}") from error
+
+    def _connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, path: str) -> Attached:
+        name, mac = host_ifname(wish.sandbox), pod_mac(wish.addresses[0])
+        alias = Alias(wish.sandbox, wish.pod_uid, wish.addresses, wish.eni_id).text()
+        if len(alias) > MAX_ALIAS_BYTES:
+            raise WireError(f"the names in {alias!r} are too long: {MAX_ALIAS_BYTES} bytes at most")
+        _check_socket(pod_netlink_fd, netns_fd)
         veth = rtnl.Veth(
             name=name,
             mac=HOST_MAC,
@@ -131,27 +154,24 @@ class KernelWiring:
             netns_fd=netns_fd,
             mtu=wish.mtu,
         )
+        self._remove_leftover(name, wish.sandbox)
         with contextlib.ExitStack() as undo:
-            self._remove_leftover(name, wish.sandbox)
-            index, peer_index = self._make_pair(veth)
             undo.callback(self._host.try_all, [rtnl.delete_link(name)])
-            alias = Alias(wish.sandbox, wish.pod_uid, wish.addresses, wish.eni_id).text()
-            try:
-                self._host.send(rtnl.set_link(name, up=True, alias=alias, rp_filter=1))
-                self._configure_pod(wish, peer_index, pod_netlink_fd)
-                self._host.send(
-                    *(rtnl.new_neighbour(a, mac, index) for a in wish.addresses),
-                    *(rtnl.new_route(_pod_route(a, index, wish)) for a in wish.addresses),
-                )
-            except rtnl.NetlinkError as error:
-                raise WireError(f"{wish.sandbox.container_id}: {error}") from error
+            index, peer_index = self._make_pair(veth)
+            self._host.send(rtnl.set_link(name, up=True, alias=alias, rp_filter=1))
+            self._configure_pod(wish, peer_index, pod_netlink_fd)
+            self._host.send(
+                *(rtnl.new_neighbour(a, mac, index) for a in wish.addresses),
+                *(rtnl.new_route(_pod_route(a, index, wish)) for a in wish.addresses),
+            )
+            self._await_carrier(name)
             undo.pop_all()
         return Attached(
             host_ifname=name,
             host_mac=HOST_MAC,
             pod_mac=mac,
             ifname=wish.sandbox.ifname,
-            netns_path=netns_path,
+            netns_path=path,
             addresses=tuple(ip_interface(a) for a in wish.addresses),
             mtu=wish.mtu,
         )
@@ -172,7 +192,7 @@ class KernelWiring:
         except rtnl.NetlinkError as error:
             if error.errno == errno.ENODEV:
                 return None
-            raise WireError(str(error)) from error
+            raise
 
     def _make_pair(self, veth: rtnl.Veth) -> tuple[int, int]:
         try:
@@ -182,7 +202,7 @@ class KernelWiring:
                 raise WireError(
                     f"the pod has an interface {veth.peer} already, and it is not ours"
                 ) from error
-            raise WireError(str(error)) from error
+            raise
         link = rtnl.read_link(answer[0])
         return link.index, link.peer_index
 
@@ -192,28 +212,40 @@ class KernelWiring:
         try:
             messages = [rtnl.up(1), rtnl.up(index)]  # 1 is `lo` in every namespace
             for address in wish.addresses:
-                if not isinstance(address, IPv4Address):
-                    continue  # the IPv6 side comes with IPv6 pods
-                messages += [
-                    rtnl.new_address(address, index),
-                    rtnl.new_route(rtnl.Path(GATEWAY_V4, 32, index=index)),
-                    rtnl.new_neighbour(GATEWAY_V4, HOST_MAC, index),
-                    rtnl.new_route(rtnl.Path(IPv4Address(0), 0, index=index, gateway=GATEWAY_V4)),
-                ]
+                messages += _pod_side(address, index)
             pod.send(*messages)
         finally:
             pod.close()
 
+    def _await_carrier(self, name: str) -> None:
+        """Wait until the host's side sends: the first packet must not be lost.
+
+        Its carrier came up after itself, when the pod's side was raised; until a worker of the
+        kernel's has seen that, the link drops what it is given. Asking for the link makes the
+        kernel look at once (from 6.8 on) or tells whether it has.
+        """
+        for _ in range(CARRIER_TRIES):
+            link = self._find(name)
+            if link is not None and link.is_operational:
+                return
+            time.sleep(CARRIER_SECONDS)  # noqa: TID251 - the wiring thread's, not the loop
+
     def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
         """Cut the wire; nothing if there is none. The guard takes the address over."""
         for address in addresses:
-            path = rtnl.Path(address, address.max_prefixlen, PODS_TABLE, protocol=PROTOCOL)
-            _, errors = self._host.try_all([rtnl.delete_route(path)])
-            if errors and errors[0].errno != errno.ESRCH:
-                raise WireError(str(errors[0]))
-        _, errors = self._host.try_all([rtnl.set_link(host_ifname, up=False, group=DYING_GROUP)])
-        if errors and errors[0].errno != errno.ENODEV:
-            raise WireError(str(errors[0]))
+            self._cut(self._host, rtnl.delete_route(_route(address)))
+        self._cut(self._host, rtnl.set_link(host_ifname, up=False, group=DYING_GROUP))
+
+    @staticmethod
+    def _cut(channel: rtnl.Channel, message: rtnl.Message) -> None:
+        """Send what takes something away; that it is gone already is well."""
+        try:
+            channel.send(message)
+        except rtnl.NetlinkError as error:
+            if error.errno not in {errno.ESRCH, errno.ENODEV}:
+                raise WireError(str(error)) from error
+        except OSError as error:
+            raise WireError(f"{message.words}: {error}") from error
 
     def reap(self) -> int:
         """Delete the links that were put to die; return how many. On its own thread.
@@ -225,7 +257,7 @@ class KernelWiring:
         if strangers:
             raise WireError(f"{', '.join(strangers)} in link group {DYING_GROUP} is not ours")
         if dying:
-            self._reaper.try_all([rtnl.delete_group(DYING_GROUP)])
+            self._cut(self._reaper, rtnl.delete_group(DYING_GROUP))
         return len(dying)
 
     def links(self) -> tuple[HostLink, ...]:
@@ -237,13 +269,41 @@ class KernelWiring:
         )
 
 
+def _check_socket(netlink_fd: int, netns_fd: int) -> None:
+    """Make sure that the socket is of the pod's namespace: another's would be rewired."""
+    own = fcntl.ioctl(netlink_fd, SIOCGSKNS)
+    try:
+        if not os.path.sameopenfile(own, netns_fd):
+            raise WireError("the netlink socket that came is not of the pod's network namespace")
+    finally:
+        os.close(own)
+
+
+def _pod_side(address: Address, index: int) -> list[rtnl.Message]:
+    """Return what gives the pod *address* and a way out; the gateway is on no interface."""
+    is_v4 = isinstance(address, IPv4Address)
+    gateway: Address = GATEWAY_V4 if is_v4 else GATEWAY_V6
+    everything: Address = IPv4Address(0) if is_v4 else IPv6Address(0)
+    # IPv6's gateway is link-local, so there is a way to it already.
+    way = [rtnl.new_route(rtnl.Path(gateway, 32, index=index))] if is_v4 else []
+    return [
+        rtnl.new_address(address, index),
+        *way,
+        rtnl.new_neighbour(gateway, HOST_MAC, index),
+        rtnl.new_route(rtnl.Path(everything, 0, index=index, gateway=gateway)),
+    ]
+
+
+def _route(address: Address) -> rtnl.Path:
+    """Return the key of a pod's route.
+
+    IPv6 has no metric 0, and deletes any route of a destination if none is given: the guard's.
+    """
+    metric = 0 if address.version == 4 else 1024  # noqa: PLR2004 - the family; IP6_RT_PRIO_USER
+    return rtnl.Path(address, address.max_prefixlen, PODS_TABLE, metric=metric, protocol=PROTOCOL)
+
+
 def _pod_route(address: Address, index: int, wish: Wish) -> rtnl.Path:
-    source = wish.node_primary if wish.node_primary.version == address.version else None
-    return rtnl.Path(
-        address,
-        address.max_prefixlen,
-        table=PODS_TABLE,
-        index=index,
-        source=source,
-        protocol=PROTOCOL,
-    )
+    is_same_family = wish.node_primary.version == address.version
+    source = wish.node_primary if is_same_family else None
+    return replace(_route(address), index=index, source=source)

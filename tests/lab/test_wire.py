@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 from pathlib import Path
-from socket import AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
+from socket import AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
 from typing import Any, TypeVar
 
 import pytest
@@ -23,6 +25,7 @@ from cni.dataplane import (
     PODS_TABLE,
     PROTOCOL,
     EniLink,
+    host_ifname,
 )
 from cni.netlink import NodeError, NodeNetlink
 from cni.spec import CniError, Sandbox
@@ -32,7 +35,7 @@ from vpclab.netns import Worker
 T = TypeVar("T")
 
 NET = IPv4Network("10.0.1.0/24")
-POD = IPv4Address("10.0.1.20")
+POD, POD6 = IPv4Address("10.0.1.20"), IPv6Address("fd00::20")
 SANDBOX = Sandbox("enid", "c" * 64, "eth0")
 ALIAS = f"enid1 {'c' * 64}/eth0 enid uid-1 10.0.1.20 eni-0123"
 
@@ -78,6 +81,26 @@ class Host:
         done = worker.call(subprocess.run, argv, capture_output=True, text=True, check=False)
         return done.stdout
 
+    def answers(self, family: int, address: str) -> bool:
+        """Whether datagrams from the node come to the pod, and one comes back.
+
+        One is not enough for IPv6: its addresses get their local route from a worker of the
+        kernel's, some time after they were added.
+        """
+        inside = self.pod.socket(family, SOCK_DGRAM)
+        outside = self.worker.socket(family, SOCK_DGRAM)
+        with inside, outside:
+            inside.bind((address, 7))
+            inside.settimeout(0.2)
+            outside.settimeout(5)
+            for _ in range(20):
+                outside.sendto(b"ping", (address, 7))
+                with contextlib.suppress(TimeoutError):
+                    data, sender = inside.recvfrom(100)
+                    inside.sendto(data, sender)
+                    return outside.recv(100) == data
+            return False
+
     def close(self) -> None:
         self.do(self.net.close)
         self.do(self.wiring.close)
@@ -121,6 +144,26 @@ def test_connecting_twice_gives_the_same_wire(host: Host) -> None:
     assert len(host.do(host.wiring.links)) == 1
 
 
+def test_the_nodes_first_packet_to_a_pod_arrives(host: Host) -> None:
+    """The kernel drops what goes to a link whose carrier it has not seen yet."""
+    want, fds = wish(), (host.pod.fd, host.pod_netlink.fileno(), "/run/netns/x")
+    host.do(host.net.set_rules, host.enis)
+    with (
+        host.worker.socket(AF_INET, SOCK_DGRAM) as out,
+        host.pod.socket(AF_INET, SOCK_DGRAM) as inside,
+    ):
+        inside.bind(("", 7))
+        inside.settimeout(1)
+
+        def connect_and_send() -> None:
+            host.wiring.connect(want, *fds)
+            out.sendto(b"first", (str(POD), 7))
+
+        for _ in range(20):
+            host.do(connect_and_send)
+            assert inside.recv(10) == b"first"
+
+
 def test_disconnecting_what_is_not_there_is_nothing(host: Host) -> None:
     host.do(host.wiring.disconnect, "eni00000000000", (POD,))
     assert host.do(host.wiring.reap) == 0
@@ -142,13 +185,74 @@ def test_an_interface_of_somebody_else_in_the_pod_is_left_alone(host: Host) -> N
     assert host.run("ip", "route", "show", "table", str(PODS_TABLE)) == ""
 
 
-def test_a_failure_half_way_leaves_no_trace(host: Host) -> None:
-    before = host.run("ip", "link")
-    gone = os.dup(host.pod_netlink.fileno())
-    os.close(gone)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        host.do(host.wiring.connect, wish(), host.pod.fd, gone, "/run/netns/x")
-    assert host.run("ip", "link") == before
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"node_primary": IPv4Address("10.9.9.9")}, "Invalid prefsrc", id="the-last-step"),
+        pytest.param({"addresses": (POD, POD6)}, "Permission denied", id="the-pods-side"),
+        pytest.param({"mtu": 20}, "Invalid argument", id="the-pair"),
+        pytest.param({"pod_uid": "u" * 200}, "too long", id="the-alias"),
+    ],
+)  # fmt: skip
+def test_a_failure_at_any_step_leaves_no_trace(
+    host: Host, change: dict[str, Any], words: str
+) -> None:
+    host.pod.write_sysctls({"net.ipv6.conf.default.disable_ipv6": "1"})
+    with pytest.raises(WireError, match=words):
+        host.connect(replace(wish(), **change))
+    assert "eni" not in host.run("ip", "link")
+    assert "eth0" not in host.run("ip", "link", pod=True)
+    assert host.run("ip", "route", "show", "table", str(PODS_TABLE)) == ""
+
+
+def test_a_socket_of_another_namespace_is_refused(host: Host) -> None:
+    before = host.run("ip", "-o", "addr")
+    with (
+        host.worker.socket(AF_NETLINK, SOCK_RAW) as own,
+        pytest.raises(WireError, match="not of the pod's network namespace"),
+    ):
+        host.do(host.wiring.connect, wish(), host.pod.fd, own.fileno(), "/run/netns/x")
+    assert host.run("ip", "-o", "addr") == before
+
+
+def test_what_is_no_socket_is_refused(host: Host) -> None:
+    with pytest.raises(WireError, match="Inappropriate ioctl"):
+        host.do(host.wiring.connect, wish(), host.pod.fd, host.pod.fd, "/run/netns/x")
+
+
+def test_a_pair_that_a_killed_daemon_left_without_alias_is_made_anew(host: Host) -> None:
+    name = host_ifname(SANDBOX)
+    host.run("ip", "link", "add", name, "type", "veth", "peer", "left")
+    assert host.connect().host_ifname == name
+    assert "left" not in host.run("ip", "link")
+
+
+def test_a_link_of_our_name_with_somebody_elses_alias_is_left_alone(host: Host) -> None:
+    name = host_ifname(SANDBOX)
+    host.run("ip", "link", "add", name, "type", "veth", "peer", "theirs")
+    host.run("ip", "link", "set", name, "alias", "uplink of something")
+    with pytest.raises(WireError, match=r"alias 'uplink of something'"):
+        host.connect()
+    assert "theirs" in host.run("ip", "link")
+
+
+def test_both_families_reach_the_pod_and_are_cut_with_their_guards_in_place(host: Host) -> None:
+    networks = [ip_network(POD), ip_network(POD6)]
+    host.run("ip", "link", "set", "lo", "up")
+    host.run("ip", "addr", "add", "fd00::1/128", "dev", "lo")
+    host.run("ip", "-6", "rule", "add", "pref", "512", "lookup", str(PODS_TABLE))
+    host.do(host.net.set_rules, host.enis)
+    host.do(host.net.add_guards, networks)
+    attached = host.connect(replace(wish(), addresses=(POD, POD6)))
+    assert [str(a) for a in attached.addresses] == [f"{POD}/32", f"{POD6}/128"]
+    assert host.answers(AF_INET, str(POD))
+    assert host.answers(AF_INET6, str(POD6))
+    for _ in range(2):
+        host.do(host.wiring.disconnect, attached.host_ifname, (POD, POD6))
+        for family, network in zip(("-4", "-6"), networks, strict=True):
+            table = host.run("ip", family, "route", "show", "table", str(PODS_TABLE))
+            assert table.startswith(f"unreachable {network.network_address}")
+            assert attached.host_ifname not in table
 
 
 def test_a_strangers_link_stops_the_reaper(host: Host) -> None:
