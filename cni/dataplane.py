@@ -79,7 +79,7 @@ NODE_SYSCTLS: Mapping[str, str] = {
     "net.ipv4.conf.default.send_redirects": "0",
 }
 """What the privileged init container sets once per node. rp_filter is per link then: the
-kernel takes the larger of `all` and the link's, so `all` must not be 1."""
+kernel takes the larger of `all` and the link's."""
 
 
 def eni_table(number: int) -> int:
@@ -183,6 +183,25 @@ def desired_rules(enis: Iterable[EniLink]) -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: (rule.preference, rule.table)))
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route in an ENI's table, by link *index*; straight onto the link without *gateway*."""
+
+    destination: IPv4Network
+    table: int
+    index: int
+    gateway: IPv4Address | None = None
+
+
+def desired_routes(eni: EniLink, index: int) -> tuple[Route, ...]:
+    """Return the routes of a secondary ENI whose link is *index*, the gateway's own first."""
+    table = eni_table(eni.number)
+    return (
+        Route(IPv4Network(eni.gateway), table, index),
+        Route(IPv4Network("0.0.0.0/0"), table, index, eni.gateway),
+    )
+
+
 T = TypeVar("T")
 
 
@@ -203,8 +222,9 @@ class Delete:
 def steps(want: Iterable[T], have: Iterable[T]) -> Iterator[Put | Delete]:
     """Yield the steps from *have* to *want*: puts first, then deletes.
 
-    Puts come first so that nothing is briefly missing. *have* must hold ours only.
+    Puts come first so that nothing is briefly missing, each in the order given. *have* must hold
+    ours only.
     """
-    wanted, there = set(want), set(have)
-    yield from (Put(one) for one in wanted - there)
-    yield from (Delete(one) for one in there - wanted)
+    wanted, there = dict.fromkeys(want), dict.fromkeys(have)
+    yield from (Put(one) for one in wanted if one not in there)
+    yield from (Delete(one) for one in there if one not in wanted)

@@ -8,6 +8,7 @@ the namespace of the thread that uses it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import subprocess
@@ -33,7 +34,9 @@ from cni.dataplane import (
     EniLink,
     Network,
     Put,
+    Route,
     Rule,
+    desired_routes,
     desired_rules,
     eni_table,
     steps,
@@ -66,6 +69,17 @@ class NodeError(Exception):
     id = "NODE"
 
 
+@contextlib.contextmanager
+def _in_our_words(what: str) -> Iterator[None]:
+    """Raise what a library raises as NodeError about *what*."""
+    try:
+        yield
+    except NetlinkError as error:
+        raise NodeError(f"{what}: {error.args[-1]}") from error
+    except (rtnl.NetlinkError, OSError) as error:
+        raise NodeError(f"{what}: {error}") from error
+
+
 class NodeNetlink:
     """The node's network namespace, for one thread."""
 
@@ -79,6 +93,7 @@ class NodeNetlink:
         self._fast.close()
 
     # Links -----------------------------------------------------------------------------
+    @_in_our_words("the links")
     def find_link(self, mac: str) -> Link | None:
         """Return the link with this MAC, None if there is none; names mean nothing."""
         for link in self._fast.dump_links():
@@ -97,6 +112,7 @@ class NodeNetlink:
             group=found.get_attr("IFLA_GROUP") or 0,
         )
 
+    @_in_our_words("the node's addresses")
     def host_addresses(self) -> Mapping[Address, str]:
         """Return every address that is configured on a host link, and on which."""
         names = {link.index: link.name for link in self._fast.dump_links()}
@@ -107,6 +123,7 @@ class NodeNetlink:
             for found in self._ip.get_addr()
         }
 
+    @_in_our_words("the set-up of an ENI")
     def configure_eni(self, eni: EniLink) -> None:
         """Bring an ENI's link, address and table to their desired state.
 
@@ -125,11 +142,27 @@ class NodeNetlink:
         devconf["promote_secondaries"] = 1
         self._set_link(link, group=group, devconf=devconf, mtu=eni.mtu, state="up")
         self._set_address(link, eni)
-        table = eni_table(eni.number)
-        common = {"oif": link.index, "table": table, "proto": PROTOCOL}
-        self._ip.route("replace", dst=f"{eni.gateway}/32", scope="link", **common)
-        # 4 is RTNH_F_ONLINK: the gateway is on this link although no prefix says so.
-        self._ip.route("replace", dst="default", gateway=str(eni.gateway), flags=4, **common)
+        there = self._routes(eni_table(eni.number))
+        for step in steps(desired_routes(eni, link.index), there):
+            match step:
+                case Put(Route() as route):
+                    self._ip.route("replace", **_route_words(route))
+                case Delete(Route() as route):
+                    with contextlib.suppress(
+                        NetlinkError
+                    ):  # replaced by a put, if of the same name
+                        self._ip.route("delete", **_route_words(route))
+
+    def _routes(self, table: int) -> Iterator[Route]:
+        for found in self._ip.get_routes(family=AF_INET, table=table):
+            if found["proto"] == PROTOCOL:
+                gateway = found.get_attr("RTA_GATEWAY")
+                yield Route(
+                    IPv4Network((found.get_attr("RTA_DST") or 0, found["dst_len"])),
+                    table,
+                    found.get_attr("RTA_OIF"),
+                    IPv4Address(gateway) if gateway else None,
+                )
 
     def _set_link(self, link: Link, *, devconf: Mapping[str, int], **wish: object) -> None:
         self._ip.link("set", index=link.index, **wish)
@@ -141,19 +174,26 @@ class NodeNetlink:
         An address of a pod on a host link would steal the pod's packets: the kernel's
         `local` table comes before every rule.
         """
-        there = {
-            (found.get_attr("IFA_LOCAL"), found["prefixlen"])
-            for found in self._ip.get_addr(family=AF_INET, index=link.index)
-        }
-        own = (str(eni.address), eni.subnet.prefixlen)
-        if own not in there:
-            # 0x200 is IFA_F_NOPREFIXROUTE: no route of the subnet in the main table.
-            self._ip.addr("add", index=link.index, address=own[0], prefixlen=own[1], flags=0x200)
-        for address, length in there - {own}:
+        no_prefix_route = 0x200  # IFA_F_NOPREFIXROUTE: no route of the subnet in the main table
+        own = {"address": str(eni.address), "prefixlen": eni.subnet.prefixlen}
+        foreign = []
+        is_there = False
+        for found in self._ip.get_addr(family=AF_INET, index=link.index):
+            address = {"address": found.get_attr("IFA_LOCAL"), "prefixlen": found["prefixlen"]}
+            if address != own:
+                foreign.append(address)
+            elif found.get_attr("IFA_FLAGS") & no_prefix_route:
+                is_there = True
+            else:
+                self._ip.addr("delete", index=link.index, **own)
+        if not is_there:
+            self._ip.addr("add", index=link.index, flags=no_prefix_route, **own)
+        for address in foreign:
             log.warning("foreign address removed", extra={"ip": address, "link": link.name})
-            self._ip.addr("delete", index=link.index, address=address, prefixlen=length)
+            self._ip.addr("delete", index=link.index, **address)
 
     # Rules -----------------------------------------------------------------------------
+    @_in_our_words("the rules")
     def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
         """Bring our rules to what *enis* need; others' are not touched.
 
@@ -198,18 +238,21 @@ class NodeNetlink:
                 raise
 
     # Guards ----------------------------------------------------------------------------
+    @_in_our_words("the guards")
     def add_guards(self, networks: Iterable[Network]) -> None:
         """Make every address of *networks* unreachable as long as no pod has it."""
         self._fast.send(*(rtnl.new_route(_guard(network)) for network in networks))
 
+    @_in_our_words("the guards")
     def remove_guards(self, networks: Iterable[Network]) -> None:
         """Stop guarding *networks*; those that are not guarded already do not matter."""
         messages = [rtnl.delete_route(_guard(network)) for network in networks]
         _, errors = self._fast.try_all(messages)
         for error in errors:
             if error.errno != errno.ESRCH:
-                raise NodeError(str(error)) from error
+                raise error
 
+    @_in_our_words("the guards")
     def guards(self, want: Iterable[Network]) -> tuple[int, int]:
         """Guard exactly *want*; return how many were added and removed."""
         wanted, there = set(want), set(self._guards())
@@ -225,10 +268,9 @@ class NodeNetlink:
 
     # nft -------------------------------------------------------------------------------
     def apply_nft(self, text: str) -> bool:
-        """Write the table if what is there was made from another text; return whether."""
+        """Write the table if what is there is not what *text* makes; return whether."""
         listed = self._nft(["list", "table", "ip", nft.TABLE], "", check=False)
-        mark = text.rsplit('comment "', 1)[1].split('"', maxsplit=1)[0]
-        if f'comment "{mark}"' in listed:
+        if nft.is_in_force(text, listed):
             return False
         self._nft(["-f", "-"], text)
         return True
@@ -245,6 +287,8 @@ class NodeNetlink:
             )
         except FileNotFoundError:
             raise NodeError("nft is not installed: install the package nftables") from None
+        except subprocess.TimeoutExpired:
+            raise NodeError(f"nft {' '.join(arguments)} took over {NFT_SECONDS} s") from None
         if check and done.returncode:
             raise NodeError(f"nft {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
@@ -257,19 +301,18 @@ class NodeNetlink:
             self._nft(["-c", "-f", "-"], nft.render(wish))
         except NodeError as error:
             first = str(error).splitlines()[0]
-            return (f"nf_tables with fib, ct and nat (kernel 5.10 or later) is needed: {first}",)
+            return (f"nft and nf_tables with fib, ct, nat (kernel 5.10) are needed: {first}",)
         return ()
 
     def sysctl_complaints(self) -> tuple[str, ...]:
         """Return a sentence for each node-wide sysctl that would break pods."""
-        complaints = []
-        for name, wanted in NODE_SYSCTLS.items():
-            found = Path("/proc/sys", *name.split(".")).read_text().strip()
-            if _breaks(name, found):
-                complaints.append(f"{name} is {found} and must be {wanted}")
-        return tuple(complaints)
+        forward = "net.ipv4.ip_forward"
+        found = Path("/proc/sys", *forward.split(".")).read_text().strip()
+        wanted = NODE_SYSCTLS[forward]
+        return () if found == wanted else (f"{forward} is {found} and must be {wanted}",)
 
     # Conntrack -------------------------------------------------------------------------
+    @_in_our_words("the flows of released addresses")
     def purge_conntrack(self, addresses: Collection[Address]) -> int:
         """Delete every flow from or to *addresses*, in one dump; return how many."""
         return conntrack.purge(addresses)
@@ -286,8 +329,14 @@ def _guard(network: Network) -> rtnl.Path:
     )
 
 
-def _breaks(name: str, value: str) -> bool:
-    """Return whether *value* stops packets; others of `NODE_SYSCTLS` only cost something."""
-    if name == "net.ipv4.ip_forward":
-        return value != "1"
-    return name == "net.ipv4.conf.all.rp_filter" and value == "1"
+def _route_words(route: Route) -> dict[str, object]:
+    words: dict[str, object] = {
+        "dst": str(route.destination),
+        "table": route.table,
+        "oif": route.index,
+        "proto": PROTOCOL,
+    }
+    if route.gateway is None:
+        return words | {"scope": "link"}
+    # 4 is RTNH_F_ONLINK: the gateway is on this link although no prefix says so.
+    return words | {"gateway": str(route.gateway), "flags": 4}

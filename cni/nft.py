@@ -11,6 +11,7 @@ miss, and a connection mark makes the miss last for the connection's life.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -57,6 +58,17 @@ def render(wish: NftWish) -> str:
 def fingerprint(text: str) -> str:
     """Return what tells two texts apart."""
     return FINGERPRINT + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_in_force(text: str, listed: str) -> bool:
+    """Return whether the *listed* table was made from *text* and has as many rules still."""
+    mark = re.search(rf'comment "{FINGERPRINT}\w+"', text)
+    return mark is not None and mark[0] in listed and _rules(text) == _rules(listed)
+
+
+def _rules(text: str) -> int:
+    """Count the lines that are rules: deepest within braces, and one that stands alone."""
+    return len(re.findall(r"^(?:  |\t\t|add rule)(?!type )", text, re.MULTILINE))
 
 
 def _chain(name: str, rules: list[str], hook: str = "") -> Iterator[str]:

@@ -302,6 +302,40 @@ def test_a_foreign_address_on_a_secondary_eni_is_removed_and_its_own_stays(host:
     assert set(host.do(host.net.host_addresses)) >= {NET[4], NET[5]}
 
 
+def test_an_address_that_brought_a_route_of_its_subnet_is_put_again_without(host: Host) -> None:
+    host.run("ip", "link", "set", "ens2", "up")
+    host.run("ip", "addr", "add", "10.0.1.5/24", "dev", "ens2")
+    assert "10.0.1.0/24 dev ens2" in host.run("ip", "route")
+    host.do(host.net.configure_eni, host.enis[1])
+    assert "10.0.1.0/24 dev ens2" not in host.run("ip", "route")
+    assert "10.0.1.5/24 scope global noprefixroute" in host.run("ip", "addr", "show", "ens2")
+
+
+def test_routes_that_a_former_eni_left_in_the_table_go_and_others_stay(host: Host) -> None:
+    host.run("ip", "link", "set", "ens1", "up")
+    for line in (
+        "default via 10.0.1.9 dev ens1 onlink proto 151",
+        "10.0.1.9 dev ens1 proto 151",
+        "192.0.2.0/24 dev ens1 proto static",
+    ):
+        host.run("ip", "route", "add", *line.split(), "table", "2")
+    host.do(host.net.configure_eni, host.enis[1])
+    routes = {
+        line.split(" scope")[0].strip()
+        for line in host.run("ip", "route", "show", "table", "2").splitlines()
+    }
+    assert routes == {
+        "default via 10.0.1.1 dev ens2 proto 151 onlink",
+        "10.0.1.1 dev ens2 proto 151",
+        "192.0.2.0/24 dev ens1 proto static",
+    }
+
+
+def test_what_the_kernel_refuses_is_said_in_our_words(host: Host) -> None:
+    with pytest.raises(NodeError, match=r"the set-up of an ENI: .*Invalid argument"):
+        host.do(host.net.configure_eni, replace(host.enis[1], mtu=20))
+
+
 def test_rules_of_others_stay(host: Host) -> None:
     host.run("ip", "rule", "add", "pref", "1536", "fwmark", "0x9", "lookup", "99")
     host.do(host.net.set_rules, host.enis)
@@ -349,8 +383,49 @@ def test_the_table_is_written_only_when_it_differs(host: Host) -> None:
 
 def test_a_table_that_somebody_flushed_is_written_again(host: Host) -> None:
     host.do(host.net.apply_nft, nft.render(TABLE))
-    host.run("nft", "flush", "ruleset")
-    assert host.do(host.net.apply_nft, nft.render(TABLE))
+    for command in (["flush", "ruleset"], ["flush", "chain", "ip", "enid", "leave"]):
+        host.run("nft", *command)
+        assert host.do(host.net.apply_nft, nft.render(TABLE))
+        assert not host.do(host.net.apply_nft, nft.render(TABLE))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"external_snat": True},
+        {"node_port_support": False},
+        {"randomize": "random"},
+        {"randomize": ""},
+        {"excluded_cidrs": (IPv4Network("192.0.2.0/24"),)},
+        {"eni_numbers": 1},
+        {"eni_numbers": 127},
+    ],
+    ids=str,
+)
+def test_every_variant_of_the_table_is_taken_by_nft(host: Host, change: dict[str, Any]) -> None:
+    host.do(host.net.apply_nft, nft.render(TABLE))
+    variant = nft.render(replace(TABLE, **change))
+    assert host.do(host.net.apply_nft, variant)
+    assert not host.do(host.net.apply_nft, variant)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        pytest.param(None, "nft is not installed", id="no-nft"),
+        pytest.param("echo 'Error: Could not process rule: Operation not supported' >&2; exit 1", "Operation not supported", id="no-nf-tables"),
+    ],
+)  # fmt: skip
+def test_a_missing_feature_is_named(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, words: str
+) -> None:
+    if program is not None:
+        (tmp_path / "nft").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (sentence,) = host.do(host.net.missing_features)
+    assert sentence.startswith("nft and nf_tables with fib, ct, nat (kernel 5.10) are needed")
+    assert words in sentence
 
 
 def test_flows_of_a_released_address_are_purged_and_others_stay(host: Host) -> None:

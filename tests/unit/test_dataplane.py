@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni import dataplane, nft
-from cni.dataplane import Alias, Delete, EniLink, Put, Rule, desired_rules, parse_alias, steps
+from cni.dataplane import (
+    Alias,
+    Delete,
+    EniLink,
+    Put,
+    Route,
+    Rule,
+    desired_routes,
+    desired_rules,
+    parse_alias,
+    steps,
+)
 from cni.spec import Sandbox
 
 NET = IPv4Network("10.0.1.0/24")
@@ -70,6 +81,14 @@ def test_the_rules_of_two_enis() -> None:
     )
     assert dataplane.eni_table(1) == 254
     assert SECOND.gateway == IPv4Address("10.0.1.1")
+
+
+def test_an_enis_gateway_comes_before_the_route_that_needs_it() -> None:
+    assert desired_routes(SECOND, 7) == (
+        Route(IPv4Network("10.0.1.1/32"), 2, 7),
+        Route(IPv4Network("0.0.0.0/0"), 2, 7, IPv4Address("10.0.1.1")),
+    )
+    assert list(steps(desired_routes(SECOND, 7), ())) == [Put(r) for r in desired_routes(SECOND, 7)]
 
 
 @given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)))
@@ -149,3 +168,21 @@ def test_excluded_cidrs_are_neither_marked_nor_translated() -> None:
     )
     assert nft.render(wish).count("ip daddr 192.168.0.0/16 return") == 2
     assert nft.fingerprint("a") != nft.fingerprint("b")
+
+
+def listed(text: str) -> str:
+    """The table as nft lists it: other words, the same lines and the comment."""
+    first = text.splitlines()[-1].removeprefix("add rule ip enid spoof ")
+    body = text.replace("\n  ", "\n\t\t").replace(" chain spoof {", f" chain spoof {{\n\t\t{first}")
+    return "\n".join(body.splitlines()[2:-1])
+
+
+def test_a_table_is_in_force_while_it_has_its_mark_and_all_its_rules() -> None:
+    text = nft.render(WISH)
+    there = listed(text)
+    assert nft.is_in_force(text, there)
+    assert not nft.is_in_force(text, "")
+    assert not nft.is_in_force("table ip enid {}", there)
+    assert not nft.is_in_force(text, there.replace("\t\tiifgroup 5249 goto came1\n", ""))
+    other = nft.NftWish(vpc_cidrs=(), node_primary=WISH.node_primary, eni_numbers=3)
+    assert not nft.is_in_force(nft.render(other), there)
