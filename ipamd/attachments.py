@@ -113,7 +113,7 @@ class Attachments:
         clock: Callable[[], Instant],
     ) -> None:
         self.pool, self.leases, self.node = pool, leases, node
-        self.on_shortage: Callable[[], None] = lambda: None
+        self.on_demand: Callable[[], None] = lambda: None
         self.on_unwired: Callable[[], None] = lambda: None
         self.shortage: Callable[[], replies.Shortage]
         self.events: list[Event] = []
@@ -252,7 +252,7 @@ class Attachments:
         while self._waiting:
             address = self.pool.choose(self._clock(), self._cooldown_seconds)
             if address is None:
-                self.on_shortage()
+                self.on_demand()
                 return
             ask = self._asks[self._waiting[0]]
             self._withdraw(ask.client.id)
@@ -282,6 +282,7 @@ class Attachments:
         self._rows[sandbox] = row
         self._note("address assigned", row, waited_seconds=self._clock().elapsed(ask.since))
         self._step(sandbox, lanes.Granted())
+        self.on_demand()  # one fewer is warm
 
     def _release(self, sandbox: Sandbox) -> None:
         now = self._clock()

@@ -203,7 +203,7 @@ class Daemon:
             clock=now,
             jitter=random.random,
         )
-        self.attachments.on_shortage = self.engine.wake
+        self.attachments.on_demand = self.engine.wake
         self.attachments.on_unwired = self._reap_soon
         self.attachments.shortage = self._shortage
 
