@@ -92,7 +92,8 @@ def test_the_command_ends_with_the_sentence_and_its_id(path: Path) -> None:
 @pytest.mark.parametrize("colour", [True, False])
 def test_status_as_a_person_reads_it_needs_no_colour(*, colour: bool) -> None:
     page = io.StringIO()
-    console = Console(file=page, width=120, force_terminal=colour, no_color=not colour)
+    terminal = {"TERM": "xterm", "COLUMNS": "120"}  # whatever this one is
+    console = Console(file=page, force_terminal=colour, no_color=not colour, _environ=terminal)
     show_status(STATUS, console)
     text = Text.from_ansi(page.getvalue()).plain
     for words in ("i-0123", "mode normal", "███▒····x", "not ours", "default/web-0 (superseded)"):
