@@ -19,6 +19,7 @@ from typing import Protocol, assert_never
 from cachetools import TTLCache
 
 from cni import dataplane
+from cni.plugin import version_in
 from cni.spec import (
     Attached,
     CniError,
@@ -395,7 +396,7 @@ def read_request(client: Client, env: dict[str, str], stdin: bytes) -> Request |
     try:
         return parse_request(env, stdin)
     except CniError as error:
-        client.reply(1, error_json(error, "1.0.0"))
+        client.reply(1, error_json(error, version_in(stdin)))
         client.close()
         return None
 

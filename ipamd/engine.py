@@ -16,6 +16,7 @@ from concurrent.futures import Executor
 from ipaddress import IPv4Address
 from typing import TypeVar
 
+from cni.netlink import NodeError
 from eni.errors import (
     CredentialsError,
     EniError,
@@ -35,6 +36,11 @@ from ipamd.pool import Assigned, Free, Pool, PoolEni
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Trouble = EniError | JournalError | NodeError
+"""What a round may end with and the next one try again: EC2, the disk or the kernel refused."""
+
+TROUBLES = (EniError, JournalError, NodeError)
 
 ROUND_SECONDS = 5.0
 """How often the engine looks at the pool when nothing wakes it; the peer's period."""
@@ -69,7 +75,7 @@ class Engine:
         clock: Callable[[], Instant],
         jitter: Callable[[], float],
     ) -> None:
-        self.trouble: EniError | JournalError | None = None
+        self.trouble: Trouble | None = None
         self.unmanaged: tuple[EniId, ...] = ()
         self.has_census = False
         self._attachments, self._cloud, self._thread = attachments, cloud, thread
@@ -122,13 +128,13 @@ class Engine:
         while True:
             try:
                 await self.round()
-            except (EniError, JournalError) as error:
+            except TROUBLES as error:
                 await self._stumble(error)
             else:
                 self.trouble, self._failures = None, 0
                 await self._sleep(ROUND_SECONDS)
 
-    async def _stumble(self, error: EniError | JournalError) -> None:
+    async def _stumble(self, error: Trouble) -> None:
         if type(error) is not type(self.trouble):
             log.warning("cannot change the pool", extra={"id": error.id, "reason": str(error)})
         self.trouble = error
@@ -150,7 +156,7 @@ class Engine:
 
     # One round -------------------------------------------------------------------------
     async def round(self) -> None:
-        """Bring the pool as far as it goes now. Raises EniError or JournalError."""
+        """Bring the pool as far as it goes now. Raises one of `Trouble`."""
         if self._clock().elapsed(self._next_census) > 0 or not self.has_census:
             await self._census()
         trouble = await self._take_up_intents()
@@ -209,7 +215,7 @@ class Engine:
         leaving = self.pool.begin_unassign(sorted(free, reverse=True)[:count])
         try:
             gone = await self._do(self._cloud.unassign, eni_id, leaving)
-        except (EniError, JournalError):
+        except TROUBLES:
             self.pool.cancel_unassign(leaving)
             raise
         self.pool.drop(gone)
@@ -228,18 +234,18 @@ class Engine:
             for slot in self.pool.slots.values()
         )
 
-    async def _take_up_intents(self) -> EniError | None:
+    async def _take_up_intents(self) -> Trouble | None:
         """Bring every ENI that was left half way to where it was going.
 
         One that cannot go on does not hold up the others; its error is returned.
         """
-        trouble: EniError | None = None
+        trouble: Trouble | None = None
         waiting = [i for i in await self._do(self._cloud.intents) if i.state is not EniState.ACTIVE]
         self._pending = len(waiting)
         for intent in waiting:
             try:
                 await self._take_up(intent)
-            except EniError as error:
+            except TROUBLES as error:
                 trouble = error
             else:
                 self._pending -= 1

@@ -22,9 +22,10 @@ from ipaddress import IPv4Address, ip_address
 from typing import TypeVar
 
 from cni import dataplane, nft
-from cni.netlink import NodeNetlink
+from cni.netlink import NodeError, NodeNetlink
+from cni.rtnl import NetlinkError
 from cni.spec import Pod, Sandbox
-from cni.wire import HostLink, KernelWiring
+from cni.wire import HostLink, KernelWiring, WireError
 from eni.ec2 import Ec2
 from eni.errors import EniError
 from eni.imds import Imds
@@ -304,7 +305,11 @@ class Daemon:
     async def _purge(self) -> None:
         released = self.pool.unpurged()
         if released:
-            number = await self._back(self.background_net.purge_conntrack, released)
+            try:
+                number = await self._back(self.background_net.purge_conntrack, released)
+            except NodeError as error:
+                log.warning("flows not purged", extra={"reason": str(error)})
+                return  # they stay cooling until they are
             metrics.flows_purged.inc(number)
             self.pool.mark_purged(released)
 
@@ -318,12 +323,23 @@ class Daemon:
                 self.journal.record(events)
 
     def _reap_soon(self) -> None:
-        self.loop.call_later(0.2, self._back_thread.submit, self.wiring.reap)
+        self.loop.call_later(0.2, self._back_thread.submit, self._reap)
+
+    def _reap(self) -> None:
+        try:
+            self.wiring.reap()
+        except (WireError, NetlinkError) as error:
+            log.warning("dying links not deleted", extra={"reason": str(error)})
 
     async def _look(self) -> None:
         """Release leases whose veth is gone on two looks."""
         while True:
-            links = await self.loop.run_in_executor(self._wire_thread, self.wiring.links)
+            try:
+                links = await self.loop.run_in_executor(self._wire_thread, self.wiring.links)
+            except NetlinkError as error:
+                log.warning("links not read", extra={"reason": str(error)})
+                await asyncio.sleep(SECOND_LOOK_SECONDS)
+                continue
             there = {link.alias.sandbox for link in links}
             absent = {
                 row.sandbox

@@ -21,6 +21,7 @@ import boto3
 import pytest
 
 from cni.dataplane import EniLink, host_ifname, pod_mac
+from cni.netlink import NodeError
 from cni.spec import Attached, NetConf, Pod, Request, Sandbox, Verb
 from cni.wire import Wish
 from eni.ec2 import Ec2
@@ -56,6 +57,7 @@ class FakeKernel:
         self.fewest_rules = 99
         self.guarded: set[Network] = set()
         self.hosts: dict[Address, str] = {}
+        self.refusals = 0
 
     def find_link(self, mac: str) -> object | None:
         plugged = (e for e in self._plane.backend.enis.values() if e.is_plugged)
@@ -63,6 +65,9 @@ class FakeKernel:
 
     def configure_eni(self, eni: EniLink) -> None:
         assert self.find_link(eni.mac) is not None
+        if self.refusals:
+            self.refusals -= 1
+            raise NodeError("no buffer space")
         self.configured[eni.mac] = eni
 
     def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
@@ -521,7 +526,7 @@ def grow(node: World, *, patience: int = 12) -> None:
             node.rounds()
         except KilledError:
             node.restart()
-        except (EniError, JournalError):
+        except (EniError, JournalError, NodeError):
             node.moment = node.moment.later(LOOK_AGAIN_SECONDS + 1)
         else:
             node.moment = node.moment.later(ORPHAN_SECONDS + 1)
@@ -665,6 +670,18 @@ def test_a_pods_address_stays_whatever_ec2_says(world: Make) -> None:
         node.rounds()
         node.moment = node.moment.later(LOOK_AGAIN_SECONDS + 1)
     assert isinstance(node.pool.slots[address].state, Assigned)
+
+
+def test_a_kernel_that_refuses_is_asked_again(world: Make) -> None:
+    node = world()
+    grow(node)
+    node.pods(1)
+    node.kernel.refusals = 2
+    with pytest.raises(NodeError):
+        node.rounds()
+    grow(node)
+    assert len(node.attached()) == 2
+    node.check()
 
 
 def test_a_full_disk_stops_growth_and_not_pods(world: Make) -> None:
