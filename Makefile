@@ -16,7 +16,7 @@ help: ## show this
 demo: setup ## a VPC, two nodes, pods and proofs on this machine; ARGS are those of `enid lab demo`
 	@.venv/bin/enid lab demo $(ARGS)
 
-test: setup ## unit, contract and lab tests; ARGS are pytest's
+test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m coverage run --include="$$($(PYTHON) -m tests.tools.pure)" \
 	  -m pytest $(ARGS)
 	@$(if $(ARGS),,$(PYTHON) -m coverage report)
@@ -37,4 +37,7 @@ clean: ## remove what these targets made
 setup:
 	@tools/setup
 
-.PHONY: help demo test lint bare clean setup
+setup-tests:
+	@tools/setup tests
+
+.PHONY: help demo test lint bare clean setup setup-tests
