@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,9 +72,9 @@ def _here() -> str:
     return str(Path("/proc/self/ns/net").readlink())
 
 
-def obstacle() -> str | None:
+def obstacle(programs: Mapping[str, str] = PROGRAMS) -> str | None:
     """Return the sentence that says why no box can be made, None if one can."""
-    missing = {package for name, package in PROGRAMS.items() if _which(name) is None}
+    missing = {package for name, package in programs.items() if _which(name) is None}
     if missing:
         packages = " ".join(sorted(missing))
         return f"programs are missing: apt-get install {packages}"

@@ -125,9 +125,9 @@ def test_two_boxes_at_once_do_not_meet() -> None:
     assert [(b.communicate(timeout=30)[0], b.returncode) for b in boxes] == [("same\n", 0)] * 2
 
 
-def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(box, "PROGRAMS", {"no-such-program": "its-package"})
-    assert box.obstacle() == "programs are missing: apt-get install its-package"
+def test_a_missing_program_is_named() -> None:
+    named = box.obstacle({"no-such-program": "its-package"})
+    assert named == "programs are missing: apt-get install its-package"
 
 
 def test_a_box_that_cannot_be_made_is_one_sentence() -> None:

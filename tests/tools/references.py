@@ -19,12 +19,13 @@ from ipamd.metrics import render_metrics
 from ipamd.replies import ADVICE
 from ipamd.settings import SettingsError, render_settings
 from ipamd.start import StartError
+from vpclab.box import BoxError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
     SettingsError, StartError, CommandError, JournalError, LeasesError, WireError, NodeError,
-    EniError,
+    BoxError, EniError,
 )  # fmt: skip
 
 
