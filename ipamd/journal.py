@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from eni.model import Address, AttachmentId, EniId
 
@@ -41,7 +42,7 @@ HISTORY_ROWS = 20_000
 
 
 class JournalError(Exception):
-    """A row could not be written; what it was the intent for must not be done."""
+    """A row could not be written or read: what it was the intent for is not done; see the disk."""
 
     id = "JOURNAL-UNWRITABLE"
 
@@ -139,6 +140,13 @@ class Journal:
         except sqlite3.Error as error:
             raise JournalError(f"{self.path} cannot be written: {error}") from error
 
+    def _read(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock:
+                return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} cannot be read: {error}") from error
+
     def put(self, intent: Intent, at: float) -> Intent:
         """Write *intent* as it now is; return it."""
         self._write((
@@ -159,11 +167,10 @@ class Journal:
 
     def intents(self) -> tuple[Intent, ...]:
         """Return every ENI that is not gone, by device index."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT token, state, eni_id, attachment_id, mac, device_index, parameters"
-                " FROM enis ORDER BY device_index"
-            ).fetchall()
+        rows = self._read(
+            "SELECT token, state, eni_id, attachment_id, mac, device_index, parameters"
+            " FROM enis ORDER BY device_index"
+        )
         return tuple(
             Intent(
                 token=token,
@@ -201,15 +208,13 @@ class Journal:
 
     def addresses(self) -> tuple[tuple[Address, EniId, Held], ...]:
         """Return every address the journal knows to be ours."""
-        with self._lock:
-            rows = self._db.execute("SELECT address, eni_id, state FROM addresses").fetchall()
+        rows = self._read("SELECT address, eni_id, state FROM addresses")
         return tuple((ip_address(a), EniId(e), Held(state)) for a, e, state in rows)
 
     def fact(self, name: str) -> object | None:
         """Return what was noted under *name*, None if nothing was."""
-        with self._lock:
-            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        rows = self._read("SELECT value FROM facts WHERE name = ?", name)
+        return json.loads(rows[0][0]) if rows else None
 
     def note_fact(self, name: str, value: object) -> None:
         """Note *value* (JSON) under *name*."""
@@ -232,9 +237,7 @@ class Journal:
 
     def history(self, limit: int) -> tuple[Event, ...]:
         """Return the newest *limit* events, newest first."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT at, event, subject, detail FROM history ORDER BY rowid DESC LIMIT ?",
-                (limit,),
-            ).fetchall()
+        rows = self._read(
+            "SELECT at, event, subject, detail FROM history ORDER BY rowid DESC LIMIT ?", limit
+        )
         return tuple(Event(at, event, subject, json.loads(d)) for at, event, subject, d in rows)

@@ -189,3 +189,5 @@ def test_a_row_that_cannot_be_written_is_an_error_and_not_a_guess(journal: Journ
     journal.close()
     with pytest.raises(JournalError, match=r"journal\.db cannot be written"):
         journal.put(INTENT, NOW.wall)
+    with pytest.raises(JournalError, match=r"journal\.db cannot be read"):
+        journal.intents()
