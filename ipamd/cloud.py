@@ -134,7 +134,6 @@ class Home:
     subnet_cidr: IPv4Network
     security_groups: tuple[SecurityGroupId, ...]
     mtu: int
-    max_enis: int
 
 
 @dataclass(frozen=True, slots=True)

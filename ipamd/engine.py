@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeVar
 
@@ -78,6 +79,8 @@ class Engine:
         self.trouble: Trouble | None = None
         self.unmanaged: tuple[EniId, ...] = ()
         self.has_census = False
+        self.censused = asyncio.Event()
+        """Set once EC2 has told what is ours: from then on EC2 may be asked other things."""
         self._attachments, self._cloud, self._thread = attachments, cloud, thread
         self._targets, self._max_enis, self._per_eni = targets, max_enis, per_eni
         self._clock, self._jitter = clock, jitter
@@ -108,6 +111,13 @@ class Engine:
     def wake(self) -> None:
         """Look at the pool now: an ADD waits."""
         self._wake.set()
+
+    def set_limits(self, max_enis: int, per_eni: int) -> None:
+        """Work with other limits from now on: EC2 knows better than our table."""
+        self._max_enis, self._per_eni = max_enis, per_eni
+        for eni in tuple(self.pool.enis.values()):
+            self.pool.put_eni(replace(eni, capacity=per_eni))
+        self.wake()
 
     def situation(self) -> Situation:
         """Return what `plan` decides from."""
@@ -276,6 +286,7 @@ class Engine:
         await self._look_for_lost({eni.id for eni in enis})
         await self._do(self._cloud.prune, tuple(self.pool.slots))
         self.has_census = True
+        self.censused.set()
         self._next_census = self._clock().later(
             LOOK_AGAIN_SECONDS if self._missing or self._missing_enis else CENSUS_SECONDS
         )

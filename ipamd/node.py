@@ -62,6 +62,9 @@ MTU = 9001
 LOOK_SECONDS = 10.0
 """Between looks at the host veths; one dump of 700 links takes some milliseconds."""
 
+LIMITS_SECONDS = 300.0
+"""Until EC2 is asked again for the type's limits; our table serves meanwhile."""
+
 SECOND_LOOK_SECONDS = 3.0
 """Until the look that confirms an absence: soon, yet a plugin that reconnects to a daemon
 that was killed has its lease still."""
@@ -98,7 +101,6 @@ class Daemon:
         )
         self.ec2 = Ec2(region=self.around.identity.region)
         self.limits = await loop.run_in_executor(self._cloud_thread, self._limits)
-        self.max_enis = min(self.limits.enis, self.settings.max_eni or self.limits.enis)
         await loop.run_in_executor(self._cloud_thread, self._prepare_node)
         self.background_net = await loop.run_in_executor(self._back_thread, NodeNetlink)
         self.wiring = await loop.run_in_executor(self._wire_thread, KernelWiring)
@@ -113,6 +115,11 @@ class Daemon:
         log.info(
             "serving", extra={"socket": str(self.paths.socket), "leases": len(self.leases.rows())}
         )
+
+    @property
+    def max_enis(self) -> int:
+        """How many ENIs the node may have, the primary included."""
+        return min(self.limits.enis, self.settings.max_eni or self.limits.enis)
 
     def _limits(self) -> InstanceLimits:
         """Return what the table or, for a younger type, EC2 says; it may take EC2 a while."""
@@ -139,23 +146,25 @@ class Daemon:
             subnet_cidr=around.subnet_cidr,
             security_groups=around.security_groups,
             mtu=MTU,
-            max_enis=self.max_enis,
         )
         self.cloud = Cloud(
             ec2=self.ec2, net=net, journal=self.journal, home=home, wall=time.time, stop=self.stop
         )
-        wish = nft.NftWish(
-            vpc_cidrs=around.vpc_cidrs,
-            excluded_cidrs=(),
-            node_primary=around.identity.primary,
-            eni_numbers=self.limits.enis,
-        )
-        net.apply_nft(nft.render(wish))
+        self.cloud_net = net
+        self._write_nft()
         self.host_addresses = net.host_addresses()
         self.known = (self._primary_intent(), *self._active_intents())
         for intent in self.known:
             if intent.mac is not None and net.find_link(intent.mac) is not None:
                 self.cloud.set_up_link(intent)
+
+    def _write_nft(self) -> None:
+        wish = nft.NftWish(
+            vpc_cidrs=self.around.vpc_cidrs,
+            node_primary=self.around.identity.primary,
+            eni_numbers=self.limits.enis,
+        )
+        self.cloud_net.apply_nft(nft.render(wish))
 
     def _primary_intent(self) -> Intent:
         around = self.around
@@ -266,6 +275,7 @@ class Daemon:
                 tasks.create_task(self._tick()),
                 tasks.create_task(self._look()),
                 tasks.create_task(self._drain_spool()),
+                tasks.create_task(self._confirm_limits()),
             ]
             await stopped.wait()
             log.info("stopping")
@@ -352,6 +362,23 @@ class Daemon:
                 self.attachments.drop(sandbox)
             self._absent = absent - self._absent
             await asyncio.sleep(SECOND_LOOK_SECONDS if self._absent else LOOK_SECONDS)
+
+    async def _confirm_limits(self) -> None:
+        """Ask EC2 for the instance type's limits: its answer wins over our table."""
+        await self.engine.censused.wait()
+        kind = self.around.identity.instance_type
+        while True:
+            try:
+                found = await self.loop.run_in_executor(self._cloud_thread, self.ec2.limits, kind)
+                break
+            except EniError as error:
+                log.warning("limits not confirmed", extra={"type": kind, "reason": str(error)})
+                await asyncio.sleep(LIMITS_SECONDS)
+        if found != self.limits:
+            log.warning("ec2 knows other limits", extra={"limits": str(found)})
+            self.limits = found
+            await self.loop.run_in_executor(self._cloud_thread, self._write_nft)
+            self.engine.set_limits(self.max_enis, found.ipv4_per_eni - 1)
 
     async def _drain_spool(self) -> None:
         for _ in range(2):

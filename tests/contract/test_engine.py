@@ -183,7 +183,7 @@ class World:
             primary=IPv4Address(primary.private_ip_address),
         )
         groups = tuple(SecurityGroupId(g.id) for g in primary.group_set)
-        home = Home(identity, SubnetId(self.subnet_id), network, groups, 9001, self.max_enis)
+        home = Home(identity, SubnetId(self.subnet_id), network, groups, 9001)
         self.cloud = Cloud(
             ec2=self.ec2,
             net=self.kernel,
@@ -412,6 +412,16 @@ def test_the_node_stops_at_max_eni(world: Make) -> None:
     node.rounds()
     assert len(node.attached()) == 2
     node.check()
+
+
+def test_other_limits_of_ec2_hold_at_once(world: Make) -> None:
+    node = world(targets=Targets(0))
+    node.rounds()
+    node.engine.set_limits(max_enis=1, per_eni=4)
+    assert node.pool.census()[0].eni.capacity == 4
+    node.pods(9)
+    node.rounds()
+    assert len(node.attached()) == 1
 
 
 def test_an_eni_of_somebody_else_is_left_alone_and_counted(world: Make) -> None:

@@ -416,6 +416,19 @@ def test_health_readiness_and_metrics(ipamd: Ipamd) -> None:
     assert 'state="assigned"} 1.0' in text
 
 
+def test_ec2s_limits_win_over_the_shipped_table(ipamd: Ipamd) -> None:
+    from moto.ec2.models.instance_types import INSTANCE_TYPES  # noqa: PLC0415 - moto is slow
+
+    network = INSTANCE_TYPES["m5.large"]["NetworkInfo"]
+    shipped = network["Ipv4AddressesPerInterface"]
+    network["Ipv4AddressesPerInterface"] = 6
+    try:
+        ipamd.start()
+        ipamd.wait(lambda s: bool(s["enis"]) and s["enis"][0]["capacity"] == 5)
+    finally:
+        network["Ipv4AddressesPerInterface"] = shipped
+
+
 def test_it_stops_when_told_and_the_wires_stay(ipamd: Ipamd) -> None:
     ipamd.start()
     a, b = ipamd.add("web-0"), ipamd.add("web-1")
