@@ -323,7 +323,3 @@ class Pool:
             EniCensus(eni, *(counts[eni.id].get(k, 0) for k in STATES))
             for eni in sorted(self.enis.values(), key=lambda eni: eni.number)
         )
-
-    def view(self) -> Mapping[Address, Slot]:
-        """Return all slots, to read."""
-        return self.slots

@@ -594,10 +594,7 @@ def test_throttling_delays_and_loses_nothing(world: Make, number: int) -> None:
 def test_a_kill_with_the_journal_lost_leaks_nothing(world: Make, number: int) -> None:
     node = world()
     node.ec2.after[number] = KilledError()
-    try:
-        life(node)
-    finally:
-        pass
+    life(node)
     node.restart(keep_journal=False)
     grow(node)
     node.check()

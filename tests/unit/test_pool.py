@@ -154,7 +154,7 @@ def test_the_census_counts_every_state(pool: Pool) -> None:
     assert a.eni.is_primary
     assert not b.eni.is_primary
     assert not b.is_idle
-    assert len(pool.view()) == 5
+    assert len(pool.slots) == 5
     pool.close_eni(EniId("a"))
     assert pool.census()[0].room == 0
 
