@@ -56,7 +56,7 @@ def test_a_new_eni_has_the_vpcs_default_group(cloud: Cloud, subnet: str) -> None
 
 @pytest.mark.parametrize(
     "parameter",
-    [{"Ipv4PrefixCount": 1}, {"Ipv6AddressCount": 1}, {"InterfaceType": "trunk"}],
+    [{"EnablePrimaryIpv6": True}, {"Operator": {"Principal": "eks"}}],
     ids=lambda parameter: next(iter(parameter)),
 )
 def test_what_is_not_modelled_is_refused_by_name(
@@ -67,9 +67,8 @@ def test_what_is_not_modelled_is_refused_by_name(
 
 
 def test_an_action_that_is_not_modelled_is_refused_by_name(cloud: Cloud, subnet: str) -> None:
-    eni_id = cloud.create(subnet)
-    with refused("UnsupportedOperation", "AssignIpv6Addresses"):
-        cloud.ec2.assign_ipv6_addresses(NetworkInterfaceId=eni_id, Ipv6AddressCount=1)
+    with refused("UnsupportedOperation", "ResetNetworkInterfaceAttribute"):
+        cloud.ec2.reset_network_interface_attribute(NetworkInterfaceId=cloud.create(subnet))
 
 
 def test_an_attached_eni_is_not_deleted(cloud: Cloud, subnet: str) -> None:

@@ -18,35 +18,93 @@ ACCOUNT = "123456789012"
 """moto's account."""
 
 MODELLED = frozenset({
+    "AllocateAddress",
+    "AssignIpv6Addresses",
     "AssignPrivateIpAddresses",
+    "AssociateAddress",
+    "AssociateRouteTable",
+    "AssociateSubnetCidrBlock",
+    "AssociateTrunkInterface",
     "AssociateVpcCidrBlock",
+    "AttachInternetGateway",
     "AttachNetworkInterface",
+    "AuthorizeSecurityGroupEgress",
+    "AuthorizeSecurityGroupIngress",
+    "CreateEgressOnlyInternetGateway",
+    "CreateInternetGateway",
+    "CreateNatGateway",
     "CreateNetworkInterface",
+    "CreateRoute",
+    "CreateRouteTable",
     "CreateSecurityGroup",
     "CreateSubnet",
+    "CreateSubnetCidrReservation",
     "CreateTags",
     "CreateVpc",
+    "DeleteEgressOnlyInternetGateway",
+    "DeleteInternetGateway",
+    "DeleteNatGateway",
     "DeleteNetworkInterface",
+    "DeleteRoute",
+    "DeleteRouteTable",
     "DeleteSecurityGroup",
     "DeleteSubnet",
+    "DeleteSubnetCidrReservation",
     "DeleteTags",
     "DeleteVpc",
+    "DescribeAddresses",
     "DescribeAvailabilityZones",
+    "DescribeEgressOnlyInternetGateways",
     "DescribeInstanceTypes",
     "DescribeInstances",
+    "DescribeInternetGateways",
+    "DescribeNatGateways",
+    "DescribeNetworkInterfaceAttribute",
     "DescribeNetworkInterfaces",
+    "DescribeRouteTables",
+    "DescribeSecurityGroupRules",
     "DescribeSecurityGroups",
     "DescribeSubnets",
     "DescribeTags",
+    "DescribeTrunkInterfaceAssociations",
+    "DescribeVpcAttribute",
     "DescribeVpcs",
+    "DetachInternetGateway",
     "DetachNetworkInterface",
+    "DisassociateAddress",
+    "DisassociateRouteTable",
+    "DisassociateSubnetCidrBlock",
+    "DisassociateTrunkInterface",
+    "DisassociateVpcCidrBlock",
+    "GetSubnetCidrReservations",
     "ModifyInstanceMetadataOptions",
     "ModifyNetworkInterfaceAttribute",
+    "ModifySubnetAttribute",
+    "ModifyVpcAttribute",
+    "ReleaseAddress",
+    "ReplaceRoute",
+    "ReplaceRouteTableAssociation",
+    "RevokeSecurityGroupEgress",
+    "RevokeSecurityGroupIngress",
     "RunInstances",
     "TerminateInstances",
+    "UnassignIpv6Addresses",
     "UnassignPrivateIpAddresses",
 })  # fmt: skip
 """The actions that are answered. moto answers many more, of which no packet would know."""
+
+RESHAPING = (
+    "Vpc", "Subnet", "Route", "Gateway", "SecurityGroup", "Address",
+)  # fmt: skip
+"""What the name of a changing action has in it after which packets may go other ways."""
+
+
+def reshapes(action: str) -> bool:
+    """Return whether *action* changes more than single ENIs: CIDRs, ways out, groups' rules."""
+    return not action.startswith(("Describe", "Get")) and any(
+        word in action.replace("PrivateIpAddresses", "").replace("Ipv6Addresses", "")
+        for word in RESHAPING
+    )
 
 
 def fresh_backend(region: str) -> VpcBackend:

@@ -1,21 +1,21 @@
-"""What moto's ENIs and subnets lack: addresses without duplicates, states, truth. Shell."""
+"""What EC2 keeps of a subnet and an ENI, as moto's classes with ours in their place. Shell."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Self
 
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.subnets import Subnet
 
-RESERVED_FIRST, RESERVED_LAST = 4, 1
-"""Network, router, DNS and one for the future at the front, broadcast at the end (VPC guide)."""
+from vpclab.ec2.addresses import AddressBook, AddressError, Network, Reservation
 
 
 @dataclass(slots=True)
@@ -27,75 +27,92 @@ class Delays:
 
 
 class VpcSubnet(Subnet):
-    """A subnet with an address book. An address goes to one ENI and comes back later.
-
-    Addresses are given next-fit: EC2 does not hand a freed one out at once, and reuse hides
-    faults.
-    """
+    """A subnet with an address book for each family."""
 
     def adopt(self) -> None:
-        """Begin the book; called once, when moto has made the subnet."""
-        network = IPv4Network(self.cidr_block)
-        first, last = RESERVED_FIRST, network.num_addresses - RESERVED_LAST
-        self._network, self._size, self._next = network, last - first, 0
-        self._taken: set[IPv4Address] = set()
+        """Begin the books; called once, when moto has made the subnet."""
+        self.book4 = AddressBook(IPv4Network(self.cidr_block), self.id)
+        self._books6: dict[str, AddressBook] = {}
+
+    @property
+    def cidrs6(self) -> list[str]:
+        """Its IPv6 CIDRs."""
+        return [
+            association["ipv6CidrBlock"]
+            for association in self.ipv6_cidr_block_associations.values()
+            if association["ipv6CidrBlockState"]["State"] == "associated"
+        ]
+
+    @property
+    def book6(self) -> AddressBook:
+        """Its IPv6 addresses. Raises EC2ClientError where it has none."""
+        for cidr in self.cidrs6:
+            if cidr not in self._books6:
+                self._books6[cidr] = AddressBook(IPv6Network(cidr), self.id)
+            return self._books6[cidr]
+        raise EC2ClientError(
+            "InvalidParameterValue", f"The subnet {self.id} has no IPv6 CIDR block associated"
+        )
+
+    @property
+    def books(self) -> list[AddressBook]:
+        """Its address books."""
+        return [self.book4, *self._books6.values()]
 
     @property
     def available_ip_address_count(self) -> int:
         """Return what DescribeSubnets tells."""
-        return self._size - len(self._taken)
+        return self.book4.free
 
     @property
-    def taken(self) -> frozenset[IPv4Address]:
-        """Every address that is on an ENI."""
-        return frozenset(self._taken)
+    def taken(self) -> frozenset[Network]:
+        """Every address and prefix that is on an ENI."""
+        return frozenset(thing for book in self.books for thing in book.taken)
 
-    def take(self, count: int) -> list[str]:
-        """Take *count* addresses, or none and raise."""
-        if count > self.available_ip_address_count:
-            raise EC2ClientError(
-                "InsufficientFreeAddressesInSubnet",
-                f"The specified subnet does not have enough free addresses to satisfy the"
-                f" request. ({count} wanted, {self.available_ip_address_count} free in {self.id})",
-            )
-        found: list[IPv4Address] = []
-        while len(found) < count:
-            address = self._network[RESERVED_FIRST + self._next]
-            self._next = (self._next + 1) % self._size
-            if address not in self._taken:
-                self._taken.add(address)
-                found.append(address)
-        return [str(address) for address in found]
+    def create_cidr_reservation(self, *arguments: Any, **keywords: Any) -> Any:
+        """Reserve a part of the subnet."""
+        made = super().create_cidr_reservation(*arguments, **keywords)
+        self._note_reservations()
+        return made
 
-    def take_exactly(self, text: str) -> str:
-        """Take the address *text*; raise if it is not to be had."""
-        address = IPv4Address(text)
-        index = int(address) - int(self._network.network_address) - RESERVED_FIRST
-        if not 0 <= index < self._size:
-            raise EC2ClientError(
-                "InvalidParameterValue",
-                f"Address {text} does not fall within the subnet's address range",
-            )
-        if address in self._taken:
-            raise EC2ClientError("InvalidIPAddress.InUse", f"The address {text} is in use")
-        self._taken.add(address)
-        return text
+    def delete_subnet_cidr_reservation(self, reservation_id: str) -> Any:
+        """Give a reserved part back to automatic assignment."""
+        gone = super().delete_subnet_cidr_reservation(reservation_id)
+        self._note_reservations()
+        return gone
 
-    def give_back(self, addresses: list[str]) -> None:
-        """Take *addresses* back into the book."""
-        self._taken -= {IPv4Address(address) for address in addresses}
+    def _note_reservations(self) -> None:
+        listed = [Reservation(r.cidr, r.reservation_type) for r in self._cidr_reservations]
+        books = [self.book4, *([self.book6] if self.cidrs6 else [])]
+        for book in books:
+            book.reservations = [r for r in listed if r.cidr.version == book.network.version]
 
     # What moto calls when it launches an instance.
     def get_available_subnet_ip(self, instance: object) -> str:  # noqa: ARG002 - moto's signature
         """Return the address of a new primary ENI."""
-        return self.take(1)[0]
+        with translated():
+            return str(self.book4.take(1)[0])
 
     def request_ip(self, ip: str, instance: object) -> None:  # noqa: ARG002 - moto's signature
         """Take the address that RunInstances names."""
-        self.take_exactly(ip)
+        with translated():
+            self.book4.take_exactly(IPv4Address(ip))
 
     def del_subnet_ip(self, ip: str) -> None:
         """Do nothing: an ENI gives its addresses back when it goes."""
+
+
+class translated:  # noqa: N801 - it reads as a word before a block
+    """Lets what an address book refuses be EC2's error."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raise EC2ClientError for AddressError."""
+        if isinstance(error, AddressError):
+            raise EC2ClientError(error.code, str(error)) from None
 
 
 class Attachment:
@@ -106,7 +123,7 @@ class Attachment:
         self.attachment_id = eni.attachment_id
         self.delete_on_termination = eni.delete_on_termination
         self.device_index = eni.device_index
-        self.network_card_index = 0
+        self.network_card_index = eni.card
         self.instance_id = eni.instance.id
         self.instance_owner_id = eni.instance.owner_id
         self.status = eni.attachment_status
@@ -123,25 +140,150 @@ class Eni(NetworkInterface):
     _macs = itertools.count(1)
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self.public: dict[str, str] = {}
+        self._seen: tuple[float, list[dict[str, str]]] | None = None
         super().__init__(*arguments, **keywords)
         number = next(self._macs)
         # Locally administered, never 0a:58, which pods have.
         self.mac_address = ":".join(f"{b:02x}" for b in (0x02, *number.to_bytes(5, "big")))
         self.attached_at = 0.0
         self.detached_at: float | None = None
+        self.card = 0
+        self.trunk_id: str | None = None
+        self.prefixes: list[str] = []
+        self.prefixes6: list[str] = []
+        self.addresses6: list[str] = []
 
+    # What it owns -----------------------------------------------------------------------
     @property
     def addresses(self) -> list[str]:
-        """Every IPv4 address it owns, the primary first."""
+        """Every IPv4 address it owns, the primary first; an efa-only ENI has none."""
+        if self.private_ip_address is None:
+            return []
         listed = [item["PrivateIpAddress"] for item in self.private_ip_addresses]
         return [self.private_ip_address, *(a for a in listed if a != self.private_ip_address)]
+
+    @property
+    def owned(self) -> frozenset[Network]:
+        """Everything that the VPC delivers to it: addresses and prefixes of both families."""
+        return frozenset(
+            [
+                *(IPv4Network(a) for a in (*self.addresses, *self.prefixes)),
+                *(IPv6Network(a) for a in (*self.addresses6, *self.prefixes6)),
+            ]
+        )
+
+    def give_back(self) -> None:
+        """Give everything it owns back to its subnet."""
+        subnet: VpcSubnet = self.subnet
+        subnet.book4.give_back(
+            [
+                *(IPv4Address(a) for a in self.addresses),
+                *(IPv4Network(p) for p in self.prefixes),
+            ]
+        )
+        if self.addresses6 or self.prefixes6:
+            subnet.book6.give_back(
+                [
+                    *(IPv6Address(a) for a in self.addresses6),
+                    *(IPv6Network(p) for p in self.prefixes6),
+                ]
+            )
+
+    # What the wire shows of it ------------------------------------------------------------
+    @property
+    def ipv4_prefixes(self) -> list[dict[str, str]]:
+        """Its /28 prefixes."""
+        return [{"Ipv4Prefix": prefix} for prefix in self.prefixes]
+
+    @property
+    def ipv6_prefixes(self) -> list[dict[str, str]]:
+        """Its /80 prefixes."""
+        return [{"Ipv6Prefix": prefix} for prefix in self.prefixes6]
+
+    @property
+    def ipv6_addresses(self) -> list[dict[str, str]]:
+        """Its IPv6 addresses."""
+        return [{"Ipv6Address": address} for address in self.addresses6]
+
+    @ipv6_addresses.setter
+    def ipv6_addresses(self, value: object) -> None:
+        """Ignore what moto sets: addresses come from the subnet's book."""
+
+    @property
+    def network_interface_ipv6_addresses_list(self) -> list[dict[str, str]]:
+        """What DescribeNetworkInterfaces shows."""
+        return self.ipv6_addresses
+
+    @property
+    def instance_ipv6_address_list(self) -> list[dict[str, Any]]:
+        """What DescribeInstances shows."""
+        return [{"Ipv6Address": a, "IsPrimaryIpv6": False} for a in self.addresses6]
+
+    @property
+    def ipv6_address(self) -> str | None:
+        """Its first IPv6 address."""
+        return self.addresses6[0] if self.addresses6 else None
+
+    @property
+    def public_ip(self) -> str | None:
+        """The public address of its primary address."""
+        return self.public.get(self.private_ip_address)
+
+    @public_ip.setter
+    def public_ip(self, value: object) -> None:
+        """Ignore what moto sets: public addresses come and go by `publish`."""
+
+    def check_auto_public_ip(self) -> None:
+        """Do nothing: the backend gives an automatic public address at launch."""
+
+    def publish(self, private: str, public: str | None, association: Mapping[str, str]) -> None:
+        """Give *private* a public address, or take it with None."""
+        item = next(i for i in self.private_ip_addresses if i["PrivateIpAddress"] == private)
+        if public is None:
+            self.public.pop(private, None)
+            item.pop("Association", None)
+        else:
+            self.public[private] = public
+            name = f"ec2-{public.replace('.', '-')}.compute-1.amazonaws.com"
+            item["Association"] = {
+                "PublicIp": public, "PublicDnsName": name, "IpOwnerId": "amazon", **association,
+            }  # fmt: skip
+
+    @property
+    def association(self) -> dict[str, str]:
+        """What the wire shows of the primary's public address."""
+        for item in self.private_ip_addresses:
+            if item["PrivateIpAddress"] == self.private_ip_address:
+                return dict(item.get("Association", {}))
+        return {}
+
+    def get_tags(self) -> list[dict[str, str]]:
+        """Its tags, as they were when it was seen; moto would go through the whole region's."""
+        if self._seen is not None:
+            return self._seen[1]
+        return [{"key": k, "value": v} for k, v in self.ec2_backend.tags.get(self.id, {}).items()]
+
+    # How far its attachment is ------------------------------------------------------------
+    def seen(self, now: float) -> Eni:
+        """Return it as it is at *now*, which later changes do not reach."""
+        view = copy.copy(self)
+        view._seen = (now, self.get_tags())  # noqa: SLF001 - its own
+        view.private_ip_addresses = copy.deepcopy(self.private_ip_addresses)
+        view.public = dict(self.public)
+        for name in ("prefixes", "prefixes6", "addresses6", "_group_set"):
+            setattr(view, name, list(getattr(self, name)))
+        return view
+
+    def _now(self) -> float:
+        return time.monotonic() if self._seen is None else self._seen[0]
 
     @property
     def attachment_status(self) -> str:
         """How far its attachment is."""
         if self.detached_at is not None:
             return "detaching"
-        return "attached" if time.monotonic() >= self.attached_at else "attaching"
+        return "attached" if self._now() >= self.attached_at else "attaching"
 
     @property
     def attachment(self) -> Attachment | None:
@@ -152,7 +294,7 @@ class Eni(NetworkInterface):
     def status(self) -> str:
         """Its state, as EC2 names it."""
         if not self.attachment_id:
-            return "available"
+            return "associated" if self.trunk_id else "available"
         return {"attached": "in-use"}.get(self.attachment_status, self.attachment_status)
 
     @status.setter
@@ -166,29 +308,42 @@ class Eni(NetworkInterface):
 
     @property
     def is_plugged(self) -> bool:
-        """Whether its instance has a link of it."""
-        return bool(self.attachment_id) and time.monotonic() >= self.attached_at
+        """Whether its instance has a link of it; an efa-only ENI has none."""
+        there = bool(self.attachment_id) and time.monotonic() >= self.attached_at
+        return there and self.interface_type != "efa-only"
+
+
+def _truth(value: object) -> str:
+    return str(value).lower()
 
 
 FILTERS: Mapping[str, Callable[[Eni], Iterable[object]]] = {
-    "addresses.primary": lambda eni: [str(a == eni.addresses[0]).lower() for a in eni.addresses],
+    "addresses.association.public-ip": lambda eni: eni.public.values(),
+    "addresses.primary": lambda eni: [_truth(a == eni.addresses[0]) for a in eni.addresses],
     "addresses.private-ip-address": lambda eni: eni.addresses,
+    "association.public-ip": lambda eni: [eni.public_ip],
     "attachment.attachment-id": lambda eni: [eni.attachment_id],
     "attachment.delete-on-termination": lambda eni: _of(eni, "delete_on_termination"),
     "attachment.device-index": lambda eni: _of(eni, "device_index"),
     "attachment.instance-id": lambda eni: _of(eni, "instance_id"),
     "attachment.instance-owner-id": lambda eni: _of(eni, "instance_owner_id"),
+    "attachment.network-card-index": lambda eni: _of(eni, "network_card_index"),
     "attachment.status": lambda eni: _of(eni, "status"),
     "availability-zone": lambda eni: [eni.availability_zone],
+    "availability-zone-id": lambda eni: [eni.subnet.availability_zone_id],
     "description": lambda eni: [eni.description],
     "group-id": lambda eni: [group.id for group in eni.group_set],
+    "group-name": lambda eni: [group.name for group in eni.group_set],
     "interface-type": lambda eni: [eni.interface_type],
+    "ipv6-addresses.ipv6-address": lambda eni: eni.addresses6,
     "mac-address": lambda eni: [eni.mac_address],
     "network-interface-id": lambda eni: [eni.id],
     "owner-id": lambda eni: [eni.owner_id],
+    "private-dns-name": lambda eni: [getattr(eni, "private_dns_name", None)],
     "private-ip-address": lambda eni: [eni.private_ip_address],
-    "requester-managed": lambda eni: [str(eni.requester_managed).lower()],
-    "source-dest-check": lambda eni: [str(eni.source_dest_check).lower()],
+    "requester-id": lambda eni: [eni.requester_id],
+    "requester-managed": lambda eni: [_truth(eni.requester_managed)],
+    "source-dest-check": lambda eni: [_truth(eni.source_dest_check)],
     "status": lambda eni: [eni.status],
     "subnet-id": lambda eni: [eni.subnet.id],
     "tag-key": lambda eni: [tag["key"] for tag in eni.get_tags()],
@@ -202,7 +357,7 @@ def _of(eni: Eni, attribute: str) -> list[str]:
     if attachment is None:
         return []
     value = getattr(attachment, attribute)
-    return [str(value).lower() if isinstance(value, bool) else str(value)]
+    return [_truth(value) if isinstance(value, bool) else str(value)]
 
 
 def matches(eni: Eni, name: str, patterns: Iterable[str]) -> bool:

@@ -1,16 +1,22 @@
-"""The ENI calls, between EC2's query protocol and the backend. Shell."""
+"""The calls that ours differ in, between EC2's query protocol and the backend. Shell."""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import add_tag_specification
 
-from vpclab.ec2.backend import VpcBackend, error
+from vpclab.ec2.backend import VpcBackend, Wish, primary_first, wishes
+from vpclab.ec2.network import error
+
+MOST = 1000
+"""The largest page."""
 
 
 class VpcResponse(EC2Response):
@@ -26,14 +32,26 @@ class VpcResponse(EC2Response):
     def _texts(self, name: str) -> list[str]:
         return [str(value) for value in self._get_param(name, [])]
 
+    def _number(self, name: str) -> int:
+        return int(self._get_param(name) or 0)
+
     def call_action(self) -> Any:
         """Answer a call; what moto cannot filter by is the caller's error."""
         try:
+            self._authorise()
             return super().call_action()
+        except EC2ClientError as refusal:
+            return self._refusal(refusal)
         except NotImplementedError as refusal:
-            result = ActionResult(error("InvalidParameterValue", f"Not modelled: {refusal}"))
-            status, headers, body = self.serialized(result)
-            return status, {**headers, "status": status}, body
+            return self._refusal(error("InvalidParameterValue", f"Not modelled: {refusal}"))
+
+    def _refusal(self, refusal: EC2ClientError) -> Any:
+        status, headers, body = self.serialized(ActionResult(refusal))
+        return status, {**headers, "status": status}, body
+
+    def _authorise(self) -> None:
+        """Raise unless the caller may do this."""
+        self.backend.authorise(self._get_action(), self._get_params(), self.headers)
 
     def _refuse(self, *names: str) -> None:
         """Raise if the call has one of these parameters: the embedded VPC lacks them."""
@@ -43,111 +61,234 @@ class VpcResponse(EC2Response):
                 "UnsupportedOperation", f"The embedded VPC does not model {', '.join(given)}."
             )
 
+    def _page(self, name: str, found: Sequence[Any], ids: Sequence[str] = ()) -> ActionResult:
+        """Return the page of *found* that the call asks for, under its *name*."""
+        size, token = self._get_param("MaxResults"), self._get_param("NextToken")
+        if size is not None and ids:
+            raise error(
+                "InvalidParameterCombination",
+                f"The parameter {name}Ids cannot be used with the parameter MaxResults",
+            )
+        start = int(base64.b64decode(token)) if token else 0
+        end = start + min(int(size), MOST) if size is not None else len(found)
+        result: dict[str, Any] = {name: found[start:end]}
+        if end < len(found):
+            result["NextToken"] = base64.b64encode(str(end).encode()).decode()
+        return ActionResult(result)
+
+    # ENIs --------------------------------------------------------------------------------
     def create_network_interface(self) -> ActionResult:
         """CreateNetworkInterface."""
-        self._refuse(
-            "Ipv4PrefixCount", "Ipv4Prefixes", "Ipv6AddressCount", "Ipv6Addresses",
-            "Ipv6PrefixCount", "Ipv6Prefixes", "InterfaceType",
-        )  # fmt: skip
-        parameters = {
-            name: self._get_param(name)
-            for name in (
-                "SubnetId", "PrivateIpAddress", "PrivateIpAddresses", "Groups", "Description",
-                "TagSpecifications", "SecondaryPrivateIpAddressCount",
-            )
-        }  # fmt: skip
+        self._refuse("EnablePrimaryIpv6", "Operator")
         self.error_on_dryrun()
+        parameters = {
+            name: value
+            for name, value in self._get_params().items()
+            if name not in {"ClientToken", "DryRun"}
+        }
         token, same = self._get_param("ClientToken"), json.dumps(parameters, default=str)
-        eni = self.backend.remembered(token, same) if token else None
-        if eni is None:
-            eni = self.backend.create_network_interface(
-                self.backend.get_subnet(parameters["SubnetId"]),
-                parameters["PrivateIpAddress"],
-                parameters["PrivateIpAddresses"],
-                parameters["Groups"] or [],
-                parameters["Description"],
-                add_tag_specification(parameters["TagSpecifications"] or []),
-                secondary_ips_count=parameters["SecondaryPrivateIpAddressCount"],
+        eni = self.backend.remembered(token, same)
+        if eni is None or eni.id not in self.backend.enis:
+            named = primary_first(
+                parameters.get("PrivateIpAddress"), parameters.get("PrivateIpAddresses") or ()
             )
-            if token:
-                self.backend.remember(token, same, eni)
+            eni = self.backend.create_eni(
+                parameters["SubnetId"],
+                named,
+                *wishes({**parameters, "PrivateIpAddresses": ()}),
+                parameters.get("Groups") or [],
+                parameters.get("Description"),
+                add_tag_specification(parameters.get("TagSpecifications") or []),
+                parameters.get("InterfaceType") or "interface",
+            )
+            self.backend.remember(token, same, eni)
         return ActionResult({"NetworkInterface": eni, "ClientToken": token})
 
     def attach_network_interface(self) -> ActionResult:
         """AttachNetworkInterface."""
-        self._refuse("NetworkCardIndex", "EnaQueueCount")
+        self._refuse("EnaQueueCount")
         self.error_on_dryrun()
         eni = self.backend.attach_network_interface(
             self._get_param("NetworkInterfaceId"),
             self._get_param("InstanceId"),
-            int(self._get_param("DeviceIndex")),
+            self._number("DeviceIndex"),
+            self._number("NetworkCardIndex"),
         )
-        return ActionResult({"AttachmentId": eni.attachment_id, "NetworkCardIndex": 0})
+        return ActionResult({"AttachmentId": eni.attachment_id, "NetworkCardIndex": eni.card})
+
+    def detach_network_interface(self) -> ActionResult:
+        """DetachNetworkInterface."""
+        self.error_on_dryrun()
+        self.backend.detach_network_interface(
+            self._get_param("AttachmentId"), force=_truth(self._get_param("Force"))
+        )
+        return EmptyResult()
 
     def modify_network_interface_attribute(self) -> ActionResult:
         """ModifyNetworkInterfaceAttribute: one attribute a call."""
         self.error_on_dryrun()
         eni_id = self._get_param("NetworkInterfaceId")
         attachment = self._get_param("Attachment") or {}
+        check, groups = self._get_param("SourceDestCheck.Value"), self._texts("Groups")
+        description = self._get_param("Description.Value")
+        given = [bool(attachment), check is not None, bool(groups), description is not None]
+        if sum(given) != 1:
+            raise error(
+                "InvalidParameterCombination",
+                f"ModifyNetworkInterfaceAttribute takes one attribute a call; {sum(given)} came.",
+            )
         if "DeleteOnTermination" in attachment:
             self.backend.set_delete_on_termination(
                 eni_id, attachment["AttachmentId"], value=_truth(attachment["DeleteOnTermination"])
             )
-        check = self._get_param("SourceDestCheck.Value")
         self.backend.modify_network_interface_attribute(
-            eni_id,
-            self._texts("Groups"),
-            None if check is None else _truth(check),
-            self._get_param("Description.Value"),
+            eni_id, groups, None if check is None else _truth(check), description
         )
         return EmptyResult()
 
     def describe_network_interfaces(self) -> ActionResult:
-        """DescribeNetworkInterfaces, in pages."""
+        """DescribeNetworkInterfaces, in pages; what it tells may lag."""
         self.error_on_dryrun()
-        size, token = self._get_param("MaxResults"), self._get_param("NextToken")
         ids = self._texts("NetworkInterfaceIds")
-        if size is not None and ids:
-            raise error(
-                "InvalidParameterCombination",
-                "The parameter NetworkInterfaceIds cannot be used with the parameter MaxResults",
-            )
-        enis = self.backend.get_all_network_interfaces(ids, self._filters_from_querystring())
-        start = int(base64.b64decode(token)) if token else 0
-        end = start + int(size) if size is not None else len(enis)
-        result: dict[str, Any] = {"NetworkInterfaces": enis[start:end]}
-        if end < len(enis):
-            result["NextToken"] = base64.b64encode(str(end).encode()).decode()
-        return ActionResult(result)
+        found = self.backend.get_all_network_interfaces(
+            ids, self._filters_from_querystring(), self.backend.told()
+        )
+        return self._page("NetworkInterfaces", found, ids)
 
+    # Addresses ---------------------------------------------------------------------------
     def assign_private_ip_addresses(self) -> ActionResult:
-        """AssignPrivateIpAddresses: the answer names the new addresses only."""
-        self._refuse("Ipv4PrefixCount", "Ipv4Prefixes")
+        """AssignPrivateIpAddresses: the answer names what is new only."""
         self.error_on_dryrun()
         eni_id = self._get_param("NetworkInterfaceId")
-        count = int(self._get_param("SecondaryPrivateIpAddressCount") or 0)
-        explicit = self._texts("PrivateIpAddresses")
-        if count and explicit:
-            raise error(
-                "InvalidParameterCombination",
-                "A count and addresses were given; AssignPrivateIpAddresses takes one of them.",
-            )
-        new = self.backend.assign(eni_id, explicit, count)
+        wish = Wish(
+            tuple(self._texts("PrivateIpAddresses")),
+            self._number("SecondaryPrivateIpAddressCount"),
+            tuple(self._texts("Ipv4Prefixes")),
+            self._number("Ipv4PrefixCount"),
+        )
+        given = self.backend.assign(
+            eni_id, wish, reassign=_truth(self._get_param("AllowReassignment"))
+        )
         return ActionResult(
             {
                 "NetworkInterfaceId": eni_id,
-                "AssignedPrivateIpAddresses": [{"PrivateIpAddress": a} for a in new],
+                "AssignedPrivateIpAddresses": [{"PrivateIpAddress": a} for a in given.addresses],
+                "AssignedIpv4Prefixes": [{"Ipv4Prefix": p} for p in given.prefixes],
             }
         )
 
     def unassign_private_ip_addresses(self) -> ActionResult:
         """UnassignPrivateIpAddresses."""
-        self._refuse("Ipv4Prefixes")
         self.error_on_dryrun()
         self.backend.unassign(
-            self._get_param("NetworkInterfaceId"), self._texts("PrivateIpAddresses")
+            self._get_param("NetworkInterfaceId"),
+            self._texts("PrivateIpAddresses"),
+            self._texts("Ipv4Prefixes"),
         )
         return EmptyResult()
+
+    def assign_ipv6_addresses(self) -> ActionResult:
+        """AssignIpv6Addresses: the answer names what is new only."""
+        self.error_on_dryrun()
+        eni_id = self._get_param("NetworkInterfaceId")
+        wish = Wish(
+            tuple(self._texts("Ipv6Addresses")),
+            self._number("Ipv6AddressCount"),
+            tuple(self._texts("Ipv6Prefixes")),
+            self._number("Ipv6PrefixCount"),
+        )
+        given = self.backend.assign6(eni_id, wish)
+        return ActionResult(
+            {
+                "NetworkInterfaceId": eni_id,
+                "AssignedIpv6Addresses": list(given.addresses),
+                "AssignedIpv6Prefixes": list(given.prefixes),
+            }
+        )
+
+    def unassign_ipv6_addresses(self) -> ActionResult:
+        """UnassignIpv6Addresses."""
+        self.error_on_dryrun()
+        eni_id = self._get_param("NetworkInterfaceId")
+        addresses, prefixes = self._texts("Ipv6Addresses"), self._texts("Ipv6Prefixes")
+        self.backend.unassign6(eni_id, addresses, prefixes)
+        return ActionResult(
+            {
+                "NetworkInterfaceId": eni_id,
+                "UnassignedIpv6Addresses": addresses,
+                "UnassignedIpv6Prefixes": prefixes,
+            }
+        )
+
+    # Trunks ------------------------------------------------------------------------------
+    def associate_trunk_interface(self) -> ActionResult:
+        """AssociateTrunkInterface."""
+        self._refuse("GreKey")
+        self.error_on_dryrun()
+        branch, trunk = self._get_param("BranchInterfaceId"), self._get_param("TrunkInterfaceId")
+        vlan, token = self._get_param("VlanId"), self._get_param("ClientToken")
+        same = ("trunk", branch, trunk, vlan)
+        made = self.backend.remembered(token, same)
+        if made is None:
+            made = self.backend.associate_trunk_interface(
+                branch, trunk, int(vlan) if vlan is not None else None
+            )
+            self.backend.remember(token, same, made)
+        return ActionResult({"InterfaceAssociation": made, "ClientToken": token})
+
+    def disassociate_trunk_interface(self) -> ActionResult:
+        """DisassociateTrunkInterface."""
+        self.error_on_dryrun()
+        self.backend.disassociate_trunk_interface(self._get_param("AssociationId"))
+        return ActionResult({"Return": True, "ClientToken": self._get_param("ClientToken")})
+
+    def describe_trunk_interface_associations(self) -> ActionResult:
+        """DescribeTrunkInterfaceAssociations, in pages."""
+        self.error_on_dryrun()
+        ids = self._texts("AssociationIds")
+        found = self.backend.describe_trunk_interface_associations(
+            ids, self._filters_from_querystring()
+        )
+        return self._page("InterfaceAssociations", found, ids)
+
+    # What moto answers, in pages ---------------------------------------------------------
+    def describe_subnets(self) -> ActionResult:
+        """DescribeSubnets."""
+        self.error_on_dryrun()
+        ids = self._texts("SubnetIds")
+        found = self.backend.describe_subnets(ids, self._filters_from_querystring())
+        return self._page("Subnets", found, ids)
+
+    def describe_security_groups(self) -> ActionResult:
+        """DescribeSecurityGroups."""
+        result: dict[str, Any] = super().describe_security_groups().result
+        return self._page("SecurityGroups", result["SecurityGroups"], self._texts("GroupIds"))
+
+    def describe_instance_types(self) -> ActionResult:
+        """DescribeInstanceTypes."""
+        self.error_on_dryrun()
+        types = self._texts("InstanceTypes")
+        found = self.backend.describe_instance_types(types, self._filters_from_querystring())
+        return self._page("InstanceTypes", found, types)
+
+    # Public addresses --------------------------------------------------------------------
+    def associate_address(self) -> ActionResult:
+        """AssociateAddress, to any address of an ENI."""
+        self.error_on_dryrun()
+        eni_id, instance_id = self._get_param("NetworkInterfaceId"), self._get_param("InstanceId")
+        if not eni_id and not instance_id:
+            raise error(
+                "MissingParameter", "Either an InstanceId or a NetworkInterfaceId is needed"
+            )
+        eip = self.backend.associate_address(
+            self.backend.get_instance(instance_id) if not eni_id else None,
+            self.backend.get_network_interface(eni_id) if eni_id else None,
+            self._get_param("PublicIp"),
+            self._get_param("AllocationId"),
+            _truth(self._get_param("AllowReassociation")),
+            self._get_param("PrivateIpAddress"),
+        )
+        return ActionResult({"AssociationId": eip.association_id})
 
 
 def _truth(value: object) -> bool:
