@@ -25,6 +25,15 @@ from vpclab.ec2.trunk import Trunks
 TYPES = ("interface", "trunk", "branch", "efa", "efa-only")
 """The types of ENI that CreateNetworkInterface takes."""
 
+OPTIONS = {
+    "http_tokens": "http_tokens",
+    "hop_limit": "http_put_response_hop_limit",
+    "http_endpoint": "http_endpoint",
+    "http_protocol": "http_protocol_ipv6",
+    "metadata_tags": "instance_metadata_tags",
+}
+"""What moto calls a metadata option when it is to be changed, and what when it has been."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -479,6 +488,14 @@ class VpcBackend(Trunks):
             wish6 = Wish(count=count6 or 1)
         if wish6.slots:
             self.assign6(eni.id, wish6)
+
+    def modify_instance_metadata_options(self, instance_id: str, **changes: Any) -> Any:
+        """Change the named options; moto forgets the others."""
+        before = vars(self.get_instance(instance_id).metadata_options)
+        for name, option in OPTIONS.items():
+            if changes.get(name) is None:
+                changes[name] = before[option]
+        return super().modify_instance_metadata_options(instance_id, **changes)
 
     def terminate_instances(self, instance_ids: list[str]) -> Any:
         """Terminate; an ENI goes along or becomes available, as its attachment says."""
