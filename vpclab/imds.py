@@ -1,48 +1,326 @@
-"""IMDSv2 for every instance of the VPC, on one socket. Shell.
+"""IMDSv2 for every instance of a VPC, and what can be wrong with it. Shell.
 
-The source address tells which instance asks, and it can be trusted: the fabric drops what
-does not come from its owner. Tokens are required, as on every instance of today.
+    imds = Imds(asking, told)
+    with imds.listen("169.254.169.254").serving(): ...
+    imds.say(instance_id, "spot/termination-time", "2026-01-05T18:02:00Z")
+    imds.faults.stale("network/interfaces/macs/*/local-ipv4s", 30)
+
+The source address tells which instance asks, and it can be trusted: the fabric drops what does not
+come from its owner. What an instance's tree was like is kept, so that an answer can be late as a
+real one is: it was true once.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import json
+import contextlib
+import re
 import secrets
 import socket
 import socketserver
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-ROLE = "enid-node"
+from vpclab.metadata import VERSIONS, Metadata, Options, Tree, find
+
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 MAX_TTL_SECONDS = 21_600
-Tree = Mapping[str, "Tree | str"]
+KEPT_SECONDS = 3600
+"""How far back an answer can be stale."""
+
+MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
 
 
-class Imds(socketserver.ThreadingTCPServer):
-    """The metadata service. *lookup* gives the tree of the instance at an address, or None.
+def key_of(path: str) -> str:
+    """Return a path below `<version>/meta-data`, or below the version where it is not of that."""
+    return path.strip("/").partition("/")[2].removeprefix("meta-data/")
 
-    *hop_limit* gives the IP TTL of answers to its PUTs: EC2's default of 1 keeps pods from
-    getting a token.
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A fault of the keys that *pattern* fits, of one instance or of all (None)."""
+
+    pattern: str
+    instance_id: str | None
+    amount: float = 0
+
+    def fits(self, key: str, instance_id: str) -> bool:
+        """Return whether an instance's key has the fault."""
+        return self.instance_id in {None, instance_id} and fnmatchcase(key, self.pattern)
+
+
+@dataclass(slots=True)
+class Burst:
+    """A status that the next *left* answers have."""
+
+    rule: Rule
+    status: int
+    left: int
+
+
+@dataclass
+class ImdsFaults:
+    """What is wrong with the answers.
+
+    A key is what `key_of` says: `mac`, `api/token`, `dynamic/instance-identity/document`. A
+    folder's list is a key of its own: `network/interfaces/macs`. Patterns are a shell's, but *
+    crosses slashes.
     """
+
+    delay_seconds: float = 0.0
+    """How late every answer is."""
+    _stale: list[Rule] = field(default_factory=list)
+    _short: list[Rule] = field(default_factory=list)
+    _missing: list[Rule] = field(default_factory=list)
+    _bursts: list[Burst] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def stale(self, pattern: str, seconds: float, instance_id: str | None = None) -> None:
+        """Let keys tell what was true *seconds* ago, or when the instance was new."""
+        with self._lock:
+            self._stale.append(Rule(pattern, instance_id, seconds))
+
+    def short(self, pattern: str, lines: int, instance_id: str | None = None) -> None:
+        """Let keys tell their first *lines* lines only."""
+        with self._lock:
+            self._short.append(Rule(pattern, instance_id, lines))
+
+    def missing(self, pattern: str, instance_id: str | None = None) -> None:
+        """Let keys not be there; a list that names them still does."""
+        with self._lock:
+            self._missing.append(Rule(pattern, instance_id))
+
+    def burst(
+        self, status: int, count: int, instance_id: str | None = None, pattern: str = "*"
+    ) -> None:
+        """Let the next *count* answers be *status*: 503 or 429; tokens' as well."""
+        with self._lock:
+            self._bursts.append(Burst(Rule(pattern, instance_id), status, count))
+
+    def clear(self) -> None:
+        """Take every fault back."""
+        with self._lock:
+            self.delay_seconds = 0.0
+            for rules in (self._stale, self._short, self._missing, self._bursts):
+                rules.clear()
+
+    def status(self, key: str, instance_id: str) -> int | None:
+        """Return the status that a burst has for this answer, and count it."""
+        with self._lock:
+            for burst in self._bursts:
+                if burst.left and burst.rule.fits(key, instance_id):
+                    burst.left -= 1
+                    return burst.status
+        return None
+
+    def age_seconds(self, key: str, instance_id: str) -> float:
+        """Return how old the answer is."""
+        with self._lock:
+            ages = [rule.amount for rule in self._stale if rule.fits(key, instance_id)]
+            return max([self.delay_seconds, *ages])
+
+    def left_of(self, text: str, key: str, instance_id: str) -> str | None:
+        """Return what is told of *text*; None: nothing, 404."""
+        with self._lock:
+            if any(rule.fits(key, instance_id) for rule in self._missing):
+                return None
+            limits = [int(rule.amount) for rule in self._short if rule.fits(key, instance_id)]
+        return "\n".join(text.split("\n")[: min(limits)]) if limits else text
+
+
+class History:
+    """What a tree was like, from now back to KEPT_SECONDS ago."""
+
+    def __init__(self) -> None:
+        self._states: list[tuple[float, Tree]] = []
+
+    def note(self, now: float, tree: Tree) -> None:
+        """Note what the tree is like *now*."""
+        if not self._states or self._states[-1][1] != tree:
+            self._states.append((now, tree))
+        while len(self._states) > 1 and self._states[1][0] <= now - KEPT_SECONDS:
+            self._states.pop(0)
+
+    def at(self, then: float) -> Tree:
+        """Return what the tree was like *then*, or at first."""
+        return next(
+            (tree for noted, tree in reversed(self._states) if noted <= then), self._states[0][1]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request, as far as it matters."""
+
+    method: str
+    path: str
+    source: str
+    token: str | None
+    ttl: str
+    forwarded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer; a token's says how long it lives, and how many hops it goes."""
+
+    status: int
+    text: str = ""
+    ttl: str | None = None
+    hops: int | None = None
+
+
+class Imds:
+    """The metadata service of a VPC, on any number of sockets.
+
+    *asking* gives the instance at a source address of either family, *told* what is to be told of
+    an instance; None: there is none. They are asked with the service's lock held. *clock* is in
+    seconds, for tokens and for what is stale.
+    """
+
+    def __init__(
+        self,
+        asking: Callable[[str], str | None],
+        told: Callable[[str], Metadata | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.faults = ImdsFaults()
+        self._asking, self._told, self._clock = asking, told, clock
+        self._lock = threading.Lock()
+        self._calls: Counter[str] = Counter()
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self._histories: dict[str, History] = {}
+        self._said: dict[str, dict[str, str]] = {}
+
+    @property
+    def calls(self) -> Counter[str]:
+        """Requests so far, by path, each MAC as `<mac>`: `latest/api/token`."""
+        with self._lock:
+            return self._calls.copy()
+
+    def listen(self, host: str, port: int = 80) -> Listener:
+        """Return a socket of the caller's network namespace, at an address of either family."""
+        return Listener(self, host, port)
+
+    # What is told ------------------------------------------------------------------------
+    def say(self, instance_id: str, path: str, text: str) -> None:
+        """Let an instance's `meta-data` have *text* at *path*, whatever else is there."""
+        with self._lock:
+            self._said.setdefault(instance_id, {})[f"meta-data/{path}"] = text
+            self._note(instance_id)
+
+    def unsay(self, instance_id: str, path: str) -> None:
+        """Take back what was said at *path*; nothing if nothing was."""
+        with self._lock:
+            self._said.get(instance_id, {}).pop(f"meta-data/{path}", None)
+            self._note(instance_id)
+
+    def note(self, instance_id: str | None) -> None:
+        """Note that an instance, or any (None), may have changed; if not told, a reader sees it."""
+        with self._lock:
+            for known in [instance_id] if instance_id else list(self._histories):
+                self._note(known)
+
+    def _note(self, instance_id: str) -> Metadata | None:
+        metadata = self._told(instance_id)
+        if metadata is None:
+            self._histories.pop(instance_id, None)
+            self._said.pop(instance_id, None)
+            return None
+        history = self._histories.setdefault(instance_id, History())
+        history.note(self._clock(), {**metadata.tree, **self._said.get(instance_id, {})})
+        return metadata
+
+    # Requests ----------------------------------------------------------------------------
+    def answer(self, request: Request) -> Answer:
+        """Return the answer to a request.
+
+        400, 401, 403, 404 as the user guide lists them, 403 for a service that is turned off too.
+        That an IPv6 socket which is not enabled answers 403 is ours: nobody is there on EC2.
+        """
+        path = request.path.strip("/")
+        with self._lock:
+            self._calls[MAC.sub("<mac>", path)] += 1
+            instance_id = self._asking(request.source)
+            metadata = self._note(instance_id) if instance_id else None
+            if instance_id is None or metadata is None:
+                return Answer(404)
+            if status := self._refusal(request, instance_id, metadata.options):
+                return Answer(status)
+            if request.method == "PUT":
+                return self._grant(request, instance_id, metadata.options)
+            text = self._read(path, instance_id)
+            return Answer(404) if text is None else Answer(200, text)
+
+    def _refusal(self, request: Request, instance_id: str, options: Options) -> int | None:
+        if not (options.enabled and (options.enabled6 or ":" not in request.source)):
+            return 403
+        if status := self.faults.status(key_of(request.path), instance_id):
+            return status
+        if request.method == "PUT" or self._may_read(request.token, instance_id, options):
+            return None
+        return 401
+
+    def _read(self, path: str, instance_id: str) -> str | None:
+        version, _, below = path.partition("/")
+        if not version:
+            return "\n".join(VERSIONS)
+        if version not in VERSIONS:
+            return None
+        key = key_of(path)
+        then = self._clock() - self.faults.age_seconds(key, instance_id)
+        text = find(self._histories[instance_id].at(then), below)
+        return None if text is None else self.faults.left_of(text, key, instance_id)
+
+    def _grant(self, request: Request, instance_id: str, options: Options) -> Answer:
+        if request.path != "/latest/api/token":
+            # Of a version other than latest it is forbidden (the user guide).
+            return Answer(403 if request.path.endswith("/api/token") else 404)
+        if request.forwarded:
+            return Answer(403)
+        if not request.ttl.isdigit() or not 1 <= int(request.ttl) <= MAX_TTL_SECONDS:
+            return Answer(400)
+        token = secrets.token_urlsafe(40)
+        self._tokens[token] = (instance_id, self._clock() + int(request.ttl))
+        return Answer(200, token, request.ttl, options.hop_limit)
+
+    def _may_read(self, token: str | None, instance_id: str, options: Options) -> bool:
+        if token is None:
+            return not options.tokens_required
+        owner, until = self._tokens.get(token, ("", 0.0))
+        return owner == instance_id and self._clock() <= until
+
+
+class Listener(socketserver.ThreadingTCPServer):
+    """A socket of the service. It stays in the namespace it was made in, whoever serves it."""
 
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        lookup: Callable[[str], Tree | None],
-        hop_limit: Callable[[str], int] = lambda _source: 1,
-    ) -> None:
-        super().__init__(address, _Handler)
-        self.lookup, self.hop_limit = lookup, hop_limit
-        self.tokens: dict[str, tuple[str, float]] = {}
+    def __init__(self, imds: Imds, host: str, port: int) -> None:
+        self.imds = imds
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        """Serve in a thread, and give the URL."""
+        host, port = self.socket.getsockname()[:2]
+        thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -50,131 +328,42 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     timeout = 30
-    server: Imds
+    server: Listener
 
     def log_message(self, *_: Any) -> None:
         """A call is not news."""
 
-    def do_PUT(self) -> None:
-        """Give a token."""
-        source, ttl = self.client_address[0], self.headers.get(TTL_HEADER, "")
-        if self.path != "/latest/api/token":
-            self._answer(404)
-        elif "X-Forwarded-For" in self.headers:
-            self._answer(403)
-        elif not ttl.isdigit() or not 1 <= int(ttl) <= MAX_TTL_SECONDS:
-            self._answer(400)
-        elif self.server.lookup(source) is None:
-            self._answer(404)
-        else:
-            token = secrets.token_urlsafe(40)
-            self.server.tokens[token] = (source, time.monotonic() + int(ttl))
-            # Of the one answer, and of no later one on the connection.
-            self._set_ttl(self.server.hop_limit(source))
-            self._answer(200, token, {TTL_HEADER: ttl, "Connection": "close"})
-
-    def _set_ttl(self, ttl: int) -> None:
-        self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-
     def do_GET(self) -> None:
-        """Give what a path names; a folder is a list."""
-        owner, until = self.server.tokens.get(self.headers.get(TOKEN_HEADER, ""), ("", 0.0))
-        if owner != self.client_address[0] or time.monotonic() > until:
-            self._answer(401)
-            return
-        node: Tree | str | None = self.server.lookup(owner)
-        for part in self.path.strip("/").split("/"):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        if isinstance(node, Mapping):
-            names = (name + ("/" if isinstance(node[name], Mapping) else "") for name in node)
-            self._answer(200, "\n".join(names))
-        elif node is None:
-            self._answer(404)
-        else:
-            self._answer(200, node)
-
-    def _answer(self, status: int, text: str = "", headers: Mapping[str, str] = {}) -> None:
-        body = text.encode()
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
+        """Answer."""
+        answer = self.server.imds.answer(
+            Request(
+                method=self.command,
+                path=self.path,
+                source=self.client_address[0],
+                token=self.headers.get(TOKEN_HEADER),
+                ttl=self.headers.get(TTL_HEADER, ""),
+                forwarded="X-Forwarded-For" in self.headers,
+            )
+        )
+        body = answer.text.encode()
+        self.send_response(answer.status)
+        if answer.ttl is not None:
+            self.send_header(TTL_HEADER, answer.ttl)
+        if answer.hops is not None:
+            # Of the one answer, and of no later one on the connection.
+            self._set_ttl(answer.hops)
+            self.send_header("Connection", "close")
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def do_PUT(self) -> None:
+        """Answer."""
+        self.do_GET()
 
-def tree_of(instance: Any, region: str, account: str, vpc_cidrs: list[str]) -> Tree:
-    """Return the metadata of a moto instance, as one tree."""
-    enis = [eni for eni in instance.nics.values() if eni.is_plugged]
-    primary = instance.nics[0]
-    zone = instance.placement.availability_zone
-    meta: dict[str, Tree | str] = {
-        "instance-id": instance.id,
-        "instance-type": instance.instance_type,
-        "ami-id": instance.image_id,
-        "mac": primary.mac_address,
-        "local-ipv4": primary.private_ip_address,
-        "local-hostname": f"ip-{primary.private_ip_address.replace('.', '-')}.ec2.internal",
-        "placement": {"region": region, "availability-zone": zone},
-        "services": {"domain": "amazonaws.com", "partition": "aws"},
-        "network": {
-            "interfaces": {"macs": {e.mac_address: _eni(e, account, vpc_cidrs) for e in enis}}
-        },
-        "iam": {
-            "info": json.dumps(
-                {
-                    "Code": "Success",
-                    "InstanceProfileArn": f"arn:aws:iam::{account}:instance-profile/{ROLE}",
-                }
-            ),
-            "security-credentials": {ROLE: _credentials()},
-        },
-    }
-    document = json.dumps(
-        {
-            "accountId": account,
-            "availabilityZone": zone,
-            "instanceId": instance.id,
-            "instanceType": instance.instance_type,
-            "privateIp": primary.private_ip_address,
-            "region": region,
-            "version": "2017-09-30",
-        }
-    )
-    dynamic: Tree = {"instance-identity": {"document": document}}
-    return {"latest": {"meta-data": meta, "dynamic": dynamic}}
-
-
-def _eni(eni: Any, account: str, vpc_cidrs: list[str]) -> Tree:
-    return {
-        "device-number": str(eni.device_index),
-        "interface-id": eni.id,
-        "local-ipv4s": "\n".join(eni.addresses),
-        "mac": eni.mac_address,
-        "network-card": "0",
-        "owner-id": account,
-        "security-group-ids": "\n".join(group.id for group in eni.group_set),
-        "security-groups": "\n".join(group.name for group in eni.group_set),
-        "subnet-id": eni.subnet.id,
-        "subnet-ipv4-cidr-block": eni.subnet.cidr_block,
-        "vpc-id": eni.subnet.vpc_id,
-        "vpc-ipv4-cidr-block": vpc_cidrs[0],
-        "vpc-ipv4-cidr-blocks": "\n".join(vpc_cidrs),
-    }
-
-
-def _credentials() -> str:
-    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
-    until = now + dt.timedelta(hours=6)
-    return json.dumps(
-        {
-            "Code": "Success",
-            "LastUpdated": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "Type": "AWS-HMAC",
-            "AccessKeyId": "ASIAENIDLAB000000000",
-            "SecretAccessKey": "embedded",
-            "Token": "embedded",
-            "Expiration": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        }
-    )
+    def _set_ttl(self, hops: int) -> None:
+        if self.connection.family == socket.AF_INET6:
+            self.connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+        else:
+            self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)

@@ -10,9 +10,9 @@ Needs a box (`vpclab.box`). One at a time in a process.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import subprocess
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ from vpclab.api import ControlPlane, listen, serving
 from vpclab.ec2 import ACCOUNT
 from vpclab.ec2.model import Delays, Eni, VpcSubnet
 from vpclab.fabric import ENDPOINT, IMDS, INTERNET, PUBLIC, Fabric, Wanted
-from vpclab.imds import Imds, Tree, tree_of
+from vpclab.imds import Imds
+from vpclab.metadata import Metadata, options_of, tree_of
 from vpclab.node import Node
 
 FIRST_IFNAME = 5
@@ -115,11 +116,8 @@ class EmbeddedVPC:
         exits.enter_context(serving(self.plane.application(counted=True), inner))
         outer = exits.enter_context(contextlib.closing(listen("127.0.0.1", 0)))
         exits.enter_context(serving(self.plane.application(counted=False), outer))
-        self.imds = self.fabric.worker.call(Imds, (str(IMDS), 80), self._metadata, self._hop_limit)
-        thread = threading.Thread(target=self.imds.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        exits.callback(self.imds.server_close)
-        exits.callback(self.imds.shutdown)
+        self.imds = Imds(self._asking, self._metadata)
+        exits.enter_context(self.fabric.worker.call(self.imds.listen, str(IMDS)).serving())
         self.ec2: Any = boto3.client(
             "ec2",
             region_name=self.region,
@@ -207,6 +205,7 @@ class EmbeddedVPC:
     # What follows from EC2 -------------------------------------------------------------
     def _sync(self, eni: Eni) -> None:
         self.fabric.sync(eni.id, lambda: self._wanted(eni))
+        self.imds.note(eni.instance.id if eni.instance is not None else None)
 
     def _wanted(self, eni: Eni) -> Wanted | None:
         """Return what the fabric should have of *eni* now; None: nothing."""
@@ -225,20 +224,29 @@ class EmbeddedVPC:
                 checked=bool(eni.source_dest_check),
             )
 
-    def _asking(self, source: str) -> Any:
+    def _asking(self, source: str) -> str | None:
         """Return the instance that asks IMDS from *source*, any address of its ENIs."""
-        enis = self.plane.backend.enis.values()
-        return next((e.instance for e in enis if e.is_plugged and source in e.addresses), None)
-
-    def _metadata(self, source: str) -> Tree | None:
         with self.plane.lock:
-            instance = self._asking(source)
-            return instance and tree_of(instance, self.region, ACCOUNT, self.cidrs)
+            plugged = [e for e in self.plane.backend.enis.values() if e.is_plugged]
+            # Its own address, as a rule: what each ENI holds in all takes long to tell.
+            found = [e for e in plugged if source in e.addresses] or [
+                e for e in plugged if e.holds(source)
+            ]
+            return found[0].instance.id if found else None
 
-    def _hop_limit(self, source: str) -> int:
+    def _metadata(self, instance_id: str) -> Metadata | None:
         with self.plane.lock:
-            options = self._asking(source).metadata_options
-            return int(options.http_put_response_hop_limit)
+            instance = self._instance(instance_id)
+            if instance.state == "terminated":
+                return None
+            tree = tree_of(
+                instance,
+                region=self.region,
+                account=ACCOUNT,
+                cidrs=self.cidrs,
+                now=dt.datetime.now(dt.UTC),
+            )
+            return Metadata(tree, options_of(instance))
 
     # What is seen ----------------------------------------------------------------------
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
@@ -34,6 +34,8 @@ from eni.model import (
 )
 from vpclab import imds as lab
 from vpclab.api import ControlPlane, control_plane
+from vpclab.ec2 import ACCOUNT
+from vpclab.metadata import Metadata, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -367,25 +369,19 @@ def test_requests_are_counted_as_the_endpoint_counts_them(world: World, place: P
 def metadata(world: World, place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let this process be the instance: metadata and credentials come from the lab's IMDS."""
     instance = world.plane.backend.get_instance(place.instance_id)
-    server = lab.Imds(
-        ("127.0.0.1", 0),
-        lambda _: lab.tree_of(instance, REGION, "123456789012", ["10.0.0.0/16", "100.64.0.0/16"]),
-    )
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
+
+    def told(_: str) -> Metadata:
+        cidrs = ["10.0.0.0/16", "100.64.0.0/16"]
+        now = dt.datetime.now(dt.UTC)
+        return Metadata(tree_of(instance, region=REGION, account=ACCOUNT, cidrs=cidrs, now=now))
+
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    monkeypatch.setenv(
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}"
-    )
-    try:
+    with lab.Imds(lambda _: place.instance_id, told).listen("127.0.0.1", 0).serving() as url:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
         yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.mark.usefixtures("metadata")

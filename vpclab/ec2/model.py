@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Self
 
 from moto.ec2.exceptions import EC2ClientError
@@ -172,6 +172,10 @@ class Eni(NetworkInterface):
                 *(IPv6Network(a) for a in (*self.addresses6, *self.prefixes6)),
             ]
         )
+
+    def holds(self, address: str) -> bool:
+        """Return whether the VPC delivers *address* to it."""
+        return any(ip_address(address) in network for network in self.owned)
 
     def give_back(self) -> None:
         """Give everything it owns back to its subnet."""
