@@ -1,4 +1,4 @@
-"""The EC2 endpoint: moto behind a lock, a counter and an answer for what is not modelled. Shell.
+"""The EC2 endpoint: moto behind a lock, a call table, faults, and a no to the rest. Shell.
 
 moto has no locks of its own, so one lock serves one request at a time. What a request has
 changed is told when the lock is free again and before the caller hears: whoever is told may
@@ -8,29 +8,50 @@ take the lock, and a caller must find its interface there.
 from __future__ import annotations
 
 import contextlib
+import random
+import re
 import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from vpclab.ec2 import MODELLED, fresh_backend
+from vpclab.ec2 import MODELLED, fresh_backend, reshapes
 from vpclab.ec2.backend import VpcBackend
+from vpclab.ec2.history import History
 from vpclab.ec2.model import Eni
+from vpclab.faults import Faults
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 T = TypeVar("T")
 
-UNSUPPORTED = """<?xml version="1.0" encoding="UTF-8"?>
-<Response><Errors><Error><Code>UnsupportedOperation</Code>
-<Message>The embedded VPC does not model {action}.</Message>
+REFUSAL = """<?xml version="1.0" encoding="UTF-8"?>
+<Response><Errors><Error><Code>{code}</Code>
+<Message>{message}</Message>
 </Error></Errors><RequestID>00000000-0000-0000-0000-000000000000</RequestID></Response>"""
+
+CODE = re.compile(rb"<Code>([^<]*)</Code>")
+REASONS = {400: "400 Bad Request", 403: "403 Forbidden", 503: "503 Service Unavailable"}
+DONE = "ok"
+LOST = "lost"
+
+
+@dataclass(slots=True)
+class Tally:
+    """The calls of one action: how each ended ("ok", "lost" or EC2's error), and their time."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    longest: float = 0.0
 
 
 class ControlPlane:
@@ -40,10 +61,18 @@ class ControlPlane:
         self.region = region
         self.lock = threading.RLock()
         self.on_change: Callable[[Eni], None] = lambda _eni: None
+        self.on_reshape: Callable[[], None] = lambda: None
+        """Told after a call that changes more than single ENIs: CIDRs, routes, groups' rules."""
         self.calls: Counter[str] = Counter()
         """Calls by action, as the counted endpoint saw them."""
+        self.tallies: dict[str, Tally] = {}
+        """The call table: the same calls, and how they ended."""
+        # Chance from a seed: a run with faults can be repeated.
+        self.faults = Faults(time.monotonic, random.Random(0).gauss)  # noqa: S311 - no secret
         self.backend: VpcBackend = fresh_backend(region)
         self.backend.later = self._later
+        self.backend.told = self._told
+        self._history = History()
         self._app = DomainDispatcherApplication(create_backend_app)
         self._timers: set[threading.Timer] = set()
 
@@ -55,38 +84,89 @@ class ControlPlane:
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         def run() -> None:
             self._timers.discard(timer)
-            self._perform(work)
+            self.perform(work)
 
         timer = threading.Timer(seconds, run)
         timer.daemon = True
         self._timers.add(timer)
         timer.start()
 
-    def _perform(self, work: Callable[[], T]) -> T:
+    def perform(self, work: Callable[[], T], *, reshaping: bool = False) -> T:
         """Return what *work* returns, once everyone knows of what it has changed."""
         with self.lock:
             result = work()
             changed, self.backend.changed[:] = dict.fromkeys(self.backend.changed), []
+            if reshaping:
+                changed = dict.fromkeys(self.backend.enis.values()) | changed
+            if self.faults.lag_seconds:
+                self._history.note(time.monotonic(), changed, self.backend.enis)
+        if reshaping:
+            self.on_reshape()
         for eni in changed:
             self.on_change(eni)
         return result
 
+    def lag(self, seconds: float) -> None:
+        """Let descriptions of ENIs lag by *seconds*; 0 ends it."""
+        with self.lock:
+            self._history.clear()
+            self.faults.lag_seconds = seconds
+            if seconds:
+                self._history.note(time.monotonic(), (), self.backend.enis)
+
+    def _told(self) -> Mapping[str, Eni]:
+        """Return the ENIs as descriptions show them now."""
+        if not self.faults.lag_seconds:
+            return self.backend.enis
+        return self._history.at(time.monotonic() - self.faults.lag_seconds)
+
     def application(self, *, counted: bool) -> Callable[..., Iterable[bytes]]:
-        """Return the WSGI application; calls of the *counted* one are counted."""
+        """Return the WSGI application; of the *counted* one calls are counted and faults met."""
 
         def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
             size = int(environ.get("CONTENT_LENGTH") or 0)
             body = environ["wsgi.input"].read(size)
             environ["wsgi.input"] = _Body(body)
             action = parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
-            if counted and action:
-                with self.lock:
-                    self.calls[action] += 1
             if action not in MODELLED:
-                return _unsupported(action, start)
-            return self._perform(lambda: list(self._app(environ, start)))
+                text = f"The embedded VPC does not model {action}."
+                answer = [_refuse(start, "UnsupportedOperation", text)]
+                if counted and action:
+                    self._count(action, _outcome(answer), 0.0)
+                return answer
+            if not counted:
+                return self._do(action, environ, start)
+            return self._met(action, environ, start)
 
         return application
+
+    def _do(self, action: str, environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
+        return self.perform(lambda: list(self._app(environ, start)), reshaping=reshapes(action))
+
+    def _met(self, action: str, environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
+        """Answer a call as its faults have it, and count it."""
+        began = time.monotonic()
+        with self.lock:
+            verdict = self.faults.verdict(action)
+        if verdict.seconds:
+            time.sleep(verdict.seconds)
+        if verdict.refusal is not None:
+            refusal = verdict.refusal
+            answer = [_refuse(start, refusal.code, refusal.message, refusal.status)]
+        else:
+            answer = self._do(action, environ, start)
+        self._count(action, LOST if verdict.lost else _outcome(answer), time.monotonic() - began)
+        if verdict.lost:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return answer
+
+    def _count(self, action: str, outcome: str, seconds: float) -> None:
+        with self.lock:
+            self.calls[action] += 1
+            tally = self.tallies.setdefault(action, Tally())
+            tally.outcomes[outcome] += 1
+            tally.seconds += seconds
+            tally.longest = max(tally.longest, seconds)
 
 
 class _Body:
@@ -106,10 +186,17 @@ class _Body:
         return self.read(size)
 
 
-def _unsupported(action: str, start: StartResponse) -> list[bytes]:
-    body = UNSUPPORTED.format(action=action).encode()
-    start("400 Bad Request", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
-    return [body]
+def _refuse(start: StartResponse, code: str, message: str, status: int = 400) -> bytes:
+    body = REFUSAL.format(code=code, message=escape(message)).encode()
+    reason = REASONS.get(status, f"{status} Error")
+    start(reason, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+    return body
+
+
+def _outcome(answer: Iterable[bytes]) -> str:
+    """Return how a call ended, as its answer says."""
+    found = CODE.search(next(iter(answer), b"")[:500])
+    return found[1].decode() if found else DONE
 
 
 class _Quiet(WSGIRequestHandler):

@@ -1,11 +1,12 @@
 """The VPC's packets: one namespace that routes between the ports of ENIs. Shell.
 
 Ownership is routing. Each attached ENI is a veth whose outer end is a port here; every
-address the VPC delivers to it is a route to that port, over one permanent neighbour with
-the ENI's MAC. A source is right if its own route leads back to the port it came from, so
+address or prefix the VPC delivers to it is a route to that port, over one permanent neighbour
+with the ENI's MAC. A source is right if its own route leads back to the port it came from, so
 the source check is one rule for all. What nobody owns falls into a blackhole.
 
     10.0.1.6        via 169.254.0.2 dev e-55544a540902 onlink
+    10.0.1.16/28    via 169.254.0.2 dev e-55544a540902 onlink
     169.254.0.2     dev e-55544a540902 lladdr <ENI MAC> PERMANENT
     blackhole 10.0.0.0/16
 
@@ -14,7 +15,7 @@ the source check is one rule for all. What nobody owns falls into a blackhole.
 
 Its state follows from EC2's: whoever changed an ENI has it brought up to date here, and what
 it should be is asked on the fabric's own thread, when its turn comes. So the last word wins,
-in whatever order changes are told.
+in whatever order changes are told. What packets may do is `vpclab.gates`.
 """
 
 from __future__ import annotations
@@ -22,86 +23,64 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
-from socket import AF_INET
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from vpclab.gates import (
+    COUNTERS,
+    TABLE,
+    Element,
+    Network,
+    Passport,
+    Shape,
+    combination,
+    combining,
+    difference,
+    shaping,
+    transparent,
+)
 from vpclab.netns import Worker
 
 MTU = 9001
 IGW_MTU = 1500
-NEXT_HOP = "169.254.0.2"
+NEXT_HOP = {4: "169.254.0.2", 6: "fe80::2"}
+ROUTER6 = "fe80::1"
+"""The router of every port, as a node's IPv6 routes name it."""
+
 ROUTER_MAC = "0a:ff:ff:ff:ff:01"
 INTERNET = IPv4Address("203.0.113.1")
 """The host on the internet (TEST-NET-3)."""
 
+INTERNET6 = IPv6Address("2001:db8:ffff::1")
+"""The same host's IPv6 address (documentation prefix)."""
+
 GATEWAY = IPv4Address("203.0.113.254")
 """The internet gateway, as the internet sees it."""
+
+GATEWAY6 = IPv6Address("2001:db8:ffff::fe")
 
 ONLINK = 4
 """RTNH_F_ONLINK: the next hop is on the link although no prefix says so."""
 
-PUBLIC = IPv4Network("198.51.100.0/24")
-"""Where public addresses of instances come from (TEST-NET-2)."""
+NODAD = 2
+"""IFA_F_NODAD: an address that is usable at once."""
 
 ENDPOINT = IPv4Address("198.51.100.250")
 """The EC2 endpoint, as nodes reach it."""
 
+PUBLIC = "198.51.100.0/24"
+"""Where public addresses come from (TEST-NET-2)."""
+
 IMDS = IPv4Address("169.254.169.254")
-
-COUNTERS = ("spoofed_mac", "spoofed_ip", "unassigned", "no_public")
-"""Why the fabric drops a packet: foreign source MAC, foreign source address, destination in
-the VPC that nobody owns, internet without a public address."""
-
-TTLS = range(1, 255)
-"""Times to live that the fabric gives back what its routing takes: a VPC's router is no hop. nft
-has no increment, but a chain for each value."""
-
-TABLE = """
-table inet fabric {
- set macs { type ifname . ether_addr; }
- set nocheck { type ifname; }
- set publics { type ipv4_addr; }
- map public { type ipv4_addr : ipv4_addr; }
- map private { type ipv4_addr : ipv4_addr; }
- counter spoofed_mac { }
- counter spoofed_ip { }
- counter unassigned { }
- counter no_public { }
- chain raw {
-  type filter hook prerouting priority raw; policy accept;
-  iifname != "e-*" accept
-  iifname . ether saddr != @macs counter name spoofed_mac drop
-  meta nfproto ipv6 accept
-  iifname @nocheck accept
-  fib saddr . iif oif missing counter name spoofed_ip drop
- }
- chain lost {
-  type filter hook prerouting priority mangle; policy accept;
-  iifname != "e-*" return
-  fib daddr type unicast fib daddr oif missing counter name unassigned drop
-  jump transparent
- }
- chain inward {
-  type nat hook prerouting priority dstnat; policy accept;
-  iifname "igw" dnat ip to ip daddr map @private
- }
- chain gate {
-  type filter hook forward priority filter; policy accept;
-  iifname "e-*" oifname "igw" ip saddr != @publics counter name no_public drop
- }
- chain outward {
-  type nat hook postrouting priority srcnat; policy accept;
-  oifname "igw" snat ip to ip saddr map @public
- }
-}
-"""
+IMDS6 = IPv6Address("fd00:ec2::254")
 
 SYSCTLS = {
     "net.ipv4.ip_forward": "1",
@@ -119,24 +98,35 @@ SYSCTLS = {
     "net.ipv4.icmp_echo_ignore_all": "0",
     "net.ipv4.icmp_errors_use_inbound_ifaddr": "1",
     "net.ipv4.icmp_ratelimit": "0",
+    "net.ipv6.conf.all.disable_ipv6": "0",
+    "net.ipv6.conf.default.disable_ipv6": "0",
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv6.icmp.ratelimit": "0",
 }
 """Every sysctl the fabric relies on: a new namespace inherits whatever is there."""
 
 
-INTERNET_SYSCTLS = {"net.ipv4.ip_forward": "0", "net.ipv4.icmp_echo_ignore_all": "0"}
+INTERNET_SYSCTLS = {
+    "net.ipv4.ip_forward": "0",
+    "net.ipv4.icmp_echo_ignore_all": "0",
+    "net.ipv6.conf.all.disable_ipv6": "0",
+    "net.ipv6.conf.default.disable_ipv6": "0",
+    "net.ipv6.conf.default.accept_dad": "0",
+}
 """The internet answers for its one host, and loses what goes to anyone else."""
 
 
 @dataclass(slots=True)
 class Port:
-    """One ENI's place in the fabric: which link, to which node, which addresses lead to it."""
+    """One ENI's place in the fabric: which link, to which node, what leads to it and may pass."""
 
     name: str
     index: int
-    mac: str
     place: tuple[int, str]
-    owned: set[IPv4Address] = field(default_factory=set)
-    checked: bool = True
+    owned: set[Network] = field(default_factory=set)
+    elements: frozenset[Element] = frozenset()
     handed_over: bool = False
 
 
@@ -145,17 +135,15 @@ class Wanted:
     """What an attached ENI should be in the fabric and in its node."""
 
     eni_id: str
-    mac: str
     node_fd: int
     ifname: str
     router: IPv4Address
-    owned: frozenset[IPv4Address]
-    checked: bool
+    passport: Passport
 
     @property
     def port(self) -> str:
-        """The port's link name; 15 characters is all the kernel takes."""
-        return f"e-{self.eni_id[-12:]}"
+        """The port's link name."""
+        return self.passport.port
 
     @property
     def place(self) -> tuple[int, str]:
@@ -163,12 +151,9 @@ class Wanted:
         return self.node_fd, self.ifname
 
 
-def _transparent() -> str:
-    """Return the chain that adds one to a packet's time to live."""
-    chains = "".join(f"chain ttl{ttl} {{\n ip ttl set {ttl + 1}\n}}\n" for ttl in TTLS)
-    verdicts = ", ".join(f"{ttl} : goto ttl{ttl}" for ttl in TTLS)
-    transparent = f"chain transparent {{\n ip ttl vmap {{ {verdicts} }}\n}}\n"
-    return f"table inet fabric {{\n{chains}{transparent}}}\n"
+def port_of(eni_id: str) -> str:
+    """Return the link name of an ENI's port; 15 characters is all the kernel takes."""
+    return f"e-{eni_id[-12:]}"
 
 
 def nft(text: str) -> None:
@@ -187,7 +172,9 @@ class Fabric:
         self.worker = Worker("fabric")
         self.internet = Worker("internet")
         self.ports: dict[str, Port] = {}
-        self.public: dict[IPv4Address, IPv4Address] = {}
+        self._shape = Shape()
+        self._combined: set[str] = set()
+        self._holders: Counter[Element] = Counter()
         self._base = dict.fromkeys(COUNTERS, 0)
         self.worker.write_sysctls(SYSCTLS)
         self.worker.call(self._set_up)
@@ -206,21 +193,34 @@ class Fabric:
         self._ip.link("set", index=lo, state="up")
         for address in (IMDS, ENDPOINT):
             self._ip.addr("add", index=lo, address=str(address), prefixlen=32)
+        self._ip.addr("add", index=lo, address=str(IMDS6), prefixlen=128)
         self._ip.link(
             "add", ifname="igw", kind="veth", mtu=IGW_MTU,
             peer={"ifname": "eth0", "net_ns_fd": self.internet.fd, "mtu": IGW_MTU},
         )  # fmt: skip
         igw = self._ip.link_lookup(ifname="igw")[0]
         self._ip.addr("add", index=igw, address=str(GATEWAY), prefixlen=24)
+        self._ip.addr("add", index=igw, address=str(GATEWAY6), prefixlen=64, ifa_flags=NODAD)
         self._ip.link("set", index=igw, state="up")
         self._ip.route("add", dst="default", gateway=str(INTERNET), oif=igw)
-        self._ip.route("add", dst=str(PUBLIC), type="blackhole")
-        nft(_transparent() + TABLE)
+        self._ip.route("add", dst="default", gateway=str(INTERNET6), oif=igw, family=AF_INET6)
+        self._ip.route("add", dst=PUBLIC, type="blackhole")
+        nft(transparent() + TABLE)
 
     # What is owned ---------------------------------------------------------------------
-    def add_cidr(self, cidr: IPv4Network) -> None:
-        """Swallow what goes to an address of *cidr* that nobody owns."""
-        self.worker.call(self._ip.route, "add", dst=str(cidr), type="blackhole")
+    def reshape(self, desired: Callable[[], Shape]) -> None:
+        """Bring CIDRs, groups and NAT gateways to what *desired* says when its turn comes."""
+        self.worker.call(self._reshape, desired)
+
+    def _reshape(self, desired: Callable[[], Shape]) -> None:
+        shape, old = desired(), self._shape
+        for cidr in set(shape.cidrs) - set(old.cidrs):
+            self._ip.route("add", dst=str(cidr), type="blackhole", family=_family(cidr))
+        for cidr in set(old.cidrs) - set(shape.cidrs):
+            self._ip.route("del", dst=str(cidr), type="blackhole", family=_family(cidr))
+        if (shape.groups, shape.nats) != (old.groups, old.nats):
+            nft(shaping(shape))
+        self._shape = shape
 
     def sync(self, eni_id: str, desired: Callable[[], Wanted | None]) -> None:
         """Bring an ENI to what *desired* says when its turn comes; None takes it out."""
@@ -238,39 +238,57 @@ class Fabric:
         if port is not None and port.place != wanted.place:
             self._remove(wanted.eni_id)  # moved, before we were told that it had left
             port = None
+        if port is None:
+            for eni_id in [e for e, other in self.ports.items() if other.place == wanted.place]:
+                self._remove(eni_id)  # it has left, and we have not been told yet
+        groups, elements = wanted.passport.groups, wanted.passport.elements()
+        if (combined := combination(groups)) not in self._combined:
+            nft(combining(groups))
+            self._combined.add(combined)
+        self._admit(port.elements if port else frozenset(), elements)
         port = port or self._plug(wanted)
-        for address in wanted.owned - port.owned:
-            self._ip.route(
-                "replace", dst=f"{address}/32", gateway=NEXT_HOP, oif=port.index, flags=ONLINK
-            )
-        for address in port.owned - wanted.owned:
-            with contextlib.suppress(NetlinkError):  # it leads to its next owner already
-                self._ip.route("del", dst=f"{address}/32", oif=port.index)
-        port.owned = set(wanted.owned)
-        if port.checked != wanted.checked:
-            verb = "delete" if wanted.checked else "add"
-            nft(f'{verb} element inet fabric nocheck {{ "{port.name}" }}')
-            port.checked = wanted.checked
+        port.elements = elements
+        self._lead(port, set(wanted.passport.owned))
         if not port.handed_over:
             end = self._ip.link_lookup(ifname=f"n{wanted.port[1:]}")[0]
             self._ip.link("set", index=end, ifname=wanted.ifname, net_ns_fd=wanted.node_fd)
             port.handed_over = True
 
+    def _admit(self, old: frozenset[Element], new: frozenset[Element]) -> None:
+        """Let an ENI's elements be *new*; one that another ENI has by now stays in the table."""
+        self._holders.subtract(old - new)
+        text = difference([e for e in old - new if not self._holders[e]], new - old)
+        self._holders.update(new - old)
+        if text:
+            nft(text)
+
+    def _lead(self, port: Port, owned: set[Network]) -> None:
+        """Let the routes to *port* be those of what its ENI owns."""
+        for network in owned - port.owned:
+            self._ip.route(
+                "replace", dst=str(network), gateway=NEXT_HOP[network.version], oif=port.index,
+                flags=ONLINK, family=_family(network),
+            )  # fmt: skip
+        for network in port.owned - owned:
+            with contextlib.suppress(NetlinkError):  # it leads to its next owner already
+                self._ip.route("del", dst=str(network), oif=port.index, family=_family(network))
+        port.owned = owned
+
     def _plug(self, wanted: Wanted) -> Port:
         """Make an ENI's link, both ends of it here: the node gets its end when all is ready."""
-        for eni_id in [e for e, port in self.ports.items() if port.place == wanted.place]:
-            self._remove(eni_id)  # it has left, and we have not been told yet
-        nft(f'add element inet fabric macs {{ "{wanted.port}" . {wanted.mac} }}')
+        mac = wanted.passport.mac
         self._ip.link(
             "add", ifname=wanted.port, kind="veth", mtu=MTU, address=ROUTER_MAC,
-            peer={"ifname": f"n{wanted.port[1:]}", "address": wanted.mac, "mtu": MTU},
+            peer={"ifname": f"n{wanted.port[1:]}", "address": mac, "mtu": MTU},
         )  # fmt: skip
         index = self._ip.link_lookup(ifname=wanted.port)[0]
         Path("/proc/sys/net/ipv4/neigh", wanted.port, "proxy_delay").write_text("0")
         self._ip.addr("add", index=index, address=str(wanted.router), prefixlen=32)
+        self._ip.addr("add", index=index, address=ROUTER6, prefixlen=64, ifa_flags=NODAD)
         self._ip.link("set", index=index, state="up")
-        self._ip.neigh("replace", dst=NEXT_HOP, lladdr=wanted.mac, ifindex=index, state="permanent")
-        port = self.ports[wanted.eni_id] = Port(wanted.port, index, wanted.mac, wanted.place)
+        for hop in NEXT_HOP.values():
+            self._ip.neigh("replace", dst=hop, lladdr=mac, ifindex=index, state="permanent")
+        port = self.ports[wanted.eni_id] = Port(wanted.port, index, wanted.place)
         return port
 
     def _remove(self, eni_id: str) -> None:
@@ -279,31 +297,7 @@ class Fabric:
             return
         with contextlib.suppress(NetlinkError):  # it went with the node's namespace
             self._ip.link("del", index=port.index)
-        text = f'delete element inet fabric macs {{ "{port.name}" . {port.mac} }}\n'
-        if not port.checked:
-            text += f'delete element inet fabric nocheck {{ "{port.name}" }}\n'
-        nft(text)
-
-    def publish(self, private: IPv4Address, public: IPv4Address) -> None:
-        """Give *private* a public address at the internet gateway."""
-        self.public[private] = public
-        self.worker.call(
-            nft,
-            f"add element inet fabric publics {{ {private} }}\n"
-            f"add element inet fabric public {{ {private} : {public} }}\n"
-            f"add element inet fabric private {{ {public} : {private} }}\n",
-        )
-
-    def unpublish(self, private: IPv4Address) -> None:
-        """Take the public address of *private* away; nothing if it has none."""
-        public = self.public.pop(private, None)
-        if public is not None:
-            self.worker.call(
-                nft,
-                f"delete element inet fabric publics {{ {private} }}\n"
-                f"delete element inet fabric public {{ {private} : {public} }}\n"
-                f"delete element inet fabric private {{ {public} : {private} }}\n",
-            )
+        self._admit(port.elements, frozenset())
 
     # What is seen ----------------------------------------------------------------------
     def drops(self) -> dict[str, int]:
@@ -315,18 +309,24 @@ class Fabric:
         """Count from here."""
         self._base = self.worker.call(_counters)
 
-    def routes(self) -> dict[IPv4Address, str]:
-        """Return which port the kernel leads each address to."""
+    def routes(self) -> dict[Network, str]:
+        """Return which port the kernel leads each address and prefix to."""
         return self.worker.call(self._routes)
 
-    def _routes(self) -> dict[IPv4Address, str]:
+    def _routes(self) -> dict[Network, str]:
         names = {port.index: port.name for port in self.ports.values()}
-        found = {}
-        for route in self._ip.get_routes(family=AF_INET, table=254):
-            index = route.get_attr("RTA_OIF")
-            if route["dst_len"] == 32 and index in names:  # noqa: PLR2004 - a host route
-                found[IPv4Address(route.get_attr("RTA_DST"))] = names[index]
+        found: dict[Network, str] = {}
+        for family in (AF_INET, AF_INET6):
+            for route in self._ip.get_routes(family=family, table=254):
+                index, via = route.get_attr("RTA_OIF"), route.get_attr("RTA_GATEWAY")
+                if index in names and via in NEXT_HOP.values():
+                    network = ip_network(f"{route.get_attr('RTA_DST')}/{route['dst_len']}")
+                    found[network] = names[index]
         return found
+
+
+def _family(network: Network) -> int:
+    return AF_INET if network.version == 4 else AF_INET6  # noqa: PLR2004 - IPv4
 
 
 def _counters() -> dict[str, int]:
@@ -344,4 +344,6 @@ def _set_up_internet() -> None:
             ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
         eth0 = ip.link_lookup(ifname="eth0")[0]
         ip.addr("add", index=eth0, address=str(INTERNET), prefixlen=24)
-        ip.route("add", dst=str(PUBLIC), gateway=str(GATEWAY))
+        ip.addr("add", index=eth0, address=str(INTERNET6), prefixlen=64, ifa_flags=NODAD)
+        ip.route("add", dst=PUBLIC, gateway=str(GATEWAY))
+        ip.route("add", dst="default", gateway=str(GATEWAY6), family=AF_INET6)

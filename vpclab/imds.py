@@ -31,8 +31,8 @@ from vpclab.metadata import VERSIONS, Metadata, Options, Tree, find
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 MAX_TTL_SECONDS = 21_600
-KEPT_SECONDS = 3600
-"""How far back an answer can be stale."""
+KEPT_SECONDS = 900
+"""How far back an answer can be stale: longer than the lags that were reported of EC2, minutes."""
 
 MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
 

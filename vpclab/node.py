@@ -17,14 +17,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from socket import AF_INET6
 from typing import Any
 
 from pyroute2 import IPRoute
 
-from cni.dataplane import NODE_SYSCTLS
-from vpclab.fabric import ENDPOINT, MTU, Wanted
+from vpclab.fabric import ENDPOINT, MTU, NODAD, ROUTER6, Wanted
 from vpclab.netns import Worker
 
 SYSCTLS = {
@@ -92,19 +92,19 @@ exec "$@"
 other options, which nobody may take off in a user namespace; one that is hidden under another
 cannot be changed, nor reached."""
 
-WRITABLE = ("/run/enid", "/var/lib/enid")
-"""The folders of a daemon."""
-
 FOLDERS = {"/run": "run", "/var/lib": "lib", "/etc": "etc", "/opt": "opt"}
 """What a node has of its own, and where in its folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a process may: these capabilities and no other, and nothing to write but its own."""
+    """What a process may: these capabilities and no other, and to write in these folders only.
 
-    capabilities: tuple[str, ...] = ("net_admin",)
-    read_only: bool = True
+    *writable* is None where everything is writable.
+    """
+
+    capabilities: tuple[str, ...] = ()
+    writable: tuple[str, ...] | None = ()
 
 
 class PodNetns:
@@ -165,7 +165,7 @@ class Node:
         assert self._init.stdout is not None  # noqa: S101 - a pipe, just above
         if self._init.stdout.readline() != "ready\n":
             raise RuntimeError(f"the namespaces of {name} could not be made")
-        self.worker.write_sysctls({**SYSCTLS, **NODE_SYSCTLS})
+        self.worker.write_sysctls(SYSCTLS)
         self.worker.call(_raise_lo)
 
     def _furnish(self) -> None:
@@ -217,17 +217,19 @@ class Node:
                 return self.folder / part / path[len(prefix) + 1 :]
         return Path(path)
 
-    def start_by_dhcp(self, wanted: Wanted, prefix_length: int) -> None:
-        """Configure the primary ENI, as DHCP does at boot."""
-        self.worker.call(_dhcp, wanted, self.primary, prefix_length)
+    def start_by_dhcp(
+        self, wanted: Wanted, prefix_length: int, addresses6: Sequence[IPv6Address] = ()
+    ) -> None:
+        """Configure the primary ENI, as DHCP, DHCPv6 and the router's advertisements do at boot."""
+        self.worker.call(_dhcp, wanted, self.primary, prefix_length, addresses6)
 
     def entry(self, rights: Rights | None = None) -> list[str]:
         """Return the words that, put before a command, have it run on the node."""
         entry = ["nsenter", f"--target={self._init.pid}", "--net", "--mount", "--uts", "--wd=/"]
         if rights is None:
             return [*entry, "--"]
-        if rights.read_only:
-            entry += ["--", "env", f"WRITABLE={' '.join(WRITABLE)}"]
+        if rights.writable is not None:
+            entry += ["--", "env", f"WRITABLE={' '.join(rights.writable)}"]
             entry += ["unshare", "--mount", "--propagation=slave", "sh", "-ec", READ_ONLY, "rights"]
         else:
             entry += ["--"]
@@ -318,9 +320,15 @@ def _raise_lo() -> None:
         ip.link("set", index=ip.link_lookup(ifname="lo")[0], state="up")
 
 
-def _dhcp(wanted: Wanted, address: IPv4Address, prefix_length: int) -> None:
+def _dhcp(
+    wanted: Wanted, address: IPv4Address, prefix_length: int, addresses6: Sequence[IPv6Address]
+) -> None:
     with IPRoute() as ip:
         index = ip.link_lookup(ifname=wanted.ifname)[0]
         ip.link("set", index=index, mtu=MTU, state="up")
         ip.addr("add", index=index, address=str(address), prefixlen=prefix_length)
         ip.route("add", dst="default", gateway=str(wanted.router), oif=index)
+        for address6 in addresses6:
+            ip.addr("add", index=index, address=str(address6), prefixlen=128, ifa_flags=NODAD)
+        if addresses6:
+            ip.route("add", dst="default", gateway=ROUTER6, oif=index, family=AF_INET6)

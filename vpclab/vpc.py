@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_network,
+)
+from itertools import pairwise
 from pathlib import Path
 from socket import socket
 from types import TracebackType
@@ -28,13 +36,28 @@ from vpclab import box
 from vpclab.api import ControlPlane, listen, serving
 from vpclab.ec2 import ACCOUNT
 from vpclab.ec2.model import Delays, Eni, VpcSubnet
-from vpclab.fabric import ENDPOINT, IMDS, INTERNET, PUBLIC, Fabric, Wanted
+from vpclab.fabric import ENDPOINT, IMDS, INTERNET, INTERNET6, Fabric, Wanted, port_of
+from vpclab.faults import Faults
+from vpclab.gates import Group, Network, Passport, Rule, Shape
 from vpclab.imds import Imds
 from vpclab.metadata import Metadata, options_of, tree_of
 from vpclab.node import Node
 
 FIRST_IFNAME = 5
 """A Nitro instance's first ENI is ens5."""
+
+EVERYWHERE = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+
+
+def predictable(eni: Eni) -> str:
+    """Return the name that a Nitro instance gives an ENI: ens5, ens6, or enp1s6 on card 1."""
+    number = FIRST_IFNAME + int(eni.device_index or 0)
+    return f"enp{eni.card}s{number}" if eni.card else f"ens{number}"
+
+
+def arbitrary(eni: Eni) -> str:
+    """Return a name that says nothing, as another distribution's udev may give: find it by MAC."""
+    return f"en{hashlib.sha256(eni.mac_address.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +73,16 @@ class VpcEni:
     secondary: tuple[IPv4Address, ...]
     status: str
     tags: Mapping[str, str]
+    prefixes: tuple[IPv4Network, ...] = ()
+    ipv6: tuple[IPv6Address, ...] = ()
+    ipv6_prefixes: tuple[IPv6Network, ...] = ()
+    card: int = 0
 
 
 class Internet:
     """A host on the internet."""
 
-    address = INTERNET
+    address, address6 = INTERNET, INTERNET6
 
     def __init__(self, fabric: Fabric) -> None:
         self._worker = fabric.internet
@@ -72,16 +99,30 @@ class Internet:
 
 
 class EmbeddedVPC:
-    """A VPC with an internet gateway, on this machine."""
+    """A VPC with an internet gateway, on this machine.
 
-    def __init__(self, cidr: str = "10.0.0.0/16", region: str = "us-east-1") -> None:
+    *ipv6* gives it an IPv6 /56, and every subnet a /64 of it. A new VPC's default group lets only
+    its members in; *open_groups* adds a rule for everyone, so that the internet host reaches a
+    node. *ifname* names a node's links.
+    """
+
+    def __init__(
+        self,
+        cidr: str = "10.0.0.0/16",
+        region: str = "us-east-1",
+        *,
+        ipv6: bool = False,
+        open_groups: bool = True,
+        ifname: Callable[[Eni], str] = predictable,
+    ) -> None:
         if not box.in_box():
             raise box.BoxError("an embedded VPC runs in a box: use `python -m vpclab.box COMMAND`")
-        self.region, self.cidrs = region, [cidr]
+        self.region, self._cidr, self._ipv6 = region, cidr, ipv6
+        self._open_groups, self._ifname = open_groups, ifname
         self._exits = contextlib.ExitStack()
         self.nodes: dict[str, Node] = {}
         self._by_instance: dict[str, Node] = {}
-        self._public = iter(PUBLIC.hosts())
+        self._nat_table: str | None = None
 
     def __enter__(self) -> EmbeddedVPC:
         """Start everything."""
@@ -93,13 +134,37 @@ class EmbeddedVPC:
             self.internet = Internet(self.fabric)
             self.plane = ControlPlane(self.region)
             exits.callback(self.plane.close)
+            self.vpc_id = ""
             self.plane.on_change = self._sync
+            self.plane.on_reshape = self._reshape
             self._serve(exits)
-            self.vpc_id = self.ec2.create_vpc(CidrBlock=self.cidrs[0])["Vpc"]["VpcId"]
-            self.fabric.add_cidr(IPv4Network(self.cidrs[0]))
+            self._build()
             exits.callback(self._power_off)
             self._exits = exits.pop_all()
         return self
+
+    def _build(self) -> None:
+        """Make the VPC, by EC2's own calls."""
+        made = self.ec2.create_vpc(CidrBlock=self._cidr, AmazonProvidedIpv6CidrBlock=self._ipv6)
+        self.vpc_id = made["Vpc"]["VpcId"]
+        gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=self.vpc_id)
+        mine = [{"Name": "vpc-id", "Values": [self.vpc_id]}]
+        (main,) = self.ec2.describe_route_tables(Filters=mine)["RouteTables"]
+        self._lead(main["RouteTableId"], GatewayId=gateway)
+        if self._ipv6:
+            self._lead6(main["RouteTableId"], GatewayId=gateway)
+        if self._open_groups:
+            (group,) = self.ec2.describe_security_groups(Filters=mine)["SecurityGroups"]
+            self.ec2.authorize_security_group_ingress(
+                GroupId=group["GroupId"], IpPermissions=[{"IpProtocol": "-1", **EVERYWHERE}]
+            )
+
+    def _lead(self, table_id: str, **target: str) -> None:
+        self.ec2.create_route(RouteTableId=table_id, DestinationCidrBlock="0.0.0.0/0", **target)
+
+    def _lead6(self, table_id: str, **target: str) -> None:
+        self.ec2.create_route(RouteTableId=table_id, DestinationIpv6CidrBlock="::/0", **target)
 
     def __exit__(
         self,
@@ -127,21 +192,71 @@ class EmbeddedVPC:
         )
 
     # Networks --------------------------------------------------------------------------
+    @property
+    def cidrs(self) -> list[str]:
+        """The VPC's IPv4 CIDRs."""
+        with self.plane.lock:
+            return self.plane.backend.cidrs(self.vpc_id)
+
+    @property
+    def cidrs6(self) -> list[str]:
+        """The VPC's IPv6 CIDRs."""
+        with self.plane.lock:
+            return self.plane.backend.cidrs(self.vpc_id, 6)
+
     def add_cidr(self, cidr: str) -> None:
         """Add a CIDR to the VPC."""
         self.ec2.associate_vpc_cidr_block(VpcId=self.vpc_id, CidrBlock=cidr)
-        self.fabric.add_cidr(IPv4Network(cidr))
-        self.cidrs.append(cidr)
 
-    def add_subnet(self, cidr: str, az: str, tags: Mapping[str, str] | None = None) -> str:
-        """Add a subnet and return its id."""
+    def add_subnet(
+        self, cidr: str, az: str, tags: Mapping[str, str] | None = None, *, private: bool = False
+    ) -> str:
+        """Add a subnet and return its id; a *private* one has a NAT gateway for its way out.
+
+        The NAT gateway is in the first subnet that is not private: one must be there.
+        """
         made = self.ec2.create_subnet(VpcId=self.vpc_id, CidrBlock=cidr, AvailabilityZone=az)
         subnet_id: str = made["Subnet"]["SubnetId"]
+        if self._ipv6:
+            self.ec2.associate_subnet_cidr_block(
+                SubnetId=subnet_id, Ipv6CidrBlock=str(self._free_cidr6())
+            )
         if tags:
             self.ec2.create_tags(
                 Resources=[subnet_id], Tags=[{"Key": k, "Value": v} for k, v in tags.items()]
             )
+        if private:
+            self._nat_table = self._nat_table or self._make_nat(subnet_id)
+            self.ec2.associate_route_table(RouteTableId=self._nat_table, SubnetId=subnet_id)
         return subnet_id
+
+    def _free_cidr6(self) -> IPv6Network:
+        with self.plane.lock:
+            taken = {cidr for subnet in self._subnets() for cidr in subnet.cidrs6}
+        outer = IPv6Network(self.cidrs6[0])
+        return next(c for c in outer.subnets(new_prefix=64) if str(c) not in taken)
+
+    def _make_nat(self, subnet_id: str) -> str:
+        """Make a NAT gateway in another subnet than this, and a route table that leads to it."""
+        public = next((s.id for s in self._subnets() if s.id != subnet_id), None)
+        if public is None:
+            raise ValueError("a private subnet needs a public one before it, for its NAT gateway")
+        table = self.ec2.create_route_table(VpcId=self.vpc_id)["RouteTable"]["RouteTableId"]
+        allocation = self.ec2.allocate_address(Domain="vpc")["AllocationId"]
+        gateway = self.ec2.create_nat_gateway(SubnetId=public, AllocationId=allocation)
+        self._lead(table, NatGatewayId=gateway["NatGateway"]["NatGatewayId"])
+        if self._ipv6:
+            made = self.ec2.create_egress_only_internet_gateway(VpcId=self.vpc_id)
+            gateway_id = made["EgressOnlyInternetGateway"]["EgressOnlyInternetGatewayId"]
+            self._lead6(table, EgressOnlyInternetGatewayId=gateway_id)
+        return str(table)
+
+    def _subnets(self) -> list[VpcSubnet]:
+        return [
+            subnet
+            for subnet in self.plane.backend.describe_subnets()
+            if isinstance(subnet, VpcSubnet) and subnet.vpc_id == self.vpc_id
+        ]
 
     # Nodes -----------------------------------------------------------------------------
     def launch_node(
@@ -152,35 +267,55 @@ class EmbeddedVPC:
         *,
         public: bool = False,
         hop_limit: int = 1,
+        groups: Sequence[str] = (),
+        spot: bool = False,
+        eni: Mapping[str, Any] | None = None,
     ) -> Node:
-        """Launch an instance and boot a node on it; *hop_limit* is of IMDS's tokens."""
+        """Launch an instance and boot a node on it; *hop_limit* is of IMDS's tokens.
+
+        *groups* are security groups, the VPC's default one if there are none. *eni* is what else
+        RunInstances is to be told of the primary ENI, as `Ipv4PrefixCount`. Raises ValueError for
+        a name that is taken, EC2's ClientError for what EC2 refuses.
+        """
         if name in self.nodes:
             raise ValueError(f"there is a node {name} in the VPC")
+        wish = {
+            "DeviceIndex": 0,
+            "SubnetId": subnet_id,
+            "AssociatePublicIpAddress": public,
+            **({"Groups": list(groups)} if groups else {}),
+            **({"Ipv6AddressCount": 1} if self._ipv6 else {}),
+            **(eni or {}),
+        }
         done = self.ec2.run_instances(
-            ImageId="ami-12c6146b", InstanceType=instance_type, SubnetId=subnet_id,
-            MinCount=1, MaxCount=1,
+            ImageId="ami-12c6146b", InstanceType=instance_type, MinCount=1, MaxCount=1,
             MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": hop_limit},
+            NetworkInterfaces=[wish],
             TagSpecifications=[
                 {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}
             ],
+            **({"InstanceMarketOptions": {"MarketType": "spot"}} if spot else {}),
         )  # fmt: skip
         instance_id = done["Instances"][0]["InstanceId"]
-        eni = self._instance(instance_id).nics[0]
-        primary = IPv4Address(eni.private_ip_address)
+        primary_eni: Eni = self._instance(instance_id).nics[0]
+        primary = IPv4Address(primary_eni.private_ip_address)
         node = Node(name, instance_id, primary, self._folder / name, self._terminate)
         with self.plane.lock:
             self.nodes[name] = self._by_instance[instance_id] = node
-        self._sync(eni)
-        wanted = self._wanted(eni)
+        self._sync(primary_eni)
+        wanted = self._wanted(primary_eni)
         assert wanted is not None  # noqa: S101 - the node is there now
-        node.start_by_dhcp(wanted, IPv4Network(eni.subnet.cidr_block).prefixlen)
-        if public:
-            self.fabric.publish(primary, next(self._public))
+        node.start_by_dhcp(
+            wanted,
+            IPv4Network(primary_eni.subnet.cidr_block).prefixlen,
+            [IPv6Address(a) for a in primary_eni.addresses6],
+        )
         return node
 
     def public_address(self, node: Node) -> IPv4Address:
         """Return what the internet sees of *node*."""
-        return self.fabric.public[node.primary]
+        with self.plane.lock:
+            return IPv4Address(self._instance(node.instance_id).nics[0].public_ip)
 
     def _terminate(self, node: Node) -> None:
         """Terminate the instance; the fabric lets go of its namespace before that goes."""
@@ -188,7 +323,6 @@ class EmbeddedVPC:
         with self.plane.lock:
             self.nodes.pop(node.name)
             self._by_instance.pop(node.instance_id)
-        self.fabric.unpublish(node.primary)
         self.ec2.terminate_instances(InstanceIds=[node.instance_id])
         node.power_off()
 
@@ -210,18 +344,46 @@ class EmbeddedVPC:
     def _wanted(self, eni: Eni) -> Wanted | None:
         """Return what the fabric should have of *eni* now; None: nothing."""
         with self.plane.lock:
-            instance = eni.instance
+            backend, instance = self.plane.backend, eni.instance
             node = self._by_instance.get(instance.id) if instance is not None else None
-            if node is None or not eni.is_plugged or eni.id not in self.plane.backend.enis:
+            if node is None or not eni.is_plugged or eni.id not in backend.enis:
                 return None
+            ways = [backend.way(eni.subnet, version) for version in (4, 6)]
+            passport = Passport(
+                port=port_of(eni.id),
+                mac=eni.mac_address,
+                checked=bool(eni.source_dest_check),
+                owned=eni.owned,
+                groups=frozenset(group.id for group in eni.group_set),
+                public=tuple(eni.public.items()),
+                way4=ways[0][1] if ways[0][0] == "nat" else ways[0][0],
+                way6=ways[1][0],
+            )
             return Wanted(
                 eni_id=eni.id,
-                mac=eni.mac_address,
                 node_fd=node.fd,
-                ifname=f"ens{FIRST_IFNAME + eni.device_index}",
+                ifname=self._ifname(eni),
                 router=IPv4Network(eni.subnet.cidr_block)[1],
-                owned=frozenset(IPv4Address(a) for a in eni.addresses),
-                checked=bool(eni.source_dest_check),
+                passport=passport,
+            )
+
+    def _reshape(self) -> None:
+        if self.vpc_id:
+            self.fabric.reshape(self._shape)
+
+    def _shape(self) -> Shape:
+        """Return CIDRs, groups and NAT gateways as the fabric should have them now."""
+        with self.plane.lock:
+            backend = self.plane.backend
+            cidrs = [*backend.cidrs(self.vpc_id), *backend.cidrs(self.vpc_id, 6)]
+            return Shape(
+                cidrs=tuple(ip_network(cidr) for cidr in cidrs),
+                groups=tuple(map(_group, backend.groups[self.vpc_id].values())),
+                nats={
+                    gateway.id: backend.public_of(gateway.id)
+                    for gateway in backend.nat_gateways.values()
+                    if gateway.state == "available"
+                },
             )
 
     def _asking(self, source: str) -> str | None:
@@ -244,6 +406,7 @@ class EmbeddedVPC:
                 region=self.region,
                 account=ACCOUNT,
                 cidrs=self.cidrs,
+                cidrs6=self.cidrs6,
                 now=dt.datetime.now(dt.UTC),
             )
             return Metadata(tree, options_of(instance))
@@ -253,6 +416,11 @@ class EmbeddedVPC:
     def calls(self) -> Counter[str]:
         """EC2 calls of the nodes, by action."""
         return self.plane.calls
+
+    @property
+    def faults(self) -> Faults:
+        """What is wrong with EC2's answers to the nodes."""
+        return self.plane.faults
 
     @property
     def delays(self) -> Delays:
@@ -273,6 +441,10 @@ class EmbeddedVPC:
                     secondary=tuple(IPv4Address(a) for a in eni.addresses[1:]),
                     status=eni.status,
                     tags={tag["key"]: tag["value"] for tag in eni.get_tags()},
+                    prefixes=tuple(map(IPv4Network, eni.prefixes)),
+                    ipv6=tuple(map(IPv6Address, eni.addresses6)),
+                    ipv6_prefixes=tuple(map(IPv6Network, eni.prefixes6)),
+                    card=eni.card,
                 )
                 for eni in self.plane.backend.enis.values()
             ]
@@ -287,35 +459,48 @@ class EmbeddedVPC:
 
     def check(self) -> list[str]:
         """Return a sentence for each thing that must not be: packets and EC2 disagree."""
-        owners: dict[IPv4Address, str] = {}
-        wrong = []
         with self.plane.lock:
             enis = list(self.plane.backend.enis.values())
-        for eni in enis:
-            for address in (IPv4Address(a) for a in eni.addresses):
-                if address in owners:
-                    wrong.append(f"{address} is on {owners[address]} and on {eni.id}")
-                owners[address] = eni.id
-        wrong += self._check_books(set(owners))
+        owners: list[tuple[Network, str]] = sorted(
+            ((network, eni.id) for eni in enis for network in eni.owned),
+            key=lambda owner: (owner[0].version, owner[0]),
+        )
+        wrong = [
+            f"{one} is on {holder} and {other} on {second}"
+            for (one, holder), (other, second) in pairwise(owners)
+            if one.version == other.version and other.network_address in one
+        ]
+        wrong += self._check_books({network for network, _ in owners})
         wanted = {
-            address: w.port
+            network: w.port
             for eni in enis
             if (w := self._wanted(eni)) is not None
-            for address in w.owned
+            for network in w.passport.owned
         }
         routes = self.fabric.routes()
         wrong += [
-            f"{address} leads to {routes.get(address)}, its owner is {wanted.get(address)}"
-            for address in wanted.keys() | routes.keys()
-            if wanted.get(address) != routes.get(address)
+            f"{network} leads to {routes.get(network)}, its owner is {wanted.get(network)}"
+            for network in wanted.keys() | routes.keys()
+            if wanted.get(network) != routes.get(network)
         ]
         return wrong
 
-    def _check_books(self, owned: set[IPv4Address]) -> list[str]:
+    def _check_books(self, owned: set[Network]) -> list[str]:
         """Return what subnets have noted as taken and nobody owns, or the other way round."""
         with self.plane.lock:
-            subnets = [s for s in self.plane.backend.describe_subnets() if isinstance(s, VpcSubnet)]
-            noted = {address for s in subnets if s.vpc_id == self.vpc_id for address in s.taken}
-        return [f"{address} is lost: taken, and on no ENI" for address in noted - owned] + [
-            f"{address} is on an ENI and free in its subnet" for address in owned - noted
+            noted = {network for subnet in self._subnets() for network in subnet.taken}
+        return [f"{network} is lost: taken, and on no ENI" for network in noted - owned] + [
+            f"{network} is on an ENI and free in its subnet" for network in owned - noted
         ]
+
+
+def _group(group: Any) -> Group:
+    """Return one of moto's security groups as the fabric takes it."""
+    return Group(group.id, tuple(_rules(group.ingress_rules)), tuple(_rules(group.egress_rules)))
+
+
+def _rules(rules: Iterable[Any]) -> Iterable[Rule]:
+    for rule in rules:
+        peer = rule.cidr_ipv4 or rule.cidr_ipv6 or (rule.source_group or {}).get("GroupId")
+        if peer is not None:
+            yield Rule(rule.ip_protocol, rule.from_port, rule.to_port, peer)

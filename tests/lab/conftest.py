@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vpclab import box
+from vpclab.enid import prepare
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
@@ -42,4 +43,6 @@ def nodes(vpc: EmbeddedVPC) -> tuple[Node, Node]:
         vpc.launch_node(name, "m5.large", vpc.add_subnet(cidr, zone), public=True)
         for name, (cidr, zone) in zip(("node-a", "node-b"), zones, strict=True)
     )
+    prepare(a)
+    prepare(b)
     return a, b

@@ -22,7 +22,7 @@ from ipamd.cli import DaemonAwayError, ask_status
 from ipamd.start import DaemonRunningError, Paths, lock
 from ipamd.status import Status
 from tests.lab.echo import echo
-from vpclab.node import Rights
+from vpclab.enid import RIGHTS, prepare
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
@@ -44,7 +44,7 @@ class Ipamd:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = self.node.popen(
-                [sys.executable, "-c", MAIN], env=self.env, rights=Rights(), stderr=log, cwd="/"
+                [sys.executable, "-c", MAIN], env=self.env, rights=RIGHTS, stderr=log, cwd="/"
             )
         self.wait(lambda s: s is not None)
 
@@ -112,6 +112,7 @@ def ipamd(vpc: EmbeddedVPC, tmp_path: Path) -> Iterator[Ipamd]:
     number = len(vpc.ec2.describe_subnets()["Subnets"]) + 10
     subnet = vpc.add_subnet(f"10.0.{number}.0/24", "us-east-1a")
     node = vpc.launch_node(f"node-{number}", "m5.large", subnet, public=True)
+    prepare(node)
     daemon = Ipamd(node, tmp_path / "log", WARM_ENI_TARGET="0")
     yield daemon
     daemon.close()
@@ -376,7 +377,7 @@ def test_a_second_daemon_says_who_holds_the_lock(ipamd: Ipamd) -> None:
 
 def test_settings_that_cannot_be_are_refused_at_once(ipamd: Ipamd) -> None:
     env = {"MAX_ENI": "0", "WARM_IP_TARGET": "x"}
-    done = ipamd.node.run([sys.executable, "-c", MAIN], env=env, rights=Rights(), check=False)
+    done = ipamd.node.run([sys.executable, "-c", MAIN], env=env, rights=RIGHTS, check=False)
     assert done.returncode == 78
     assert "MAX_ENI=0 is below 1" in done.stderr
     assert "WARM_IP_TARGET" in done.stderr
@@ -384,7 +385,7 @@ def test_settings_that_cannot_be_are_refused_at_once(ipamd: Ipamd) -> None:
 
 def test_a_node_that_does_not_forward_is_refused_with_the_sysctl(ipamd: Ipamd) -> None:
     ipamd.node.worker.write_sysctls({"net.ipv4.ip_forward": "0"})
-    done = ipamd.node.run([sys.executable, "-c", MAIN], rights=Rights(), check=False)
+    done = ipamd.node.run([sys.executable, "-c", MAIN], rights=RIGHTS, check=False)
     ipamd.node.worker.write_sysctls({"net.ipv4.ip_forward": "1"})
     assert done.returncode == 78
     assert "net.ipv4.ip_forward is 0 and must be 1" in done.stderr

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.dataplane import NODE_SYSCTLS
-from vpclab.node import Rights
+from vpclab.enid import RIGHTS
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
@@ -65,7 +65,7 @@ def test_a_name_that_is_not_there_is_refused_at_once_and_is_no_drop(
 
 
 def test_the_popens_pid_is_the_program(nodes: Nodes) -> None:
-    for rights in (None, Rights()):
+    for rights in (None, RIGHTS):
         with nodes[0].popen(["sleep", "30.5"], rights=rights) as process:
             while (name := Path(f"/proc/{process.pid}/comm").read_text()) != "sleep\n":
                 assert process.poll() is None, name
@@ -78,7 +78,7 @@ def test_a_process_has_the_nodes_namespaces(nodes: Nodes) -> None:
 
 
 def test_rights_are_net_admin_and_no_way_back(nodes: Nodes) -> None:
-    status = nodes[0].run(["cat", "/proc/self/status"], rights=Rights()).stdout
+    status = nodes[0].run(["cat", "/proc/self/status"], rights=RIGHTS).stdout
     caps = dict(re.findall(r"^(Cap\w+|NoNewPrivs):\s*(\w+)$", status, re.MULTILINE))
     assert (caps["CapPrm"], caps["CapEff"], caps["CapBnd"]) == (NET_ADMIN,) * 3
     assert (int(caps["CapInh"], 16), int(caps["CapAmb"], 16), caps["NoNewPrivs"]) == (0, 0, "1")
@@ -89,18 +89,18 @@ def test_rights_are_net_admin_and_no_way_back(nodes: Nodes) -> None:
     ["/x", "/etc/x", "/etc/cni/net.d/x", "/opt/cni/bin/x", "/run/x", "/var/lib/x", "/usr/x"],
 )
 def test_what_is_not_the_daemons_own_is_read_only(nodes: Nodes, path: str) -> None:
-    done = nodes[0].run(["sh", "-c", f": > {path}"], rights=Rights(), check=False)
+    done = nodes[0].run(["sh", "-c", f": > {path}"], rights=RIGHTS, check=False)
     assert "Read-only" in done.stderr
 
 
 def test_sysctls_are_read_only(nodes: Nodes) -> None:
     script = "echo 1 > /proc/sys/net/ipv4/ip_forward"
-    assert "Read-only" in nodes[0].run(["sh", "-c", script], rights=Rights(), check=False).stderr
+    assert "Read-only" in nodes[0].run(["sh", "-c", script], rights=RIGHTS, check=False).stderr
 
 
 def test_the_daemons_own_folders_are_writable(nodes: Nodes) -> None:
     a, _ = nodes
-    a.run(["sh", "-ec", ": > /run/enid/w; : > /var/lib/enid/w"], rights=Rights())
+    a.run(["sh", "-ec", ": > /run/enid/w; : > /var/lib/enid/w"], rights=RIGHTS)
     assert a.path("/run/enid/w").exists()
     assert a.path("/var/lib/enid/w").exists()
 
@@ -129,7 +129,7 @@ def test_a_pods_namespace_goes_though_a_daemon_was_started_meanwhile(nodes: Node
     pod = a.add_pod_netns("goes")
     script = "ip link add v0 type veth peer name v1 netns /run/netns/goes"
     a.run(["sh", "-ec", script])
-    with a.popen(["sleep", "30.6"], rights=Rights()) as daemon:
+    with a.popen(["sleep", "30.6"], rights=RIGHTS) as daemon:
         while Path(f"/proc/{daemon.pid}/comm").read_text() != "sleep\n":
             assert daemon.poll() is None
         pod.close()
@@ -314,7 +314,9 @@ def test_a_terminated_node_leaves_no_process_no_link_no_address(vpc: EmbeddedVPC
     assert daemon.returncode == -9
     assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"30.7" in p.read_bytes()]
     assert [e for e in vpc.enis() if e.subnet_id == subnet_id] == []
-    assert node.primary not in vpc.fabric.public
+    assert not any(
+        e.public for e in vpc.plane.backend.enis.values() if str(node.primary) in e.public
+    )
     assert vpc.check() == []
     vpc.ec2.delete_subnet(SubnetId=subnet_id)
 

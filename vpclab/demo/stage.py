@@ -23,6 +23,7 @@ from ipamd.cli import CommandError, ask_status
 from ipamd.status import Status
 from vpclab.demo.ledger import EniView, NodeView, PodView
 from vpclab.demo.traffic import Peer, Seen
+from vpclab.enid import RIGHTS, prepare
 from vpclab.node import Node, PodNetns, Rights
 from vpclab.runtime import Answer, Runtime, Sandbox
 from vpclab.vpc import EmbeddedVPC, VpcEni
@@ -78,7 +79,7 @@ class Daemon:
     def __init__(self, node: Node, log: Path) -> None:
         self.node, self.log = node, log
         self.environment: dict[str, str] = {}
-        self.rights: Rights | None = Rights()
+        self.rights: Rights | None = RIGHTS
         self._process: subprocess.Popen[Any] | None = None
 
     @property
@@ -309,6 +310,7 @@ def raised() -> Iterator[Stage]:
 def _site(vpc: EmbeddedVPC, name: str, cidr: str, zone: str, logs: Path) -> Site:
     subnet = vpc.add_subnet(cidr, az=zone)
     node = vpc.launch_node(name, INSTANCE_TYPE, subnet, public=True)
+    prepare(node)
     runtime = Runtime(node)
     runtime.install()
     return Site(node, Daemon(node, logs / f"{name}.log"), runtime, cidr, zone)

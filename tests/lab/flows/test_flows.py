@@ -27,6 +27,7 @@ from cni.netlink import NodeNetlink
 from cni.spec import Sandbox
 from cni.wire import KernelWiring, Wish
 from tests.lab.flows.kubeproxy import FLAVOURS, HOSTPORT_MASQUERADE, Flavour, Forward, render
+from vpclab.enid import prepare
 from vpclab.netns import Worker
 
 if TYPE_CHECKING:
@@ -173,7 +174,9 @@ class Town:
         far = vpc.add_subnet("10.0.2.0/24", "us-east-1b")
         other = vpc.add_subnet("100.64.1.0/24", "us-east-1a")
         self.node = vpc.launch_node("node", "m5.large", near, public=True)
+        prepare(self.node)
         self.remote_node = vpc.launch_node("remote-node", "m5.large", far, public=True)
+        prepare(self.remote_node)
         self.host = vpc.launch_node("host", "m5.large", far)
         self.net = self.node.worker.call(NodeNetlink)
         stack.callback(self.node.worker.call, self.net.close)
