@@ -393,6 +393,18 @@ class VpcBackend(Trunks):
         eni.delete_on_termination = value
         self.changed.append(eni)
 
+    def create_tags(self, resource_ids: list[str], tags: dict[str, str]) -> Any:
+        """Tag; who is told of ENIs is told of their tags."""
+        done = super().create_tags(resource_ids, tags)
+        self.changed += [self.enis[eni_id] for eni_id in resource_ids if eni_id in self.enis]
+        return done
+
+    def delete_tags(self, resource_ids: list[str], tags: dict[str, str]) -> Any:
+        """Take tags off."""
+        done = super().delete_tags(resource_ids, tags)
+        self.changed += [self.enis[eni_id] for eni_id in resource_ids if eni_id in self.enis]
+        return done
+
     # Addresses -------------------------------------------------------------------------
     def assign(self, eni_id: str, wish: Wish, *, reassign: bool = False) -> Given:
         """Assign IPv4 addresses or prefixes and return the new ones."""
