@@ -41,9 +41,11 @@ class Lab:
         self.a, self.b = (cloud.instance(self.subnet_id, "c5.xlarge") for _ in "ab")
         self.imds = Imds({A: self.a, B: self.b, "::1": self.a}.get, self.told, lambda: self.now)
 
-    def told(self, instance_id: str) -> Metadata:
+    def told(self, instance_id: str) -> Metadata | None:
         with self.cloud.plane.lock:
             instance = self.cloud.plane.backend.get_instance(instance_id)
+            if instance.state == "terminated":
+                return None
             cidrs, cidrs6 = ["10.0.0.0/16", "100.64.0.0/16"], [self.cidr6]
             now = dt.datetime(2026, 1, 5, 18, 2, tzinfo=dt.UTC)
             return Metadata(
@@ -285,6 +287,16 @@ def test_a_spot_instance_with_user_data_says_so(lab: Lab, a: Reader) -> None:
         assert spot.get("/latest/user-data") == (200, "#!/bin/sh")
         assert spot.lines("reservation-id") == [made["ReservationId"]]
         assert a.lines("reservation-id") != spot.lines("reservation-id")
+
+
+def test_a_terminated_instance_is_told_nothing(lab: Lab) -> None:
+    instance_id = lab.cloud.instance(lab.subnet_id)
+    imds = Imds(lambda _: instance_id, lab.told)
+    with imds.listen("127.0.0.1", 0).serving() as url:
+        reader = Reader(lab, url)
+        assert reader.lines("instance-id") == [instance_id]
+        lab.cloud.ec2.terminate_instances(InstanceIds=[instance_id])
+        assert (reader.put()[0], reader.status("instance-id")) == (404, 404)
 
 
 def test_tags_are_told_where_they_are_enabled(a: Reader) -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from socket import AF_INET, SOCK_STREAM
 from typing import TYPE_CHECKING
@@ -229,14 +229,40 @@ def test_what_is_not_there_is_404(nodes: Nodes) -> None:
     assert imds(a, "GET", "/latest/meta-data/spot", token=key)[0] == 404
 
 
-@contextmanager
-def pod_with_an_address(vpc: EmbeddedVPC, node: Node) -> Iterator[PodNetns]:
-    """Give a pod with an address of the node's primary ENI, wired by hand."""
-    eni = next(e for e in vpc.enis() if e.primary == node.primary)
-    answer = vpc.ec2.assign_private_ip_addresses(
-        NetworkInterfaceId=eni.id, SecondaryPrivateIpAddressCount=1
+def test_a_spot_notice_is_on_the_node_it_is_for(vpc: EmbeddedVPC, nodes: Nodes) -> None:
+    a, b = nodes
+    notice = '{"action": "terminate", "time": "2026-01-05T18:02:00Z"}'
+    vpc.imds.say(a.instance_id, "spot/instance-action", notice)
+    assert read(a, "meta-data/spot/instance-action") == notice
+    assert imds(b, "GET", "/latest/meta-data/spot", token=token(b)[1])[0] == 404
+    vpc.imds.unsay(a.instance_id, "spot/instance-action")
+
+
+def test_imds_may_not_tell_yet_what_ec2_does(vpc: EmbeddedVPC, nodes: Nodes) -> None:
+    b, macs = nodes[1], "meta-data/network/interfaces/macs"
+    subnet_id = next(e.subnet_id for e in vpc.enis() if e.instance_id == b.instance_id)
+    made = vpc.ec2.create_network_interface(SubnetId=subnet_id)["NetworkInterface"]
+    vpc.imds.faults.stale(macs.removeprefix("meta-data/"), 600, b.instance_id)
+    attachment = vpc.ec2.attach_network_interface(
+        NetworkInterfaceId=made["NetworkInterfaceId"], InstanceId=b.instance_id, DeviceIndex=2
     )
-    address = IPv4Address(answer["AssignedPrivateIpAddresses"][0]["PrivateIpAddress"])
+    assert made["MacAddress"] not in read(b, macs)
+    assert read(b, f"{macs}/{made['MacAddress']}/device-number") == "2"
+    vpc.imds.faults.clear()
+    assert made["MacAddress"] in read(b, macs)
+    vpc.ec2.detach_network_interface(AttachmentId=attachment["AttachmentId"])
+    vpc.ec2.delete_network_interface(NetworkInterfaceId=made["NetworkInterfaceId"])
+
+
+@contextmanager
+def pod_with_an_address(vpc: EmbeddedVPC, node: Node, wish: str) -> Iterator[PodNetns]:
+    """Give a pod with an address of the node's primary ENI, wired by hand; *wish* counts one."""
+    eni = next(e for e in vpc.enis() if e.primary == node.primary)
+    answer = vpc.ec2.assign_private_ip_addresses(NetworkInterfaceId=eni.id, **{wish: 1})
+    if wish == "Ipv4PrefixCount":
+        address = IPv4Network(answer["AssignedIpv4Prefixes"][0]["Ipv4Prefix"])[3]
+    else:
+        address = IPv4Address(answer["AssignedPrivateIpAddresses"][0]["PrivateIpAddress"])
     pod = node.add_pod_netns("imds")
     outside = f"""
     ip link add veth0 type veth peer name eth0 netns /run/netns/imds
@@ -255,13 +281,14 @@ def pod_with_an_address(vpc: EmbeddedVPC, node: Node) -> Iterator[PodNetns]:
     node.run(["ip", "link", "del", "veth0"], check=False)
 
 
+@pytest.mark.parametrize("wish", ["SecondaryPrivateIpAddressCount", "Ipv4PrefixCount"])
 @pytest.mark.parametrize(("hops", "status"), [(1, 0), (2, 200)])
 def test_a_token_goes_as_far_as_the_hop_limit(
-    vpc: EmbeddedVPC, nodes: Nodes, hops: int, status: int
+    vpc: EmbeddedVPC, nodes: Nodes, hops: int, status: int, wish: str
 ) -> None:
     a, _ = nodes
     vpc.ec2.modify_instance_metadata_options(InstanceId=a.instance_id, HttpPutResponseHopLimit=hops)
-    with pod_with_an_address(vpc, a) as pod:
+    with pod_with_an_address(vpc, a, wish) as pod:
         assert token(a)[0] == 200
         assert token(pod)[0] == status
         assert imds(pod, "GET", "/latest/meta-data/mac")[0] == 401
