@@ -15,9 +15,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 MARK = "ENID_BOX"
 """Set inside a box, to the box's own namespace, so that a stale variable does not count."""
@@ -132,6 +132,26 @@ def enter(argv: list[str]) -> None:
     if reason:
         raise BoxError(reason)
     sys.exit(_run(argv))
+
+
+def spawn(argv: list[str], *, pass_fds: Sequence[int], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Run *argv* in a box of its own that outlives this process and its terminal.
+
+    It keeps the descriptors *pass_fds* and nothing else of the caller's; what it prints goes to
+    *log*. Raises BoxError if no box can be made.
+    """
+    reason = obstacle()
+    if reason:
+        raise BoxError(reason)
+    return subprocess.Popen(
+        [*_unshare(), "sh", "-ec", INSIDE, "box", *argv],
+        env={**os.environ, "PATH": _path()},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
 
 
 def _run(argv: list[str]) -> int:

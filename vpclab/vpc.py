@@ -36,7 +36,7 @@ from vpclab import box
 from vpclab.api import ControlPlane, listen, serving
 from vpclab.ec2 import ACCOUNT
 from vpclab.ec2.model import Delays, Eni, VpcSubnet
-from vpclab.fabric import ENDPOINT, IMDS, INTERNET, INTERNET6, Fabric, Wanted, port_of
+from vpclab.fabric import ENDPOINT, IMDS, IMDS6, INTERNET, INTERNET6, Fabric, Wanted, port_of
 from vpclab.faults import Faults
 from vpclab.gates import Group, Network, Passport, Rule, Shape
 from vpclab.imds import Imds
@@ -86,6 +86,11 @@ class Internet:
 
     def __init__(self, fabric: Fabric) -> None:
         self._worker = fabric.internet
+
+    @property
+    def fd(self) -> int:
+        """Its network namespace, open."""
+        return self._worker.fd
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket:
         """Return a socket that lives on the host."""
@@ -182,7 +187,8 @@ class EmbeddedVPC:
         outer = exits.enter_context(contextlib.closing(listen("127.0.0.1", 0)))
         exits.enter_context(serving(self.plane.application(counted=False), outer))
         self.imds = Imds(self._asking, self._metadata)
-        exits.enter_context(self.fabric.worker.call(self.imds.listen, str(IMDS)).serving())
+        for address in (IMDS, IMDS6):
+            exits.enter_context(self.fabric.worker.call(self.imds.listen, str(address)).serving())
         self.ec2: Any = boto3.client(
             "ec2",
             region_name=self.region,
@@ -289,7 +295,11 @@ class EmbeddedVPC:
         }
         done = self.ec2.run_instances(
             ImageId="ami-12c6146b", InstanceType=instance_type, MinCount=1, MaxCount=1,
-            MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": hop_limit},
+            MetadataOptions={
+                "HttpTokens": "required",
+                "HttpPutResponseHopLimit": hop_limit,
+                "HttpProtocolIpv6": "enabled" if self._ipv6 else "disabled",
+            },
             NetworkInterfaces=[wish],
             TagSpecifications=[
                 {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}]}
@@ -316,6 +326,18 @@ class EmbeddedVPC:
         """Return what the internet sees of *node*."""
         with self.plane.lock:
             return IPv4Address(self._instance(node.instance_id).nics[0].public_ip)
+
+    def facts(self, node: Node) -> dict[str, str | None]:
+        """Return what EC2 says of a node: type, zone, public address, IPv6 address."""
+        with self.plane.lock:
+            instance = self._instance(node.instance_id)
+            eni: Eni = instance.nics[0]
+            return {
+                "instance_type": instance.instance_type,
+                "zone": instance.placement.availability_zone,
+                "public": eni.public_ip,
+                "ipv6": eni.ipv6_address,
+            }
 
     def _terminate(self, node: Node) -> None:
         """Terminate the instance; the fabric lets go of its namespace before that goes."""

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from moto.ec2 import urls as ec2_urls
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 
 from vpclab.ec2.backend import VpcBackend
 from vpclab.ec2.responses import VpcResponse
@@ -108,7 +109,13 @@ def reshapes(action: str) -> bool:
 
 
 def fresh_backend(region: str) -> VpcBackend:
-    """Return an empty EC2 of ours for *region*; whatever was there is forgotten."""
+    """Return an empty EC2 of ours for *region*; whatever was there is forgotten.
+
+    Raises ValueError for a region that moto does not know.
+    """
+    if region not in RegionsAndZonesBackend.zones:
+        known = ", ".join(sorted(RegionsAndZonesBackend.zones))
+        raise ValueError(f"'{region}' is not a region of the embedded EC2; there are {known}")
     ec2_backends.backend = VpcBackend
     ec2_backends.clear()
     VpcBackend._url_module = SimpleNamespace(  # noqa: SLF001 - moto's seam for the response class

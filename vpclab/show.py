@@ -1,0 +1,61 @@
+"""A running lab as a person reads it. Shell (writes to a terminal)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+RIGHT = frozenset({"ENIs", "IPs", "calls", "ok", "mean ms", "longest ms"})
+
+
+def show(seen: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what a running lab says of itself."""
+    console = console or Console(highlight=False)
+    cidrs = " ".join(seen["cidrs"])
+    console.print(
+        Text.assemble((seen["vpc_id"], "bold"), f"  {seen['region']}  {cidrs}  {seen['endpoint']}")
+    )
+    console.print(_nodes(seen["nodes"]))
+    if seen["calls"]:
+        console.print(_calls(seen["calls"]))
+    for line in seen["faults"]:
+        console.print(Text(f"fault: {line}", style="yellow"))
+    drops = [f"{count} {cause}" for cause, count in seen["drops"].items() if count]
+    if drops:
+        console.print(Text(f"dropped: {', '.join(drops)}", style="red"))
+
+
+def _table(columns: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in RIGHT else "left")
+    return table
+
+
+def _nodes(nodes: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table(("node", "instance", "type", "primary", "public", "ENIs", "IPs"))
+    for node in nodes:
+        prefixes = f" +{node['prefixes']} prefixes" if node["prefixes"] else ""
+        table.add_row(
+            node["name"], node["instance_id"], node["instance_type"], node["primary"],
+            node["public"] or "-", str(node["enis"]), f"{node['addresses']}{prefixes}",
+        )  # fmt: skip
+    return table
+
+
+def _calls(calls: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table(("EC2 action", "calls", "ok", "otherwise", "mean ms", "longest ms"))
+    for call in calls:
+        outcomes = dict(call["outcomes"])
+        done = outcomes.pop("ok", 0)
+        other = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+        table.add_row(
+            call["action"], str(call["calls"]), str(done), Text(other, style="yellow"),
+            str(call["mean_ms"]), str(call["longest_ms"]),
+        )  # fmt: skip
+    return table
