@@ -478,6 +478,7 @@ class VpcBackend(Trunks):
         reservation = super().run_instances(*arguments, **keywords)
         try:
             for instance in reservation.instances:
+                instance.state_reason = None  # of a running instance EC2 tells none
                 instance.spot = bool(keywords.get("instance_market_options"))
                 for spec in specs or [{"DeviceIndex": 0}]:
                     self._furnish(instance, spec, int(keywords.get("ipv6_address_count") or 0))

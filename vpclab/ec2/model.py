@@ -142,6 +142,7 @@ class Eni(NetworkInterface):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.public: dict[str, str] = {}
         self._seen: tuple[float, list[dict[str, str]]] | None = None
+        self._is_new = False
         super().__init__(*arguments, **keywords)
         number = next(self._macs)
         # Locally administered, never 0a:58, which pods have.
@@ -255,12 +256,13 @@ class Eni(NetworkInterface):
             }  # fmt: skip
 
     @property
-    def association(self) -> dict[str, str]:
-        """What the wire shows of the primary's public address."""
+    def association(self) -> dict[str, str] | None:
+        """What the wire shows of the primary's public address; nothing if it has none."""
         for item in self.private_ip_addresses:
             if item["PrivateIpAddress"] == self.private_ip_address:
-                return dict(item.get("Association", {}))
-        return {}
+                association: dict[str, str] | None = item.get("Association")
+                return association
+        return None
 
     def get_tags(self) -> list[dict[str, str]]:
         """Its tags, as they were when it was seen; moto would go through the whole region's."""
@@ -277,6 +279,12 @@ class Eni(NetworkInterface):
         view.public = dict(self.public)
         for name in ("prefixes", "prefixes6", "addresses6", "_group_set"):
             setattr(view, name, list(getattr(self, name)))
+        return view
+
+    def newborn(self) -> Eni:
+        """Return it as the answer to its creation shows it: EC2 says `pending` there (seen)."""
+        view = self.seen(time.monotonic())
+        view._is_new = True  # noqa: SLF001 - its own
         return view
 
     def _now(self) -> float:
@@ -297,6 +305,8 @@ class Eni(NetworkInterface):
     @property
     def status(self) -> str:
         """Its state, as EC2 names it."""
+        if self._is_new:
+            return "pending"
         if not self.attachment_id:
             return "associated" if self.trunk_id else "available"
         return {"attached": "in-use"}.get(self.attachment_status, self.attachment_status)

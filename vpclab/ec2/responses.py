@@ -102,7 +102,7 @@ class VpcResponse(EC2Response):
                 parameters.get("InterfaceType") or "interface",
             )
             self.backend.remember(token, same, eni)
-        return ActionResult({"NetworkInterface": eni, "ClientToken": token})
+        return ActionResult({"NetworkInterface": eni.newborn(), "ClientToken": token})
 
     def attach_network_interface(self) -> ActionResult:
         """AttachNetworkInterface."""
