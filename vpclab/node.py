@@ -53,6 +53,10 @@ SYSCTLS = {
 }
 """The kernel's own values, for nodes and pods: a new namespace inherits whatever is there."""
 
+IMAGE_SYSCTLS = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+"""What the image of a Kubernetes node sets at boot (/etc/sysctl.d/99-kubernetes-cri.conf of the EKS
+image): no CNI can work without it, and most rely on it."""
+
 INIT = r"""
 set -e
 view() {
@@ -64,6 +68,7 @@ mount --make-rprivate /
 view /etc "$1/etc"
 view /opt "$1/opt"
 mount --rbind "$1/lib" /var/lib
+mount --rbind "$1/log" /var/log
 mount --rbind "$1/run" /run
 mount --make-rshared /
 hostname "$2"
@@ -92,7 +97,7 @@ exec "$@"
 other options, which nobody may take off in a user namespace; one that is hidden under another
 cannot be changed, nor reached."""
 
-FOLDERS = {"/run": "run", "/var/lib": "lib", "/etc": "etc", "/opt": "opt"}
+FOLDERS = {"/run": "run", "/var/lib": "lib", "/var/log": "log", "/etc": "etc", "/opt": "opt"}
 """What a node has of its own, and where in its folder."""
 
 
@@ -165,12 +170,12 @@ class Node:
         assert self._init.stdout is not None  # noqa: S101 - a pipe, just above
         if self._init.stdout.readline() != "ready\n":
             raise RuntimeError(f"the namespaces of {name} could not be made")
-        self.worker.write_sysctls(SYSCTLS)
+        self.worker.write_sysctls({**SYSCTLS, **IMAGE_SYSCTLS})
         self.worker.call(_raise_lo)
 
     def _furnish(self) -> None:
         """Make the node's folders; what it does not have of its own is a link to the host's."""
-        for part in ("run/netns", "run/lock", "lib", "etc/cni/net.d", "opt/cni/bin"):
+        for part in ("run/netns", "run/lock", "lib", "log", "etc/cni/net.d", "opt/cni/bin"):
             (self.folder / part).mkdir(parents=True)
         etc = self.folder / "etc"
         (etc / "hostname").write_text(f"{self.name}\n")
