@@ -46,6 +46,9 @@ from vpclab.node import Node
 FIRST_IFNAME = 5
 """A Nitro instance's first ENI is ens5."""
 
+IMAGE = "ami-760aaa0f"
+"""Amazon Linux on amd64, of those that moto knows."""
+
 EVERYWHERE = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
 
 
@@ -294,7 +297,7 @@ class EmbeddedVPC:
             **(eni or {}),
         }
         done = self.ec2.run_instances(
-            ImageId="ami-12c6146b", InstanceType=instance_type, MinCount=1, MaxCount=1,
+            ImageId=IMAGE, InstanceType=instance_type, MinCount=1, MaxCount=1,
             MetadataOptions={
                 "HttpTokens": "required",
                 "HttpPutResponseHopLimit": hop_limit,

@@ -45,7 +45,7 @@ class Cloud:
     def instance(self, subnet_id: str, kind: Any = "m5.large") -> str:
         """Return a new instance's id."""
         made = self.ec2.run_instances(
-            ImageId="ami-12c6146b", InstanceType=kind, SubnetId=subnet_id, MinCount=1, MaxCount=1
+            ImageId="ami-760aaa0f", InstanceType=kind, SubnetId=subnet_id, MinCount=1, MaxCount=1
         )
         return made["Instances"][0]["InstanceId"]
 

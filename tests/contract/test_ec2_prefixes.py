@@ -272,7 +272,7 @@ def test_an_instance_is_born_with_what_its_eni_asks_for(
         "AssociatePublicIpAddress": True,
     }  # fmt: skip
     made = cloud.ec2.run_instances(
-        ImageId="ami-12c6146b", InstanceType="m5.large", MinCount=1, MaxCount=1,
+        ImageId="ami-760aaa0f", InstanceType="m5.large", MinCount=1, MaxCount=1,
         NetworkInterfaces=[spec],
     )  # fmt: skip
     instance = made["Instances"][0]
@@ -291,7 +291,7 @@ def test_an_instance_that_wants_too_much_is_not_launched(cloud: Cloud) -> None:
     spec: Any = {"DeviceIndex": 0, "SubnetId": subnet_id, "SecondaryPrivateIpAddressCount": 20}
     with refused("PrivateIpAddressLimitExceeded"):
         cloud.ec2.run_instances(
-            ImageId="ami-12c6146b", InstanceType="m5.large", MinCount=1, MaxCount=1,
+            ImageId="ami-760aaa0f", InstanceType="m5.large", MinCount=1, MaxCount=1,
             NetworkInterfaces=[spec],
         )  # fmt: skip
     assert cloud.free(subnet_id) == free

@@ -336,7 +336,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
                 VpcId=vpc_id, CidrBlock=cidr, AvailabilityZone="us-east-1a"
             )["Subnet"]["SubnetId"]
             launched = client.run_instances(
-                ImageId="ami-12c6146b",
+                ImageId="ami-760aaa0f",
                 InstanceType="m5.large",
                 SubnetId=subnet,
                 MinCount=1,

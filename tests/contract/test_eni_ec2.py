@@ -101,7 +101,7 @@ def settle(world: World, cidr: IPv4Network) -> Place:
         VpcId=world.vpc_id, CidrBlock=str(cidr), AvailabilityZone=ZONE
     )["Subnet"]
     (instance,) = world.maker.run_instances(
-        ImageId="ami-12c6146b",
+        ImageId="ami-760aaa0f",
         MinCount=1,
         MaxCount=1,
         InstanceType="m5.large",

@@ -276,7 +276,7 @@ def test_an_instance_says_what_it_is(a: Reader) -> None:
 
 def test_a_spot_instance_with_user_data_says_so(lab: Lab, a: Reader) -> None:
     made = lab.cloud.ec2.run_instances(
-        ImageId="ami-12c6146b", InstanceType="m5.large", SubnetId=lab.subnet_id, MinCount=1,
+        ImageId="ami-760aaa0f", InstanceType="m5.large", SubnetId=lab.subnet_id, MinCount=1,
         MaxCount=1, UserData="#!/bin/sh", InstanceMarketOptions={"MarketType": "spot"},
     )  # fmt: skip
     instance_id = made["Instances"][0]["InstanceId"]
