@@ -8,6 +8,7 @@ take the lock, and a caller must find its interface there.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import random
 import re
 import socket
@@ -24,7 +25,9 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from vpclab.ec2 import MODELLED, fresh_backend, reshapes
+from vpclab.ec2.access import Access
 from vpclab.ec2.backend import VpcBackend
+from vpclab.ec2.credentials import Call, Key, SignatureError
 from vpclab.ec2.history import History
 from vpclab.ec2.model import Eni
 from vpclab.faults import Faults
@@ -40,7 +43,12 @@ REFUSAL = """<?xml version="1.0" encoding="UTF-8"?>
 </Error></Errors><RequestID>00000000-0000-0000-0000-000000000000</RequestID></Response>"""
 
 CODE = re.compile(rb"<Code>([^<]*)</Code>")
-REASONS = {400: "400 Bad Request", 403: "403 Forbidden", 503: "503 Service Unavailable"}
+REASONS = {
+    400: "400 Bad Request",
+    401: "401 Unauthorized",
+    403: "403 Forbidden",
+    503: "503 Service Unavailable",
+}
 DONE = "ok"
 LOST = "lost"
 
@@ -72,6 +80,9 @@ class ControlPlane:
         self.backend: VpcBackend = fresh_backend(region)
         self.backend.later = self._later
         self.backend.told = self._told
+        self.access = Access(self.backend, lambda: dt.datetime.now(dt.UTC))
+        self.backend.authorise = lambda *call: self.access.check(self._caller, *call)
+        self._caller: Key | None = None
         self._history = History()
         self._app = DomainDispatcherApplication(create_backend_app)
         self._timers: set[threading.Timer] = set()
@@ -136,14 +147,22 @@ class ControlPlane:
                 return answer
             if not counted:
                 return self._do(action, environ, start)
-            return self._met(action, environ, start)
+            return self._met(action, body, environ, start)
 
         return application
 
-    def _do(self, action: str, environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
-        return self.perform(lambda: list(self._app(environ, start)), reshaping=reshapes(action))
+    def _do(
+        self, action: str, environ: WSGIEnvironment, start: StartResponse, caller: Key | None = None
+    ) -> list[bytes]:
+        def answer() -> list[bytes]:
+            self._caller = caller
+            return list(self._app(environ, start))
 
-    def _met(self, action: str, environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
+        return self.perform(answer, reshaping=reshapes(action))
+
+    def _met(
+        self, action: str, body: bytes, environ: WSGIEnvironment, start: StartResponse
+    ) -> list[bytes]:
         """Answer a call as its faults have it, and count it."""
         began = time.monotonic()
         with self.lock:
@@ -154,11 +173,22 @@ class ControlPlane:
             refusal = verdict.refusal
             answer = [_refuse(start, refusal.code, refusal.message, refusal.status)]
         else:
-            answer = self._do(action, environ, start)
+            answer = self._authenticated(action, body, environ, start)
         self._count(action, LOST if verdict.lost else _outcome(answer), time.monotonic() - began)
         if verdict.lost:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return answer
+
+    def _authenticated(
+        self, action: str, body: bytes, environ: WSGIEnvironment, start: StartResponse
+    ) -> list[bytes]:
+        """Do what the caller asks, if it is who it says."""
+        try:
+            with self.lock:
+                caller = self.access.caller(_call(environ, body))
+        except SignatureError as stranger:
+            return [_refuse(start, stranger.code, str(stranger), stranger.status)]
+        return self._do(action, environ, start, caller)
 
     def _count(self, action: str, outcome: str, seconds: float) -> None:
         with self.lock:
@@ -184,6 +214,17 @@ class _Body:
     def readline(self, size: int = -1) -> bytes:
         """Return one line; a query has no more."""
         return self.read(size)
+
+
+def _call(environ: WSGIEnvironment, body: bytes) -> Call:
+    headers = {
+        name.removeprefix("HTTP_").replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_") or name in {"CONTENT_TYPE", "CONTENT_LENGTH"}
+    }
+    query = environ.get("QUERY_STRING", "")
+    path = environ.get("PATH_INFO", "/") + (f"?{query}" if query else "")
+    return Call(environ["REQUEST_METHOD"], path, headers, body)
 
 
 def _refuse(start: StartResponse, code: str, message: str, status: int = 400) -> bytes:

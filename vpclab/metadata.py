@@ -17,17 +17,29 @@ import base64
 import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-ROLE = "enid-node"
+ROLE = "node"
 """The role of every node."""
 
 VERSIONS = ("1.0", "2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest")
 """Some of EC2's. Each is `latest` here; on EC2 a version has the keys of its time."""
 
+
 Tree = Mapping[str, str]
 Folder = Mapping[str, "Folder | str | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A role's keys, as an instance has them from its profile."""
+
+    id: str
+    secret: str
+    token: str
+    since: dt.datetime
+    until: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +91,9 @@ def tree_of(
     account: str,
     cidrs: Iterable[str],
     cidrs6: Iterable[str] = (),
-    now: dt.datetime,
+    credentials: Credentials,
 ) -> Tree:
-    """Return the tree of a moto instance in a VPC with these CIDRs, the primary one first.
-
-    Of *now* only the hour shows, in credentials: they are renewed hourly.
-    """
+    """Return the tree of a moto instance in a VPC with these CIDRs, the primary one first."""
     shared: Folder = {
         "owner-id": account,
         "vpc-ipv4-cidr-block": next(iter(cidrs), None),
@@ -100,7 +109,7 @@ def tree_of(
                 },
                 "meta-data": {
                     **_instance(instance, region),
-                    **_roles(account, now),
+                    **_roles(account, credentials),
                     "network": {
                         "interfaces": {
                             "macs": {
@@ -241,33 +250,38 @@ def _document(instance: Any, region: str, account: str) -> str:
     )
 
 
-def _roles(account: str, now: dt.datetime) -> Folder:
-    hour = now.replace(minute=0, second=0, microsecond=0)
-    told = {"Code": "Success", "LastUpdated": _stamp(hour)}
-    credentials = json.dumps(
-        {
-            **told,
-            "Type": "AWS-HMAC",
-            "AccessKeyId": "ASIAENIDLAB000000000",
-            "SecretAccessKey": "embedded",
-            "Token": "embedded",
-            "Expiration": _stamp(hour + dt.timedelta(hours=6)),
-        }
-    )
+def _roles(account: str, keys: Credentials) -> Folder:
+    told = {"Code": "Success", "LastUpdated": _stamp(keys.since)}
     profile = {
         **told,
         "InstanceProfileArn": f"arn:aws:iam::{account}:instance-profile/{ROLE}",
-        "InstanceProfileId": "AIPAENIDLAB0000000000",
+        "InstanceProfileId": "AIPA0000000000000LAB",
     }
+    # The instance's own identity, which only AWS's agents use, is nobody here.
+    nobody = replace(keys, id="ASIA0000000000000LAB", secret="nobody", token="nobody")  # noqa: S106
     return {
-        "iam": {"info": json.dumps(profile), "security-credentials": {ROLE: credentials}},
+        "iam": {"info": json.dumps(profile), "security-credentials": {ROLE: _credentials(keys)}},
         "identity-credentials": {
             "ec2": {
                 "info": json.dumps({**told, "AccountId": account}),
-                "security-credentials": {"ec2-instance": credentials},
+                "security-credentials": {"ec2-instance": _credentials(nobody)},
             }
         },
     }
+
+
+def _credentials(keys: Credentials) -> str:
+    return json.dumps(
+        {
+            "Code": "Success",
+            "LastUpdated": _stamp(keys.since),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": keys.id,
+            "SecretAccessKey": keys.secret,
+            "Token": keys.token,
+            "Expiration": _stamp(keys.until),
+        }
+    )
 
 
 def _stamp(moment: dt.datetime) -> str:

@@ -10,7 +10,6 @@ Needs a box (`vpclab.box`). One at a time in a process.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import hashlib
 import subprocess
 import tempfile
@@ -35,12 +34,13 @@ import boto3
 from vpclab import box
 from vpclab.api import ControlPlane, listen, serving
 from vpclab.ec2 import ACCOUNT
+from vpclab.ec2.credentials import Key
 from vpclab.ec2.model import Delays, Eni, VpcSubnet
 from vpclab.fabric import ENDPOINT, IMDS, IMDS6, INTERNET, INTERNET6, Fabric, Wanted, port_of
 from vpclab.faults import Faults
 from vpclab.gates import Group, Network, Passport, Rule, Shape
 from vpclab.imds import Imds
-from vpclab.metadata import Metadata, options_of, tree_of
+from vpclab.metadata import ROLE, Metadata, options_of, tree_of
 from vpclab.node import Node
 
 FIRST_IFNAME = 5
@@ -432,9 +432,32 @@ class EmbeddedVPC:
                 account=ACCOUNT,
                 cidrs=self.cidrs,
                 cidrs6=self.cidrs6,
-                now=dt.datetime.now(dt.UTC),
+                credentials=self.plane.access.profile(instance_id),
             )
             return Metadata(tree, options_of(instance))
+
+    # Who may do what -------------------------------------------------------------------
+    def restrict(self, *policies: object) -> None:
+        """Let nodes do what these JSON policies allow together, and nothing else.
+
+        Until then they may do everything, with any keys. Raises PolicyError.
+        """
+        with self.plane.lock:
+            self.plane.access.restrict(f"role/{ROLE}", *policies)
+
+    def add_user(self, name: str, *policies: object) -> Key:
+        """Make a user who may do what these JSON policies allow, and return its access key.
+
+        A role that is assumed elsewhere than on an instance is one, too. Raises PolicyError.
+        """
+        with self.plane.lock:
+            return self.plane.access.add_user(name, *policies)
+
+    @property
+    def denials(self) -> Mapping[str, int]:
+        """What was denied, in sentences, and how often."""
+        with self.plane.lock:
+            return dict(self.plane.access.denials)
 
     # What is seen ----------------------------------------------------------------------
     @property

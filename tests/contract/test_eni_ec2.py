@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -372,8 +371,10 @@ def metadata(world: World, place: Place, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     def told(_: str) -> Metadata:
         cidrs = ["10.0.0.0/16", "100.64.0.0/16"]
-        now = dt.datetime.now(dt.UTC)
-        return Metadata(tree_of(instance, region=REGION, account=ACCOUNT, cidrs=cidrs, now=now))
+        keys = world.plane.access.profile(place.instance_id)
+        return Metadata(
+            tree_of(instance, region=REGION, account=ACCOUNT, cidrs=cidrs, credentials=keys)
+        )
 
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -19,7 +19,7 @@ from eni.imds import Imds as Client
 from tests.contract.cloud import REGION, Cloud
 from vpclab.ec2 import ACCOUNT
 from vpclab.imds import MAX_TTL_SECONDS, Imds
-from vpclab.metadata import VERSIONS, Metadata, options_of, tree_of
+from vpclab.metadata import VERSIONS, Credentials, Metadata, options_of, tree_of
 
 MACS = "network/interfaces/macs"
 A, B, NOBODY = "127.0.0.1", "127.0.0.2", "127.0.0.9"
@@ -47,10 +47,16 @@ class Lab:
             if instance.state == "terminated":
                 return None
             cidrs, cidrs6 = ["10.0.0.0/16", "100.64.0.0/16"], [self.cidr6]
-            now = dt.datetime(2026, 1, 5, 18, 2, tzinfo=dt.UTC)
+            until = dt.datetime(2026, 1, 6, tzinfo=dt.UTC)
+            keys = Credentials("ASIA", "secret", "token", until - dt.timedelta(hours=6), until)
             return Metadata(
                 tree_of(
-                    instance, region=REGION, account=ACCOUNT, cidrs=cidrs, cidrs6=cidrs6, now=now
+                    instance,
+                    region=REGION,
+                    account=ACCOUNT,
+                    cidrs=cidrs,
+                    cidrs6=cidrs6,
+                    credentials=keys,
                 ),
                 options_of(instance),
             )
@@ -168,7 +174,7 @@ def second(lab: Lab) -> Iterator[Any]:
         ("/latest", ["dynamic", "meta-data"]),
         ("/latest/dynamic", ["fws/", "instance-identity/"]),
         ("/latest/meta-data/iam", ["info", "security-credentials/"]),
-        ("/latest/meta-data/iam/security-credentials/", ["enid-node"]),
+        ("/latest/meta-data/iam/security-credentials/", ["node"]),
         ("/latest/meta-data/network/interfaces", ["macs/"]),
         ("/latest/meta-data/placement", ["availability-zone", "availability-zone-id", "region"]),
         ("/latest/meta-data/services/", ["domain", "partition"]),
@@ -270,7 +276,7 @@ def test_an_instance_says_what_it_is(a: Reader) -> None:
     assert {key: a.lines(key)[0] for key in wanted} == wanted
     document = json.loads(a.get("/latest/dynamic/instance-identity/document")[1])
     assert (document["instanceId"], document["privateIp"]) == (a.lab.a, address)
-    credentials = json.loads(a.lines("iam/security-credentials/enid-node")[0])
+    credentials = json.loads(a.lines("iam/security-credentials/node")[0])
     assert credentials["Expiration"] == "2026-01-06T00:00:00Z"
 
 

@@ -31,22 +31,28 @@ HEADER = re.compile(
 
 
 class SignatureError(Exception):
-    """The caller is nobody we know; `code` is EC2's error."""
+    """The caller is nobody we know; `code` is EC2's error, `status` HTTP's."""
 
-    def __init__(self, code: str, text: str) -> None:
+    def __init__(self, code: str, text: str, status: int) -> None:
         super().__init__(text)
-        self.code = code
+        self.code, self.status = code, status
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An access key: whose it is, and until when."""
+    """An access key: who signs with it, as `role/NAME` or `user/NAME`, and until when.
+
+    *arn* is the caller's in EC2's words: of a role, its session's. *instance_id* is the instance
+    that has the key from its profile.
+    """
 
     id: str
     secret: str
     arn: str
+    principal: str
     token: str | None = None
     until: dt.datetime | None = None
+    instance_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class Keys:
                 id=f"ASIA{secrets.token_hex(8).upper()}",
                 secret=secrets.token_urlsafe(30),
                 arn=f"arn:aws:sts::{self._account}:assumed-role/{role}/{instance_id}",
+                principal=f"role/{role}",
+                instance_id=instance_id,
                 token=secrets.token_urlsafe(60),
                 until=hour + LIFETIME,
             )
@@ -87,24 +95,25 @@ class Keys:
             self.add(known)
         return known
 
-    def caller(self, call: Call) -> str:
-        """Return the ARN of who signed *call*. Raises SignatureError."""
+    def owner(self, call: Call) -> Key:
+        """Return the key that *call* is signed with. Raises SignatureError."""
         found = HEADER.fullmatch(call.headers.get("authorization", ""))
         if found is None:
             text = "The call is not signed with AWS Signature Version 4"
-            raise SignatureError("AuthFailure", text)
+            raise SignatureError("AuthFailure", text, 401)
         key = self._keys.get(found["key"])
         if key is None or not hmac.compare_digest(found["signature"], _sign(call, found, key)):
             raise SignatureError(
                 "AuthFailure",
                 "AWS was not able to validate the provided access credentials",
+                401,
             )
         stamp = dt.datetime.strptime(call.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(
             tzinfo=dt.UTC
         )
         if abs(self._now() - stamp) > SKEW or (key.until is not None and self._now() > key.until):
-            raise SignatureError("RequestExpired", "Request has expired.")
-        return key.arn
+            raise SignatureError("RequestExpired", "Request has expired.", 400)
+        return key
 
 
 def _sign(call: Call, found: re.Match[str], key: Key) -> str:

@@ -47,11 +47,12 @@ class VpcResponse(EC2Response):
 
     def _refusal(self, refusal: EC2ClientError) -> Any:
         status, headers, body = self.serialized(ActionResult(refusal))
+        status = getattr(refusal, "status", status)
         return status, {**headers, "status": status}, body
 
     def _authorise(self) -> None:
         """Raise unless the caller may do this."""
-        self.backend.authorise(self._get_action(), self._get_params(), self.headers)
+        self.backend.authorise(self._get_action(), self._get_params())
 
     def _refuse(self, *names: str) -> None:
         """Raise if the call has one of these parameters: the embedded VPC lacks them."""
