@@ -96,10 +96,10 @@ class Cloud:
 
 
 @contextmanager
-def refused(code: str, text: str = "") -> Iterator[None]:
+def refused(code: str, text: str = "") -> Iterator[pytest.ExceptionInfo[ClientError]]:
     """Expect EC2's error *code*, with *text* in its message."""
     with pytest.raises(ClientError) as caught:
-        yield
+        yield caught
     error = caught.value.response["Error"]
     assert (error["Code"], text in error["Message"]) == (code, True), error
 

@@ -1,7 +1,8 @@
 """The stage: a VPC, two nodes with their daemons, pods, and what was measured. Shell.
 
 The daemon and the plugin run as on a real node: one process with CAP_NET_ADMIN and a
-read-only root, credentials and region from IMDS, and of EC2 only the endpoint is given.
+read-only root, credentials and region from IMDS, the shipped policy of the node's role, and of
+EC2 only the endpoint is given.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ipamd.cli import CommandError, ask_status
 from ipamd.status import Status
 from vpclab.demo.ledger import EniView, NodeView, PodView
 from vpclab.demo.traffic import Peer, Seen
-from vpclab.enid import RIGHTS, prepare
+from vpclab.enid import RIGHTS, node_policy, prepare
 from vpclab.node import Node, PodNetns, Rights
 from vpclab.runtime import Answer, Runtime, Sandbox
 from vpclab.vpc import EmbeddedVPC, VpcEni
@@ -298,6 +299,7 @@ def raised() -> Iterator[Stage]:
         tempfile.TemporaryDirectory(prefix="demo-", dir="/run") as logs,
         EmbeddedVPC(cidr="10.0.0.0/16") as vpc,
     ):
+        vpc.restrict(node_policy())
         sites = tuple(
             _site(vpc, name, cidr, zone, Path(logs))
             for name, (cidr, zone) in zip(("node-a", "node-b"), ZONES, strict=True)

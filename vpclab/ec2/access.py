@@ -53,6 +53,10 @@ class Access:
             for number, document in enumerate(documents, 1)
         )
 
+    def unrestrict(self) -> None:
+        """Let everyone do everything again."""
+        self._policies.clear()
+
     def add_user(self, name: str, *documents: object) -> Key:
         """Make a user who may do what these policies allow, and return new keys of its own.
 

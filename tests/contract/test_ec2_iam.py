@@ -1,0 +1,639 @@
+"""Who may call EC2: signatures, the managed CNI policy, ours, and what a denial says."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+
+from eni import ec2 as client
+from tests.contract.cloud import REGION, Cloud, refused
+from vpclab.ec2 import ACCOUNT, MODELLED
+from vpclab.ec2.credentials import Call, Key, Keys, SignatureError
+from vpclab.ec2.resources import ABOUT, asks
+from vpclab.enid import node_policy
+from vpclab.iam import PolicyError
+from vpclab.metadata import ROLE
+
+NODE_TAG = "node.k8s.amazonaws.com/instance_id"
+ARN = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
+ADMIN = Key("test", "test", f"arn:aws:iam::{ACCOUNT}:user/admin", "user/admin")
+"""The keys that a Cloud's own client has."""
+
+
+def managed_cni_policy() -> dict[str, Any]:
+    """Return AmazonEKS_CNI_Policy as AWS publishes it, out of what moto ships."""
+    mark = '"AmazonEKS_CNI_Policy":'
+    start = aws_managed_policies_data.index(mark) + len(mark)
+    policy: dict[str, Any] = json.JSONDecoder().raw_decode(aws_managed_policies_data, start)[0]
+    document: dict[str, Any] = policy["Document"]
+    return document
+
+
+def without(policy: dict[str, Any], action: str) -> dict[str, Any]:
+    """Return *policy* with one action less."""
+    statements = []
+    for statement in policy["Statement"]:
+        listed = statement["Action"]
+        kept = [a for a in ([listed] if isinstance(listed, str) else listed) if a != action]
+        if kept:
+            statements.append({**statement, "Action": kept})
+    return {**policy, "Statement": statements}
+
+
+def actions(policy: dict[str, Any]) -> list[str]:
+    """Return every action that *policy* allows."""
+    found = [s["Action"] for s in policy["Statement"]]
+    return sorted({a for f in found for a in ([f] if isinstance(f, str) else f)})
+
+
+class Place:
+    """A cloud with a subnet and two instances, and who calls it."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud, self.access = cloud, cloud.plane.access
+        self.url: str = cloud.ec2.meta.endpoint_url
+        self.subnet_id, _ = cloud.subnet()
+        self.a, self.b = cloud.instance(self.subnet_id), cloud.instance(self.subnet_id)
+        self.access.keys.add(ADMIN)
+
+    def client(self, key: Key, **more: Any) -> Any:
+        """Return a client that signs with *key*."""
+        return boto3.client(
+            "ec2", region_name=REGION, endpoint_url=self.url, aws_access_key_id=key.id,
+            aws_secret_access_key=key.secret, aws_session_token=key.token,
+            config=Config(retries={"total_max_attempts": 1}), **more,
+        )  # fmt: skip
+
+    def node(self, instance_id: str, policy: dict[str, Any]) -> Any:
+        """Return the client of an instance whose role has *policy*."""
+        self.access.restrict(f"role/{ROLE}", policy)
+        return self.client(self.access.keys.of_instance(instance_id, ROLE))
+
+    def born(self, instance_id: str) -> str:
+        """Return the ENI that an instance was born with."""
+        (eni_id,) = self.cloud.found(
+            ("attachment.instance-id", instance_id), ("attachment.device-index", "0")
+        )
+        return eni_id
+
+
+def tags_of(instance_id: str) -> Any:
+    """Return what a node's daemon tags its ENIs with."""
+    return [
+        {
+            "ResourceType": "network-interface",
+            "Tags": [{"Key": NODE_TAG, "Value": instance_id}],
+        }
+    ]
+
+
+def live(ec2: Any, place: Place, instance_id: str) -> None:
+    """Do everything that a node's daemon does with an ENI, and take it all back."""
+    ec2.describe_subnets(SubnetIds=[place.subnet_id])
+    ec2.describe_instance_types(InstanceTypes=["m5.large"])
+    made = ec2.create_network_interface(
+        SubnetId=place.subnet_id, TagSpecifications=tags_of(instance_id)
+    )["NetworkInterface"]["NetworkInterfaceId"]
+    attachment = ec2.attach_network_interface(
+        NetworkInterfaceId=made, InstanceId=instance_id, DeviceIndex=1
+    )["AttachmentId"]
+    ec2.modify_network_interface_attribute(
+        NetworkInterfaceId=made,
+        Attachment={"AttachmentId": attachment, "DeleteOnTermination": True},
+    )
+    for eni_id in (made, place.born(instance_id)):
+        given = ec2.assign_private_ip_addresses(
+            NetworkInterfaceId=eni_id, SecondaryPrivateIpAddressCount=2
+        )["AssignedPrivateIpAddresses"]
+        ec2.unassign_private_ip_addresses(
+            NetworkInterfaceId=eni_id, PrivateIpAddresses=[a["PrivateIpAddress"] for a in given]
+        )
+    ec2.describe_network_interfaces(NetworkInterfaceIds=[made])
+    ec2.detach_network_interface(AttachmentId=attachment)
+    ec2.delete_network_interface(NetworkInterfaceId=made)
+
+
+@pytest.fixture(scope="module")
+def built(cloud: Cloud) -> Place:
+    return Place(cloud)
+
+
+@pytest.fixture
+def place(built: Place) -> Iterator[Place]:
+    """Give the place with nobody restricted, and undo whom a test restricts."""
+    yield built
+    built.access.unrestrict()
+
+
+# Who calls --------------------------------------------------------------------------------------
+def test_without_a_policy_anyone_may_do_everything(place: Place) -> None:
+    stranger = Key("AKIASTRANGER", "whatever", "", "")
+    assert place.client(stranger).describe_vpcs()["Vpcs"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"secret": "wrong"}, {"id": "AKIANOBODY"}, {"token": "none of ours"}],
+    ids=["wrong-secret", "unknown-key", "wrong-token"],
+)
+def test_a_caller_whom_nobody_knows_is_refused(place: Place, changes: dict[str, Any]) -> None:
+    key = place.access.add_user("ops", node_policy())
+    assert place.client(key).describe_subnets()["Subnets"]
+    with refused("AuthFailure") as caught:
+        place.client(replace(key, **changes)).describe_subnets()
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 401
+
+
+def test_a_call_that_is_not_signed_is_refused(place: Place) -> None:
+    place.access.add_user("ops", node_policy())
+    ec2 = boto3.client(
+        "ec2", region_name=REGION, endpoint_url=place.url, config=Config(signature_version=UNSIGNED)
+    )
+    with refused("AuthFailure", "not signed"):
+        ec2.describe_subnets()
+
+
+def test_who_has_no_policy_is_an_administrator(place: Place) -> None:
+    place.access.add_user("ops", node_policy())
+    assert place.cloud.ec2.describe_vpcs()["Vpcs"]
+
+
+def test_a_role_renews_its_keys_hourly_and_the_old_ones_expire() -> None:
+    now = dt.datetime(2026, 1, 5, 18, 2, tzinfo=dt.UTC)
+    keys = Keys(ACCOUNT, lambda: now)
+    first = keys.of_instance("i-1", "node")
+    assert (first.arn, first.instance_id) == (
+        f"arn:aws:sts::{ACCOUNT}:assumed-role/node/i-1", "i-1"
+    )  # fmt: skip
+    now += dt.timedelta(minutes=57)
+    assert keys.of_instance("i-1", "node") == first
+    assert keys.of_instance("i-2", "node") != first
+    now += dt.timedelta(minutes=2)
+    assert keys.of_instance("i-1", "node") != first
+
+
+def test_an_old_signature_and_an_old_key_are_expired(place: Place) -> None:
+    place.access.restrict(f"role/{ROLE}", node_policy())
+    key = place.access.keys.of_instance(place.a, ROLE)
+    sent: list[Call] = []
+    ec2 = place.client(key)
+    ec2.meta.events.register("before-send.ec2", lambda request, **_: sent.append(_call(request)))
+    ec2.describe_subnets()
+    now = dt.datetime.now(dt.UTC)
+    for later, code in (
+        (dt.timedelta(0), None),
+        (dt.timedelta(minutes=6), "RequestExpired"),
+        (-dt.timedelta(minutes=6), "RequestExpired"),
+    ):
+        keys = Keys(ACCOUNT, lambda later=later: now + later)  # type: ignore[misc]  # bound now
+        keys.add(key)
+        if code is None:
+            assert keys.owner(sent[0]) == key
+        else:
+            with pytest.raises(SignatureError) as caught:
+                keys.owner(sent[0])
+            assert caught.value.code == code
+    keys = Keys(ACCOUNT, lambda: now)
+    keys.add(replace(key, until=now - dt.timedelta(seconds=1)))
+    with pytest.raises(SignatureError, match="expired"):
+        keys.owner(sent[0])
+
+
+def _call(request: Any) -> Call:
+    def text(value: Any) -> str:
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    headers = {name.lower(): text(value) for name, value in request.headers.items()}
+    host = request.url.removeprefix("http://").partition("/")[0]
+    return Call(request.method, "/", {**headers, "host": host}, request.body)
+
+
+# What the managed policy allows -----------------------------------------------------------------
+def test_the_managed_cni_policy_allows_what_a_cni_does(place: Place) -> None:
+    ec2 = place.node(place.a, managed_cni_policy())
+    live(ec2, place, place.a)
+    ec2.describe_instances()
+    ec2.describe_tags()
+    eni_id = place.cloud.create(place.subnet_id)
+    ec2.create_tags(Resources=[eni_id], Tags=[{"Key": "a", "Value": "b"}])
+
+
+@pytest.mark.parametrize(
+    ("method", "wish"),
+    [
+        ("create_vpc", {"CidrBlock": "10.9.0.0/16"}),
+        ("describe_vpcs", {}),
+        ("terminate_instances", {"InstanceIds": ["A"]}),
+        ("assign_ipv6_addresses", {"NetworkInterfaceId": "eni-0", "Ipv6AddressCount": 1}),
+        ("create_tags", {"Resources": ["A"], "Tags": [{"Key": "a", "Value": "b"}]}),
+        ("delete_tags", {"Resources": ["eni-0"], "Tags": [{"Key": "a"}]}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_and_nothing_else(place: Place, method: str, wish: dict[str, Any]) -> None:
+    ec2 = place.node(place.a, managed_cni_policy())
+    named = json.loads(json.dumps(wish).replace('"A"', f'"{place.a}"'))
+    with refused("UnauthorizedOperation"):
+        getattr(ec2, method)(**named)
+
+
+# What ours allows -------------------------------------------------------------------------------
+def test_the_shipped_policy_allows_what_our_daemon_does(place: Place) -> None:
+    live(place.node(place.a, node_policy()), place, place.a)
+
+
+def test_the_shipped_policy_has_the_actions_that_our_client_calls_and_no_other() -> None:
+    source = Path(client.__file__).read_text()
+    called = set(re.findall(r"self\._(?:ask|act)\(\s*\"(\w+)\"", source))
+    # TagSpecifications of CreateNetworkInterface are asked about as CreateTags.
+    assert {f"ec2:{a}" for a in called | {"CreateTags"}} == set(actions(node_policy()))
+
+
+@pytest.mark.parametrize("action", actions(node_policy()))
+def test_one_action_less_is_denied_by_its_name(place: Place, action: str) -> None:
+    ec2 = place.node(place.a, without(node_policy(), action))
+    with refused("UnauthorizedOperation", f"to perform: {action} on resource: "):
+        live(ec2, place, place.a)
+    for eni_id in place.cloud.found((f"tag:{NODE_TAG}", place.a)):
+        attachment = place.cloud.eni(eni_id).get("Attachment")
+        if attachment:
+            place.cloud.ec2.detach_network_interface(AttachmentId=attachment["AttachmentId"])
+        place.cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
+
+
+def test_a_wrong_tag_is_denied_and_the_condition_is_named(place: Place) -> None:
+    ec2 = place.node(place.a, node_policy())
+    with refused("UnauthorizedOperation") as caught:
+        ec2.create_network_interface(
+            SubnetId=place.subnet_id, TagSpecifications=tags_of("i-another")
+        )
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    assert caught.value.response["Error"]["Message"] == (
+        f"You are not authorized to perform this operation. User: arn:aws:sts::{ACCOUNT}"
+        f":assumed-role/{ROLE}/{place.a} is not authorized to perform:"
+        f" ec2:CreateNetworkInterface on resource: {ARN}:network-interface/* because no"
+        " identity-based policy allows the ec2:CreateNetworkInterface action. The lab adds:"
+        " statement CreateForThisInstance allows it only if ArnLike ec2:SourceInstanceARN"
+        " 'arn:aws:ec2:*:*:instance/${aws:RequestTag/node.k8s.amazonaws.com/instance_id}'"
+        f" (it is '{ARN}:instance/{place.a}')."
+    )
+    denied = [line for line in place.access.denials if "CreateForThisInstance" in line]
+    assert len(denied) == 1
+    tally = place.cloud.plane.tallies["CreateNetworkInterface"]
+    assert tally.outcomes["UnauthorizedOperation"] >= 1
+
+
+def test_no_tag_is_denied_too(place: Place) -> None:
+    with refused("UnauthorizedOperation", "CreateForThisInstance"):
+        place.node(place.a, node_policy()).create_network_interface(SubnetId=place.subnet_id)
+
+
+def test_another_nodes_eni_and_another_node_are_refused(place: Place) -> None:
+    theirs = place.node(place.b, node_policy()).create_network_interface(
+        SubnetId=place.subnet_id, TagSpecifications=tags_of(place.b)
+    )["NetworkInterface"]["NetworkInterfaceId"]
+    ours = place.node(place.a, node_policy())
+    own = ours.create_network_interface(
+        SubnetId=place.subnet_id, TagSpecifications=tags_of(place.a)
+    )["NetworkInterface"]["NetworkInterfaceId"]
+    with refused("UnauthorizedOperation", "ItsOwnEnis"):
+        ours.delete_network_interface(NetworkInterfaceId=theirs)
+    with refused("UnauthorizedOperation", "ItsOwnEnis"):
+        ours.attach_network_interface(NetworkInterfaceId=theirs, InstanceId=place.a, DeviceIndex=1)
+    with refused("UnauthorizedOperation", "ThisInstance"):
+        ours.attach_network_interface(NetworkInterfaceId=own, InstanceId=place.b, DeviceIndex=1)
+    for eni_id in (own, theirs):
+        assert place.cloud.eni(eni_id)["Status"] == "available"
+        place.cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
+
+
+def test_a_node_is_kept_in_its_vpc_as_the_document_says(place: Place) -> None:
+    def within(vpc_id: str) -> dict[str, Any]:
+        policy = node_policy()
+        for statement in policy["Statement"]:
+            if statement["Sid"] in {"CreateInAnySubnet", "ItsOwnEnis", "PrimaryEnis"}:
+                condition = statement.setdefault("Condition", {})
+                condition["ArnEquals"] = {"ec2:Vpc": f"{ARN}:vpc/{vpc_id}"}
+        return policy
+
+    live(place.node(place.a, within(place.cloud.vpc_id)), place, place.a)
+    with refused("UnauthorizedOperation", "CreateInAnySubnet allows it only if ArnEquals ec2:Vpc"):
+        live(place.node(place.a, within("vpc-another")), place, place.a)
+
+
+def test_a_user_is_no_instance(place: Place) -> None:
+    """Keys from elsewhere, as of a service account, have no ec2:SourceInstanceARN."""
+    ops = place.client(place.access.add_user("ops", node_policy()))
+    with refused("UnauthorizedOperation", "(it is not there)"):
+        ops.create_network_interface(SubnetId=place.subnet_id, TagSpecifications=tags_of(place.a))
+
+
+def test_what_is_not_there_is_denied_where_a_tag_is_asked_for(place: Place) -> None:
+    with refused("UnauthorizedOperation", "ItsOwnEnis"):
+        place.node(place.a, node_policy()).delete_network_interface(
+            NetworkInterfaceId="eni-0123456789abcdef0"
+        )
+
+
+def test_an_explicit_deny_says_so(place: Place) -> None:
+    deny = {"Sid": "NoTags", "Effect": "Deny", "Action": "ec2:CreateTags", "Resource": "*"}
+    policy = managed_cni_policy()
+    ec2 = place.node(place.a, {**policy, "Statement": [*policy["Statement"], deny]})
+    with refused("UnauthorizedOperation", "with an explicit deny in an identity-based policy"):
+        ec2.create_network_interface(SubnetId=place.subnet_id, TagSpecifications=tags_of(place.a))
+
+
+def test_a_denied_call_changes_nothing(place: Place) -> None:
+    free, enis = place.cloud.free(place.subnet_id), place.cloud.found()
+    with refused("UnauthorizedOperation"):
+        place.node(place.a, node_policy()).create_network_interface(
+            SubnetId=place.subnet_id, SecondaryPrivateIpAddressCount=5
+        )
+    assert (place.cloud.free(place.subnet_id), place.cloud.found()) == (free, enis)
+
+
+def test_a_policy_that_cannot_be_read_changes_nothing(place: Place) -> None:
+    ec2 = place.node(place.a, managed_cni_policy())
+    with pytest.raises(PolicyError, match="policy 2, statement 1: Effect is None"):
+        place.access.restrict(f"role/{ROLE}", node_policy(), {"Statement": {"Action": "*"}})
+    assert ec2.describe_tags() is not None
+
+
+# What a call is about ---------------------------------------------------------------------------
+def test_every_changing_action_says_what_it_is_about() -> None:
+    changing = {a for a in MODELLED if not a.startswith(("Describe", "Get"))}
+    assert set(ABOUT) - {"DescribeVpcAttribute"} == changing
+    assert set(ABOUT) <= MODELLED
+
+
+class Known:
+    """Ids of one of everything."""
+
+    def __init__(self, place: Place) -> None:
+        ec2 = place.cloud.ec2
+        self.vpc = place.cloud.vpc_id
+        self.subnet, self.instance = place.subnet_id, place.a
+        self.eni = place.cloud.create(self.subnet)
+        self.born = place.born(place.a)
+        self.born_attachment = place.cloud.eni(self.born)["Attachment"]["AttachmentId"]
+        self.group = place.cloud.eni(self.eni)["Groups"][0]["GroupId"]
+        self.table = ec2.create_route_table(VpcId=self.vpc)["RouteTable"]["RouteTableId"]
+        self.table_association = ec2.associate_route_table(
+            RouteTableId=self.table, SubnetId=self.subnet
+        )["AssociationId"]
+        self.eip = ec2.allocate_address(Domain="vpc")["AllocationId"]
+        self.eip_association = ec2.associate_address(
+            AllocationId=self.eip, NetworkInterfaceId=self.eni
+        )["AssociationId"]
+        (cidr,) = ec2.describe_vpcs(VpcIds=[self.vpc])["Vpcs"][0]["CidrBlockAssociationSet"]
+        self.cidr_association = cidr["AssociationId"]
+        other = ec2.allocate_address(Domain="vpc")["AllocationId"]
+        self.nat = ec2.create_nat_gateway(SubnetId=self.subnet, AllocationId=other)["NatGateway"][
+            "NatGatewayId"
+        ]
+
+
+@pytest.fixture(scope="module")
+def known(built: Place) -> Known:
+    return Known(built)
+
+
+NEW_ENI = ("ec2:CreateNetworkInterface", "network-interface/*")
+NEW = [{"ResourceType": "network-interface", "Tags": [{"Key": "a", "Value": "b"}]}]
+
+
+@pytest.mark.parametrize(
+    ("action", "parameters", "about"),
+    [
+        ("DescribeInstances", {"InstanceIds": ["{instance}"]}, [("ec2:DescribeInstances", "*")]),
+        ("AssociateTrunkInterface", {}, [("ec2:AssociateTrunkInterface", "*")]),
+        (
+            "CreateNetworkInterface",
+            {"SubnetId": "{subnet}", "Groups": ["{group}"]},
+            [("", "subnet/{subnet}"), ("", "security-group/{group}"), ("", "network-interface/*")],
+        ),
+        (
+            "CreateNetworkInterface",
+            {"SubnetId": "{subnet}", "TagSpecifications": NEW},
+            [
+                ("", "subnet/{subnet}"),
+                ("", "network-interface/*"),
+                ("ec2:CreateTags", "network-interface/*"),
+            ],
+        ),
+        (
+            "AttachNetworkInterface",
+            {"NetworkInterfaceId": "{eni}", "InstanceId": "{instance}"},
+            [("", "instance/{instance}"), ("", "network-interface/{eni}")],
+        ),
+        (
+            "DetachNetworkInterface",
+            {"AttachmentId": "{born_attachment}"},
+            [("", "instance/{instance}"), ("", "network-interface/{born}")],
+        ),
+        (
+            "ModifyNetworkInterfaceAttribute",
+            {"NetworkInterfaceId": "{born}", "Attachment": {"AttachmentId": "{born_attachment}"}},
+            [("", "network-interface/{born}"), ("", "instance/{instance}")],
+        ),
+        (
+            "ModifyNetworkInterfaceAttribute",
+            {"NetworkInterfaceId": "{eni}", "Groups": ["{group}"]},
+            [("", "network-interface/{eni}"), ("", "security-group/{group}")],
+        ),
+        (
+            "CreateTags",
+            {"Resources": ["{eni}", "{vpc}"], "Tags": [{"Key": "a", "Value": "b"}]},
+            [("", "network-interface/{eni}"), ("", "vpc/{vpc}")],
+        ),
+        (
+            "DisassociateAddress",
+            {"AssociationId": "{eip_association}"},
+            [("", "elastic-ip/{eip}"), ("", "network-interface/{eni}")],
+        ),
+        (
+            "DisassociateRouteTable",
+            {"AssociationId": "{table_association}"},
+            [("", "route-table/{table}"), ("", "subnet/{subnet}")],
+        ),
+        ("DisassociateVpcCidrBlock", {"AssociationId": "{cidr_association}"}, [("", "vpc/{vpc}")]),
+        (
+            "CreateNatGateway",
+            {"AllocationId": "{eip}", "SubnetId": "{subnet}"},
+            [("", "elastic-ip/{eip}"), ("", "subnet/{subnet}"), ("", "natgateway/*")],
+        ),
+        ("DeleteNatGateway", {"NatGatewayId": "{nat}"}, [("", "natgateway/{nat}")]),
+        ("CreateRoute", {"RouteTableId": "{table}"}, [("", "route-table/{table}")]),
+        ("CreateSubnet", {"VpcId": "{vpc}"}, [("", "vpc/{vpc}"), ("", "subnet/*")]),
+        (
+            "RunInstances",
+            {
+                "InstanceType": "m5.large",
+                "NetworkInterfaces": [{"SubnetId": "{subnet}", "Groups": ["{group}"]}],
+            },
+            [
+                ("", "subnet/{subnet}"),
+                ("", "security-group/{group}"),
+                ("", "instance/*"),
+                ("", "network-interface/*"),
+                ("", "volume/*"),
+            ],
+        ),
+        ("DetachNetworkInterface", {"AttachmentId": "eni-attach-0"}, [("", "*")]),
+    ],
+)  # fmt: skip
+def test_a_call_is_about_its_resources(
+    built: Place, known: Known, action: str, parameters: dict[str, Any], about: list[Any]
+) -> None:
+    filled = _filled(parameters, known)
+    found = [(a.action, a.resource) for a in asks(built.cloud.plane.backend, action, filled, {})]
+    wanted = [
+        (name or f"ec2:{action}", what if what == "*" else f"{ARN}:{what.format(**vars(known))}")
+        for name, what in about
+    ]
+    assert found == wanted
+
+
+def _filled(value: Any, known: Known) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(inner, known) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, known) for inner in value]
+    return value.format(**vars(known))
+
+
+def test_an_image_is_nobodys(built: Place) -> None:
+    first, *_ = asks(built.cloud.plane.backend, "RunInstances", {"ImageId": "ami-1"}, {})
+    assert first.resource == f"arn:aws:ec2:{REGION}::image/ami-1"
+
+
+@pytest.mark.parametrize(
+    ("action", "parameters", "which", "keys"),
+    [
+        pytest.param(
+            "DeleteNetworkInterface", {"NetworkInterfaceId": "{eni}"}, 0,
+            {
+                "ec2:Subnet": "{ARN}:subnet/{subnet}", "ec2:Vpc": "{ARN}:vpc/{vpc}",
+                "ec2:AvailabilityZone": "us-east-1a", "ec2:NetworkInterfaceID": "{eni}",
+                "aws:ARN": "{ARN}:network-interface/{eni}",
+                "ec2:ARN": "{ARN}:network-interface/{eni}",
+                "aws:ResourceTag/team": "red", "ec2:ResourceTag/team": "red",
+                "ec2:Region": REGION, "aws:RequestTag/team": None, "aws:TagKeys": None,
+            },
+            id="an-eni",
+        ),
+        pytest.param(
+            "CreateNetworkInterface", {"SubnetId": "{subnet}", "TagSpecifications": NEW}, 0,
+            {
+                "ec2:SubnetID": "{subnet}", "ec2:Vpc": "{ARN}:vpc/{vpc}", "ec2:Subnet": None,
+                "aws:RequestTag/a": None,
+            },
+            id="the-subnet-of-a-new-eni-has-not-its-tags",
+        ),
+        pytest.param(
+            "CreateNetworkInterface", {"SubnetId": "{subnet}", "TagSpecifications": NEW}, 1,
+            {
+                "aws:RequestTag/a": "b", "aws:TagKeys": "a", "ec2:Subnet": None,
+                "ec2:CreateAction": None,
+            },
+            id="a-new-eni",
+        ),
+        pytest.param(
+            "CreateNetworkInterface", {"SubnetId": "{subnet}", "TagSpecifications": NEW}, 2,
+            {
+                "aws:RequestTag/a": "b", "aws:TagKeys": "a",
+                "ec2:CreateAction": "CreateNetworkInterface",
+            },
+            id="tags-at-birth",
+        ),
+        pytest.param(
+            "CreateTags", {"Resources": ["{eni}"], "Tags": [{"Key": "a", "Value": "b"}]}, 0,
+            {
+                "aws:RequestTag/a": "b", "aws:ResourceTag/team": "red", "aws:TagKeys": "a",
+                "ec2:CreateAction": None,
+            },
+            id="tags-later",
+        ),
+        pytest.param(
+            "TerminateInstances", {"InstanceIds": ["{instance}"]}, 0,
+            {
+                "ec2:InstanceType": "m5.large", "ec2:InstanceID": "{instance}",
+                "ec2:AvailabilityZone": "us-east-1a",
+            },
+            id="an-instance",
+        ),
+        pytest.param(
+            "RunInstances",
+            {
+                "InstanceType": "m5.large",
+                "NetworkInterfaces": [{"SubnetId": "{subnet}", "AssociatePublicIpAddress": "True"}],
+            },
+            2,
+            {
+                "ec2:Subnet": "{ARN}:subnet/{subnet}", "ec2:AssociatePublicIpAddress": "true",
+                "ec2:InstanceType": None,
+            },
+            id="the-eni-of-a-new-instance",
+        ),
+        pytest.param(
+            "RunInstances", {"InstanceType": "m5.large", "SubnetId": "{subnet}"}, 1,
+            {"ec2:InstanceType": "m5.large", "ec2:AvailabilityZone": "us-east-1a"},
+            id="a-new-instance",
+        ),
+        pytest.param(
+            "CreateNatGateway", {"SubnetId": "{subnet}"}, 1, {"ec2:Vpc": "{ARN}:vpc/{vpc}"},
+            id="a-new-nat-gateway",
+        ),
+        pytest.param(
+            "DeleteNatGateway", {"NatGatewayId": "{nat}"}, 0, {"ec2:Vpc": "{ARN}:vpc/{vpc}"},
+            id="a-nat-gateway",
+        ),
+        pytest.param(
+            "DeleteSecurityGroup", {"GroupId": "{group}"}, 0,
+            {"ec2:Vpc": "{ARN}:vpc/{vpc}", "ec2:SecurityGroupID": "{group}"}, id="a-group",
+        ),
+        pytest.param(
+            "DeleteSecurityGroup", {"GroupId": "sg-0"}, 0,
+            {"ec2:Vpc": None, "ec2:SecurityGroupID": "sg-0"}, id="a-group-that-is-not-there",
+        ),
+        pytest.param(
+            "DeleteVpc", {"VpcId": "{vpc}"}, 0, {"ec2:VpcID": "{vpc}", "ec2:Vpc": None}, id="a-vpc"
+        ),
+        pytest.param(
+            "CreateRoute", {"RouteTableId": "{table}"}, 0, {"ec2:Vpc": "{ARN}:vpc/{vpc}"},
+            id="a-route-table",
+        ),
+    ],
+)  # fmt: skip
+def test_what_iam_may_ask_of_a_resource(
+    built: Place,
+    known: Known,
+    action: str,
+    parameters: dict[str, Any],
+    which: int,
+    keys: dict[str, str | None],
+) -> None:
+    built.cloud.ec2.create_tags(Resources=[known.eni], Tags=[{"Key": "team", "Value": "red"}])
+    listed = list(asks(built.cloud.plane.backend, action, _filled(parameters, known), {}))
+    context = listed[which].context
+    for key, value in keys.items():
+        wanted = None if value is None else (value.format(ARN=ARN, **vars(known)),)
+        assert context.get(key.lower()) == wanted, key
+
+
+def test_a_denial_is_in_the_call_table(place: Place) -> None:
+    before = place.cloud.plane.calls["DescribeVpcs"]
+    with refused("UnauthorizedOperation", "no statement allows the action"):
+        place.node(place.a, node_policy()).describe_vpcs()
+    assert place.cloud.plane.calls["DescribeVpcs"] == before + 1
