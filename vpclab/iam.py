@@ -235,6 +235,8 @@ class _Reader:
                 for key, values in tests.items():
                     self._check_key(key, where, alone=not over and operator.style != "null")
                     texts = self._texts(values, where, f"{written} {key}")
+                    if operator.style == "arn" and not all(map(_is_arn, texts)):
+                        self._complain(where, f"{written} {key} compares with ARNs only")
                     yield Condition(operator, over, rest != name, key, texts)
 
     def _check_key(self, key: str, where: str, *, alone: bool) -> None:
@@ -245,6 +247,11 @@ class _Reader:
             )
         elif folded_key not in SINGLE | SEVERAL and not folded_key.startswith(TAGS):
             self._complain(where, f"the condition key {key} is not modelled")
+
+
+def _is_arn(text: str) -> bool:
+    """Return whether *text* may stand for ARNs. What AWS makes of another is not documented."""
+    return text.startswith(("arn:", "${"))
 
 
 # Asking -----------------------------------------------------------------------------------------
@@ -275,12 +282,7 @@ def _reach(statement: Statement, ask: Ask) -> tuple[int, str]:
     """Return how far a statement goes with what is asked, and what stops it."""
     if _names(statement.actions, ask.action) == statement.all_but_actions:
         return 0, ""
-    context = ask.context if statement.has_variables else None
-    fits = any(
-        pattern is not None and pattern.fullmatch(ask.resource)
-        for pattern in (_pattern(text, "resource", context) for text in statement.resources)
-    )
-    if fits == statement.all_but_resources:
+    if not _is_about(statement, ask):
         but = "all but " if statement.all_but_resources else ""
         return 1, f"on {but}{', '.join(statement.resources)}"
     for condition in statement.conditions:
@@ -289,6 +291,24 @@ def _reach(statement: Statement, ask: Ask) -> tuple[int, str]:
             has = f"it is {' and '.join(map(repr, values))}" if values else "it is not there"
             return 2, f"if {condition} ({has})"
     return _ALL, ""
+
+
+def _is_about(statement: Statement, ask: Ask) -> bool:
+    """Return whether a statement is about the resource that is asked about."""
+    context = ask.context if statement.has_variables else None
+    patterns = [_pattern(text, "resource", context) for text in statement.resources]
+    if statement.all_but_resources and _is_unsafe(statement, patterns):
+        return False
+    fits = any(p is not None and p.fullmatch(ask.resource) for p in patterns)
+    return fits != statement.all_but_resources
+
+
+def _is_unsafe(statement: Statement, patterns: list[re.Pattern[str] | None]) -> bool:
+    """Return whether an Allow for all but some would allow for want of a variable's value.
+
+    That it does not apply then is ours, on the safe side: the guide does not say.
+    """
+    return statement.effect == "Allow" and None in patterns
 
 
 def _names(actions: Values, action: str) -> bool:
@@ -303,9 +323,7 @@ def _glob(text: str, flags: int = 0) -> re.Pattern[str]:
 def _holds(condition: Condition, context: Context, statement: Statement) -> bool:
     """Return whether a condition is met.
 
-    A key that is not there meets negated operators, IfExists and ForAllValues, and no other. That
-    a negated comparison with a variable that has no value is not met in an Allow is ours: the
-    guide does not say.
+    A key that is not there meets negated operators, IfExists and ForAllValues, and no other.
     """
     values = context.get(condition.key.lower(), ())
     operator = condition.operator
@@ -314,7 +332,7 @@ def _holds(condition: Condition, context: Context, statement: Statement) -> bool
     known = context if statement.has_variables else None
     flags = re.IGNORECASE if operator.ignores_case else 0
     patterns = [_pattern(text, operator.style, known, flags) for text in condition.values]
-    if operator.negated and None in patterns and statement.effect == "Allow":
+    if operator.negated and _is_unsafe(statement, patterns):
         return False
 
     def fits(value: str) -> bool:

@@ -248,6 +248,12 @@ def test_an_unknown_variable_in_a_negated_condition_neither_allows_nor_lets_pass
     assert not asked(ALLOW, {**DENY, "Condition": condition}, aws__ResourceTag_team="a").allowed
 
 
+def test_an_unknown_variable_in_not_resource_neither_allows_nor_lets_pass() -> None:
+    but = {"Action": "*", "NotResource": "arn:aws:ec2:*:*:subnet/${aws:RequestTag/x}"}
+    assert not asked({"Effect": "Allow", **but}).allowed
+    assert not asked(ALLOW, {"Effect": "Deny", **but}).allowed
+
+
 def test_a_variable_may_have_a_default() -> None:
     assert under({"StringEquals": {KEY: "${aws:RequestTag/x, 'a'}"}}, aws__ResourceTag_team="a")
 
@@ -310,6 +316,9 @@ def test_the_old_language_has_no_variables() -> None:
         pytest.param(
             {"Condition": {"StringEquals": {"aws:TagKeys": "a"}}},
             "aws:TagKeys has several values", id="several-values-as-one",
+        ),
+        pytest.param(
+            {"Condition": {"ArnLike": {"ec2:Vpc": "*"}}}, "ec2:Vpc compares with ARNs only", id="arn"
         ),
         pytest.param(
             {"Condition": {"NullIfExists": {KEY: "true"}}}, "NullIfExists makes no sense", id="null"
