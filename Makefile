@@ -17,9 +17,8 @@ demo: setup ## a VPC, two nodes, pods and proofs on this machine; ARGS are those
 	@.venv/bin/enid lab demo $(ARGS)
 
 test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
-	@$(PYTHON) -m vpclab.box $(PYTHON) -m coverage run --include="$$($(PYTHON) -m tests.tools.pure)" \
-	  -m pytest $(ARGS)
-	@$(if $(ARGS),,$(PYTHON) -m coverage report)
+	@$(if $(ARGS),$(PYTHON) -m vpclab.box $(PYTHON) -m pytest $(ARGS),\
+	  $(PYTHON) -m tests.tools.halves && $(PYTHON) -m coverage report)
 
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check

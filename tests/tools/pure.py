@@ -1,9 +1,4 @@
-"""Find the modules that call themselves pure. Shell.
-
-    python -m tests.tools.pure
-
-prints their paths with commas between, as `coverage --include` takes them.
-"""
+"""Find the modules that call themselves pure. Shell."""
 
 from __future__ import annotations
 
@@ -25,7 +20,3 @@ def is_pure(source: str) -> bool:
     """Return whether a module's text calls itself pure."""
     first_line = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
     return re.search(r"\bPure\b", first_line) is not None
-
-
-if __name__ == "__main__":
-    print(",".join(map(str, pure_modules())))  # noqa: T201 - a command's answer
