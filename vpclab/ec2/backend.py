@@ -13,7 +13,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_netw
 from typing import Any
 
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import EC2ClientError, InvalidNetworkAttachmentIdError
+from moto.ec2.exceptions import (
+    EC2ClientError,
+    InvalidNetworkAttachmentIdError,
+    InvalidNetworkInterfaceIdError,
+)
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.utils import random_eni_attach_id
 
@@ -149,10 +153,7 @@ class VpcBackend(Trunks):
         enis = self.enis if enis is None else enis
         missing = [eni_id for eni_id in eni_ids or () if eni_id not in enis]
         if missing:
-            raise error(
-                "InvalidNetworkInterfaceID.NotFound",
-                f"The network interface '{missing[0]}' does not exist",
-            )
+            raise InvalidNetworkInterfaceIdError(missing[0])
         return [
             eni
             for eni in (map(enis.__getitem__, eni_ids) if eni_ids else enis.values())
