@@ -189,7 +189,9 @@ class _Pings:
 
     @property
     def is_done(self) -> bool:
-        return len(self._answered | self._trouble.keys()) == len(self._pairs)
+        # Its answer may be read before the far end's own copy of the request.
+        both = self._answered & self._sources.keys()
+        return len(both | self._trouble.keys()) == len(self._pairs)
 
     def open(self, peer: Peer, exits: ExitStack) -> None:
         sock = exits.enter_context(
