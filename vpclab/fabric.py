@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,6 +47,7 @@ from vpclab.gates import (
     transparent,
 )
 from vpclab.netns import Worker
+from vpclab.nft import Nft
 
 MTU = 9001
 IGW_MTU = 1500
@@ -156,15 +156,6 @@ def port_of(eni_id: str) -> str:
     return f"e-{eni_id[-12:]}"
 
 
-def nft(text: str) -> None:
-    """Run one nft transaction in the caller's namespace."""
-    done = subprocess.run(
-        ["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"nft: {done.stderr}\n{text}")
-
-
 class Fabric:
     """The routed middle. Its methods may be called on any thread; they run on the worker's."""
 
@@ -184,11 +175,13 @@ class Fabric:
     def close(self) -> None:
         """Take everything down."""
         self.worker.call(self._ip.close)
+        self.worker.call(self._nft.close)
         self.internet.close()
         self.worker.close()
 
     def _set_up(self) -> None:
         self._ip: Any = IPRoute()
+        self._nft = Nft()
         lo = self._ip.link_lookup(ifname="lo")[0]
         self._ip.link("set", index=lo, state="up")
         for address in (IMDS, ENDPOINT):
@@ -205,7 +198,7 @@ class Fabric:
         self._ip.route("add", dst="default", gateway=str(INTERNET), oif=igw)
         self._ip.route("add", dst="default", gateway=str(INTERNET6), oif=igw, family=AF_INET6)
         self._ip.route("add", dst=PUBLIC, type="blackhole")
-        nft(transparent() + TABLE)
+        self._nft.run(transparent() + TABLE)
 
     # What is owned ---------------------------------------------------------------------
     def reshape(self, desired: Callable[[], Shape]) -> None:
@@ -219,7 +212,7 @@ class Fabric:
         for cidr in set(old.cidrs) - set(shape.cidrs):
             self._ip.route("del", dst=str(cidr), type="blackhole", family=_family(cidr))
         if (shape.groups, shape.nats) != (old.groups, old.nats):
-            nft(shaping(shape))
+            self._nft.run(shaping(shape))
         self._shape = shape
 
     def sync(self, eni_id: str, desired: Callable[[], Wanted | None]) -> None:
@@ -243,7 +236,7 @@ class Fabric:
                 self._remove(eni_id)  # it has left, and we have not been told yet
         groups, elements = wanted.passport.groups, wanted.passport.elements()
         if (combined := combination(groups)) not in self._combined:
-            nft(combining(groups))
+            self._nft.run(combining(groups))
             self._combined.add(combined)
         self._admit(port.elements if port else frozenset(), elements)
         port = port or self._plug(wanted)
@@ -260,7 +253,7 @@ class Fabric:
         text = difference([e for e in old - new if not self._holders[e]], new - old)
         self._holders.update(new - old)
         if text:
-            nft(text)
+            self._nft.run(text)
 
     def _lead(self, port: Port, owned: set[Network]) -> None:
         """Let the routes to *port* be those of what its ENI owns."""
@@ -302,12 +295,17 @@ class Fabric:
     # What is seen ----------------------------------------------------------------------
     def drops(self) -> dict[str, int]:
         """Return packets dropped since the last reset, by cause."""
-        now = self.worker.call(_counters)
+        now = self.worker.call(self._counters)
         return {name: now[name] - self._base[name] for name in COUNTERS}
 
     def reset_drops(self) -> None:
         """Count from here."""
-        self._base = self.worker.call(_counters)
+        self._base = self.worker.call(self._counters)
+
+    def _counters(self) -> dict[str, int]:
+        listed = json.loads(self._nft.run("list counters table inet fabric"))["nftables"]
+        found = (item.get("counter") for item in listed)
+        return {counter["name"]: counter["packets"] for counter in found if counter}
 
     def routes(self) -> dict[Network, str]:
         """Return which port the kernel leads each address and prefix to."""
@@ -327,15 +325,6 @@ class Fabric:
 
 def _family(network: Network) -> int:
     return AF_INET if network.version == 4 else AF_INET6  # noqa: PLR2004 - IPv4
-
-
-def _counters() -> dict[str, int]:
-    done = subprocess.run(
-        ["nft", "-j", "list", "counters", "table", "inet", "fabric"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found = (item.get("counter") for item in json.loads(done.stdout)["nftables"])
-    return {counter["name"]: counter["packets"] for counter in found if counter}
 
 
 def _set_up_internet() -> None:
