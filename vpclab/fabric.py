@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +67,9 @@ GATEWAY = IPv4Address("203.0.113.254")
 """The internet gateway, as the internet sees it."""
 
 GATEWAY6 = IPv6Address("2001:db8:ffff::fe")
+
+SETTLE_SECONDS = 10.0
+"""How long a link may take to come up; it is milliseconds on an idle machine."""
 
 ONLINK = 4
 """RTNH_F_ONLINK: the next hop is on the link although no prefix says so."""
@@ -299,6 +303,22 @@ class Fabric:
         with contextlib.suppress(NetlinkError):  # it went with the node's namespace
             self._ip.link("del", index=port.index)
         self._admit(port.elements, frozenset())
+
+    def settle(self, eni_id: str) -> None:
+        """Return when the port of an ENI that its node has brought up sends packets.
+
+        A veth has its carrier from its peer, and the kernel starts to send by it a little later,
+        in a queue of work: what is sent by it before is lost, as the answer to a first ARP request.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not self.worker.call(self._is_up, eni_id):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the port of {eni_id} has no carrier")
+            time.sleep(0.001)
+
+    def _is_up(self, eni_id: str) -> bool:
+        (link,) = self._ip.link("get", index=self.ports[eni_id].index)
+        return bool(link.get_attr("IFLA_OPERSTATE") == "UP")
 
     # What is seen ----------------------------------------------------------------------
     def drops(self) -> dict[str, int]:

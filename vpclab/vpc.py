@@ -323,6 +323,7 @@ class EmbeddedVPC:
             IPv4Network(primary_eni.subnet.cidr_block).prefixlen,
             [IPv6Address(a) for a in primary_eni.addresses6],
         )
+        self.fabric.settle(primary_eni.id)
         return node
 
     def public_address(self, node: Node) -> IPv4Address:
