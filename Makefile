@@ -20,6 +20,9 @@ test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
 	@$(if $(ARGS),$(PYTHON) -m vpclab.box $(PYTHON) -m pytest $(ARGS),\
 	  $(PYTHON) -m tests.tools.halves && $(PYTHON) -m coverage report)
 
+bench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.lab $(ARGS)
+
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -39,4 +42,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test lint bare clean setup setup-tests
+.PHONY: help demo test bench lint bare clean setup setup-tests
