@@ -130,6 +130,8 @@ class EmbeddedVPC:
         self._exits = contextlib.ExitStack()
         self.nodes: dict[str, Node] = {}
         self._by_instance: dict[str, Node] = {}
+        self._homes: dict[str, str] = {}
+        """The instance that each ENI was on when it last changed: it hears of its leaving, too."""
         self._nat_table: str | None = None
 
     def __enter__(self) -> EmbeddedVPC:
@@ -366,7 +368,12 @@ class EmbeddedVPC:
     # What follows from EC2 -------------------------------------------------------------
     def _sync(self, eni: Eni) -> None:
         self.fabric.sync(eni.id, lambda: self._wanted(eni))
-        self.imds.note(eni.instance.id if eni.instance is not None else None)
+        former, instance = self._homes.pop(eni.id, None), eni.instance
+        if instance is not None:
+            self._homes[eni.id] = instance.id
+            self.imds.note(instance.id)
+        if former is not None and (instance is None or instance.id != former):
+            self.imds.note(former)
 
     def _wanted(self, eni: Eni) -> Wanted | None:
         """Return what the fabric should have of *eni* now; None: nothing."""
@@ -417,10 +424,12 @@ class EmbeddedVPC:
         """Return the instance that asks IMDS from *source*, any address of its ENIs."""
         with self.plane.lock:
             plugged = [e for e in self.plane.backend.enis.values() if e.is_plugged]
-            # Its own address, as a rule: what each ENI holds in all takes long to tell.
-            found = [e for e in plugged if source in e.addresses] or [
-                e for e in plugged if e.holds(source)
-            ]
+            # A node's own address, as a rule: what each ENI holds in all takes long to tell.
+            found = (
+                [e for e in plugged if source == e.private_ip_address]
+                or [e for e in plugged if source in e.addresses]
+                or [e for e in plugged if e.holds(source)]
+            )
             return found[0].instance.id if found else None
 
     def _metadata(self, instance_id: str) -> Metadata | None:
