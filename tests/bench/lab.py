@@ -10,12 +10,12 @@ CNI. It shares the machine's cores with the VPC, and the figures are those of bo
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
 import resource
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -24,27 +24,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from ipaddress import IPv4Address, IPv4Network
 from itertools import count
-from pathlib import Path
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.loaders import Loader
 from rich.console import Console
 
 from tests.bench.table import Row, show
-from tests.bench.wiring import Host, Nic, Nursery, Pod
+from tests.bench.users import Metadata, Node, Vpc
+from tests.bench.wiring import Nic, Nursery, Pod
 from vpclab.box import in_box
 from vpclab.demo.traffic import Peer, ping_all
-from vpclab.fabric import IMDS
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 SUBNETS = (("10.0.0.0/20", "us-east-1a"), ("10.0.16.0/20", "us-east-1b"))
 INSTANCE_TYPE = "m5.xlarge"
@@ -77,145 +66,6 @@ class Times:
             self.of[name].append(seconds)
 
 
-class Vpc:
-    """The process with the VPC."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.server"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.import_seconds: float = self._answer()["imports"]
-
-    def __enter__(self) -> Vpc:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def ask(self, name: str, *arguments: str) -> tuple[Any, float]:
-        """Return what a method of `server.Served` returns, and its seconds."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([name, *arguments]) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        return answer["result"], answer["seconds"]
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit("enid: the VPC's process has ended; what it said is above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def megabytes(self, key: str) -> float:
-        """Return a size from its status file: VmHWM, VmRSS."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        sizes = dict(line.split(":", 1) for line in status)
-        return int(sizes[key].split()[0]) / 1024
-
-
-class Node:
-    """A node with its users: what wires pods, and a client of EC2, both in its namespace."""
-
-    loader = Loader()  # the same model of EC2 for all: a client of its own takes 100 ms and 10 MB
-
-    def __init__(self, launched: dict[str, Any], subnet_id: str, subnet: IPv4Network) -> None:
-        self.instance_id = launched["instance_id"]
-        self.subnet_id, self.subnet = subnet_id, subnet
-        self.host = Host(launched["netns"])
-        self.ec2: Any = self.inside(self._client, launched["endpoint"])
-
-    def inside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what *work* returns on the node."""
-        return self.host.worker.call(work, *args, **kwargs)
-
-    def _client(self, endpoint: str) -> Any:
-        session = botocore.session.Session()
-        session.register_component("data_loader", self.loader)
-        return boto3.Session(botocore_session=session).client(
-            "ec2",
-            region_name="us-east-1",
-            endpoint_url=endpoint,
-            config=Config(retries={"total_max_attempts": 1}),
-        )
-
-    # ENIs ------------------------------------------------------------------------------
-    def create(self, secondary: int) -> dict[str, Any]:
-        """Create an ENI."""
-        more = {"SecondaryPrivateIpAddressCount": secondary} if secondary else {}
-        made = self.inside(
-            self.ec2.create_network_interface, SubnetId=self.subnet_id, Description="bench", **more
-        )
-        eni: dict[str, Any] = made["NetworkInterface"]
-        return eni
-
-    def attach(self, eni: dict[str, Any], device_index: int) -> tuple[str, int]:
-        """Attach an ENI; return the attachment and the link's index once the node has it."""
-        done = self.inside(
-            self.ec2.attach_network_interface,
-            NetworkInterfaceId=eni["NetworkInterfaceId"],
-            InstanceId=self.instance_id,
-            DeviceIndex=device_index,
-        )
-        while (index := self.host.find(eni["MacAddress"])) is None:
-            pass
-        return done["AttachmentId"], index
-
-    def modify(self, eni: dict[str, Any], attachment_id: str) -> None:
-        """Have an ENI go with its instance."""
-        self.inside(
-            self.ec2.modify_network_interface_attribute,
-            NetworkInterfaceId=eni["NetworkInterfaceId"],
-            Attachment={"AttachmentId": attachment_id, "DeleteOnTermination": True},
-        )
-
-    def remove(self, eni: dict[str, Any], attachment_id: str) -> None:
-        """Detach and delete an ENI."""
-        self.inside(self.ec2.detach_network_interface, AttachmentId=attachment_id)
-        self.inside(self.ec2.delete_network_interface, NetworkInterfaceId=eni["NetworkInterfaceId"])
-
-    def describe(self) -> None:
-        """Describe the node's own ENIs."""
-        mine = [{"Name": "attachment.instance-id", "Values": [self.instance_id]}]
-        self.inside(self.ec2.describe_network_interfaces, Filters=mine)
-
-
-class Metadata:
-    """A caller of IMDS on a node, with a token and one connection."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._connection = node.inside(self._connect)
-        self._token = node.inside(
-            self._ask, "PUT", "api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "600"}
-        )
-
-    @staticmethod
-    def _connect() -> HTTPConnection:
-        connection = HTTPConnection(str(IMDS), timeout=5)
-        connection.connect()
-        return connection
-
-    def _ask(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
-        self._connection.request(method, f"/latest/{path}", headers=headers)
-        answer = self._connection.getresponse()
-        return answer.status, answer.read().decode()
-
-    def get(self, path: str) -> str | None:
-        """Return the text at *path* of `meta-data`, None if there is none."""
-        headers = {"X-aws-ec2-metadata-token": self._token[1]}
-        status, text = self._node.inside(self._ask, "GET", f"meta-data/{path}", headers)
-        return text if status == 200 else None
-
-
 @dataclass(slots=True)
 class Cluster:
     """Nodes, and the pods of each."""
@@ -233,7 +83,6 @@ class Bench:
         self.rows: list[Row] = []
         self._nursery = Nursery()
         self._subnets: list[tuple[str, IPv4Network]] = []
-        self._enis = 0
 
     def add(self, what: str, values: Sequence[float], unit: str = "ms", **limits: float) -> None:
         """Add a figure."""
@@ -246,6 +95,7 @@ class Bench:
         self.add("start after imports", [self.vpc.ask("start")[1]], "s", most=START_SECONDS)
         for cidr, zone in SUBNETS:
             self._subnets.append((self.vpc.ask("subnet", cidr, zone)[0], IPv4Network(cidr)))
+        Node.client("http://nowhere.example")  # reads the model of EC2, which is not the lab's time
         self.tell(f"{self.count} nodes with {PODS} pods each")
         cluster = self._build()
         self._note_memory()
@@ -277,9 +127,12 @@ class Bench:
             ]
             if near:
                 self.add(f"create + attach with {SECONDARY} addresses, ENI {at}", near)
-        self.add("pod's namespace and wires (ours, not the lab's)", taken["pod"])
+        self.add("a pod's namespace and wires (the bench's own)", taken["pod"])
         self.add(f"{size} up", taken["up"], "s", most=UP_SECONDS * share)
-        for name, what in (("launch", "nodes"), ("enis", "ENIs"), ("pod", "pods")):
+        parts = (
+            ("launch", "nodes"), ("full", "ENIs"), ("client", "EC2 clients"), ("pod", "pods"),
+        )  # fmt: skip
+        for name, what in parts:
             self.add(f"  of it {what}", [sum(taken[name])], "s")
         return cluster
 
@@ -292,20 +145,18 @@ class Bench:
         subnet_id, subnet = self._subnets[number % len(self._subnets)]
         with self.times.taken("launch"):
             launched, _ = self.vpc.ask("launch", f"node-{number}", INSTANCE_TYPE, subnet_id)
-        return Node(launched, subnet_id, subnet)
+        with self.times.taken("client"):
+            return Node(launched, subnet_id, subnet)
 
     def _populate(self, node: Node) -> list[Pod]:
         pods: list[Pod] = []
         for device_index in range(1, ENIS + 1):
-            with self.times.taken("enis"):
-                with self.times.taken("full"):
-                    eni = node.create(SECONDARY)
-                    _, index = node.attach(eni, device_index)
-                own, *others = [
-                    IPv4Address(a["PrivateIpAddress"]) for a in eni["PrivateIpAddresses"]
-                ]
-                nic = Nic(eni["MacAddress"], own, node.subnet, index)
-                node.host.raise_nic(nic)
+            with self.times.taken("full"):
+                eni = node.create(SECONDARY)
+                _, index = node.attach(eni, device_index)
+            own, *others = [IPv4Address(a["PrivateIpAddress"]) for a in eni["PrivateIpAddresses"]]
+            nic = Nic(eni["MacAddress"], own, node.subnet, index)
+            node.host.raise_nic(nic)
             for address in others[:PODS_PER_ENI]:
                 with self.times.taken("pod"):
                     pods.append(self._nursery.add(node.host, nic, address, len(pods)))
@@ -429,6 +280,16 @@ def _gigabits(one: Pod, other: Pod, seconds: float = 1.0) -> float:
         return 8 * total / (time.monotonic() - began) / 1e9
 
 
+def _prepare() -> None:
+    """Set this process up to be fifty nodes' users."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # the nodes' credentials come from IMDS
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each pod's namespace is one
+    gc.disable()  # clients of EC2 are a million objects to look through, again and again
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description="How fast the lab is.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_NODES} nodes, not 50")
@@ -436,11 +297,7 @@ def main() -> None:
     wish = parser.parse_args()
     if not in_box():
         sys.exit("enid: the bench runs in a box: use `make bench`")
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]  # the nodes' credentials come from IMDS
-    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each pod's namespace is one
+    _prepare()
     errors, began = Console(stderr=True, highlight=False), time.monotonic()
 
     def tell(what: str) -> None:
@@ -454,7 +311,7 @@ def main() -> None:
         figures = {"cores": os.cpu_count(), "load": load, "rows": [row.data for row in bench.rows]}
         print(json.dumps(figures, indent=2))
     else:
-        show(bench.rows, Console(highlight=False))
+        show(bench.rows, Console(highlight=False, width=None if sys.stdout.isatty() else 110))
         print(f"on {os.cpu_count()} cores, with a load of {load:.1f}")
     sys.exit(any(row.is_met is False for row in bench.rows))
 

@@ -4,7 +4,7 @@ A pod's packets leave by the ENI that has its address. Every table of it is of t
 
     ip rule: 512 lookup 100, 1536 from POD lookup <ENI's>
     table 100:  POD dev pN scope link, and a permanent neighbour
-    an ENI's:   ROUTER dev ensX scope link, default via ROUTER dev ensX onlink
+    an ENI's:   default via ROUTER dev ensX onlink
 
 The kernel has one neighbour table for all namespaces, of 1024 entries (gc_thresh3); permanent
 ones do not count. So both ends of a pod's link have one, and only routers are asked for by ARP.
@@ -87,7 +87,6 @@ class Host:
             "add", index=nic.index, address=str(nic.primary), prefixlen=nic.subnet.prefixlen,
             ifa_flags=NOPREFIXROUTE,
         )  # fmt: skip
-        ip.route("add", dst=router, oif=nic.index, scope="link", table=nic.index)
         ip.route("add", gateway=router, oif=nic.index, flags=ONLINK, table=nic.index)
 
     def join(self, pod: Pod, ifname: str, mac: str, nic: Nic) -> None:
@@ -146,9 +145,7 @@ def _wire(node: int, ifname: str, address: str, mac: str) -> None:
                 "ifname": ifname, "address": HOST_MAC, "mtu": MTU, "net_ns_fd": node,
             },
         )  # fmt: skip
-        ip.link("set", index=1, state="up")
         ip.addr("add", index=2, address=address, prefixlen=32)
         ip.link("set", index=2, state="up")
         ip.neigh("add", dst=GATEWAY, lladdr=HOST_MAC, ifindex=2, state="permanent")
-        ip.route("add", dst=GATEWAY, oif=2, scope="link")
-        ip.route("add", gateway=GATEWAY, oif=2)
+        ip.route("add", gateway=GATEWAY, oif=2, flags=ONLINK)
