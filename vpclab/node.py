@@ -25,6 +25,7 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from vpclab.fabric import ENDPOINT, MTU, NODAD, ROUTER6, Wanted
+from vpclab.mounts import begin
 from vpclab.netns import Worker
 
 SYSCTLS = {
@@ -56,27 +57,6 @@ SYSCTLS = {
 IMAGE_SYSCTLS = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
 """What the image of a Kubernetes node sets at boot (/etc/sysctl.d/99-kubernetes-cri.conf of the EKS
 image): no CNI can work without it, and most rely on it."""
-
-INIT = r"""
-set -e
-view() {
-  mount --rbind "$1" "$2/.host"
-  mount -o remount,bind,ro "$2/.host" 2>/dev/null || :
-  mount --rbind "$2" "$1"
-}
-mount --make-rprivate /
-view /etc "$1/etc"
-view /opt "$1/opt"
-mount --rbind "$1/lib" /var/lib
-mount --rbind "$1/log" /var/log
-mount --rbind "$1/run" /run
-mount --make-rshared /
-hostname "$2"
-echo ready
-exec sleep infinity
-"""
-"""What the node's init does, given the node's folder and name. Its mounts are shared with what
-unshares from them: a netns that is removed must go in a daemon's mount namespace, too."""
 
 READ_ONLY = r"""
 for path in $WRITABLE; do mkdir -p "$path"; mount --bind "$path" "$path"; done
@@ -160,16 +140,8 @@ class Node:
         self._processes: list[subprocess.Popen[Any]] = []
         self._furnish()
         self.worker = Worker(name[:15])
-        # A child is born in the namespace of the thread that starts it.
-        self._init = self.worker.call(
-            subprocess.Popen,
-            ["unshare", "--mount", "--uts", "sh", "-c", INIT, "init", str(folder), name],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._init.stdout is not None  # noqa: S101 - a pipe, just above
-        if self._init.stdout.readline() != "ready\n":
-            raise RuntimeError(f"the namespaces of {name} could not be made")
+        with contextlib.closing(Worker("init", self.worker.fd)) as init:
+            self._init = init.call(begin, folder, name)
         self.worker.write_sysctls({**SYSCTLS, **IMAGE_SYSCTLS})
         self.worker.call(_raise_lo)
 
@@ -314,8 +286,6 @@ class Node:
         """End the node with its namespaces; its processes have ended."""
         self._init.kill()
         self._init.wait()
-        if self._init.stdout is not None:
-            self._init.stdout.close()
         self.worker.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
