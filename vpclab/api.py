@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from vpclab.ec2 import MODELLED, fresh_backend, reshapes
@@ -84,7 +84,7 @@ class ControlPlane:
         self.backend.authorise = lambda *call: self.access.check(self._caller, *call)
         self._caller: Key | None = None
         self._history = History()
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._app = create_backend_app("ec2")
         self._timers: set[threading.Timer] = set()
 
     def close(self) -> None:
