@@ -242,8 +242,12 @@ class Fabric:
         if (combined := combination(groups)) not in self._combined:
             self._nft.run(combining(groups))
             self._combined.add(combined)
-        self._admit(port.elements if port else frozenset(), elements)
-        port = port or self._plug(wanted)
+        former = port.elements if port else frozenset()
+        with contextlib.ExitStack() as undo:
+            self._admit(former, elements)
+            undo.callback(self._admit, elements, former)
+            port = port or self._plug(wanted)
+            undo.pop_all()
         port.elements = elements
         self._lead(port, set(wanted.passport.owned))
         if not port.answers:
