@@ -79,7 +79,6 @@ class Row:
 
 
 VERDICTS = {True: "ok", False: "MISSED", None: ""}
-STYLES = {True: "green", False: "bold red", None: ""}
 
 
 def show(rows: list[Row], console: Console) -> None:
