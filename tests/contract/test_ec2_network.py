@@ -32,7 +32,7 @@ def test_subnets_do_not_overlap(cloud: Cloud) -> None:
         cloud.ec2.create_subnet(VpcId=cloud.vpc_id, CidrBlock=str(cidr))
 
 
-@pytest.mark.parametrize("cidr", ["10.0.64.0/20", "100.0.0.0/8", "100.64.0.0/29"])
+@pytest.mark.parametrize("cidr", ["10.0.64.0/20", "100.0.0.0/8", "100.64.0.0/29", "203.0.113.0/24"])
 def test_a_wrong_second_cidr_is_refused(cloud: Cloud, cidr: str) -> None:
     with refused("InvalidVpc.Range", cidr):
         cloud.ec2.associate_vpc_cidr_block(VpcId=cloud.vpc_id, CidrBlock=cidr)
@@ -54,6 +54,20 @@ def test_a_second_cidr_takes_subnets_and_stays_while_it_has_one(cloud: Cloud) ->
 def test_a_wrong_vpc_is_refused(cloud: Cloud, cidr: str) -> None:
     with pytest.raises(cloud.ec2.exceptions.ClientError, match=cidr):
         cloud.ec2.create_vpc(CidrBlock=cidr)
+
+
+@pytest.mark.parametrize(
+    "cidr", ["127.0.0.0/16", "169.254.0.0/16", "224.0.0.0/16", "198.51.100.0/24", "203.0.113.0/28"]
+)
+def test_a_vpc_where_others_are_is_refused(cloud: Cloud, cidr: str) -> None:
+    with refused("InvalidVpc.Range", f"'{cidr}' is invalid: it overlaps"):
+        cloud.ec2.create_vpc(CidrBlock=cidr)
+
+
+def test_a_vpcs_cidr_is_brought_into_its_canonical_form(cloud: Cloud) -> None:
+    vpc = cloud.ec2.create_vpc(CidrBlock="100.68.0.18/18")["Vpc"]
+    cloud.ec2.delete_vpc(VpcId=vpc["VpcId"])
+    assert vpc["CidrBlock"] == "100.68.0.0/18"
 
 
 def test_a_wrong_ipv6_subnet_is_refused(cloud: Cloud) -> None:

@@ -18,6 +18,16 @@ PUBLIC = IPv4Network("198.51.100.0/24")
 KEPT = frozenset({IPv4Address("198.51.100.250")})
 """Public addresses of the lab's own: the EC2 endpoint."""
 
+NOT_A_VPCS: dict[IPv4Network, str] = {
+    IPv4Network("0.0.0.0/8"): "EC2 refuses it",
+    IPv4Network("127.0.0.0/8"): "EC2 refuses it",
+    IPv4Network("169.254.0.0/16"): "EC2 refuses it, IMDS is there",
+    IPv4Network("224.0.0.0/4"): "EC2 refuses it",
+    PUBLIC: "public addresses and the EC2 endpoint are there",
+    IPv4Network("203.0.113.0/24"): "the internet's host is there",
+}
+"""What no VPC can have: loopback, link-local and multicast (VPC guide), and the lab's own."""
+
 WHOLE = {4: "0.0.0.0/0", 6: "::/0"}
 
 Way = tuple[Literal["igw", "egress-only", "nat", "none"], str]
@@ -51,9 +61,14 @@ class Networks(EC2Backend):
         super().__init__(*arguments, **keywords)
 
     # VPCs --------------------------------------------------------------------------------
-    def create_vpc(self, *arguments: Any, **keywords: Any) -> Any:
-        """Create a VPC whose default group lets its members talk to each other."""
-        vpc = super().create_vpc(*arguments, **keywords)
+    def create_vpc(self, cidr_block: str, *rest: Any, **more: Any) -> Any:
+        """Create a VPC whose default group lets its members talk to each other.
+
+        As EC2 does, its CIDR is brought into its canonical form: 10.0.0.1/16 is 10.0.0.0/16.
+        """
+        cidr = _network(cidr_block, strict=False)
+        _check_free(cidr)
+        vpc = super().create_vpc(str(cidr), *rest, **more)
         group = self.get_default_security_group(vpc.id)
         itself = [{"GroupId": group.id, "UserId": self.account_id}]
         self.authorize_security_group_ingress(
@@ -346,9 +361,9 @@ class Networks(EC2Backend):
         self.free_public(public)
 
 
-def _network(text: str) -> IPv4Network | IPv6Network:
+def _network(text: str, *, strict: bool = True) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(text)
+        return ip_network(text, strict)
     except ValueError as reason:
         raise error(
             "InvalidParameterValue",
@@ -362,9 +377,19 @@ def _check_cidr(text: str, others: Iterable[str]) -> None:
     network = _network(text)
     if not 16 <= network.prefixlen <= 28:  # noqa: PLR2004 - what EC2 takes (VPC guide)
         raise error("InvalidVpc.Range", f"The CIDR '{text}' is invalid: /16 to /28 it must be.")
+    _check_free(network)
     for other in others:
         if _overlap(network, ip_network(other)):
             raise error("InvalidVpc.Range", f"The CIDR '{text}' overlaps the VPC's {other}.")
+
+
+def _check_free(network: IPv4Network | IPv6Network) -> None:
+    for taken, reason in NOT_A_VPCS.items():
+        if _overlap(network, taken):
+            raise error(
+                "InvalidVpc.Range",
+                f"The CIDR '{network}' is invalid: it overlaps {taken}; {reason}.",
+            )
 
 
 def _check_subnet(text: str) -> None:
