@@ -76,8 +76,10 @@ class ControlPlane:
         self.tallies: dict[str, Tally] = {}
         """The call table: the same calls, and how they ended."""
         # Chance from a seed: a run with faults can be repeated.
-        self.faults = Faults(time.monotonic, random.Random(0).gauss)  # noqa: S311 - no secret
+        chance = random.Random(0).gauss  # noqa: S311 - no secret
+        self.faults = Faults(time.monotonic, chance)
         self.backend: VpcBackend = fresh_backend(region)
+        self.backend.normal = chance
         self.backend.later = self._later
         self.backend.told = self._told
         self.access = Access(self.backend, lambda: dt.datetime.now(dt.UTC))

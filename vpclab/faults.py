@@ -12,22 +12,70 @@ Rules of one action come before those of "*". `verdict` is asked once a call.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 ALL = "*"
 """Every action, or the account's bucket."""
 
+CODE = re.compile(r"[A-Za-z0-9.]+")
+"""What EC2's error codes look like: `InvalidNetworkInterfaceID.NotFound`."""
+
 P99 = 2.3263
 """How many standard deviations the 99th percentile of a normal distribution is off."""
+
+MOST_SECONDS = 86_400.0
+"""The longest that anything takes or lags by order: a day; what was seen of EC2 is minutes."""
+
+STATUSES = range(400, 600)
+"""What an answer that refuses can have for its HTTP status."""
+
+
+def check_seconds(what: str, seconds: float) -> None:
+    """Raise ValueError if *seconds* is not a time that *what* can take."""
+    if not 0 <= seconds <= MOST_SECONDS:
+        raise ValueError(f"{what} is 0 to {MOST_SECONDS:.0f} seconds; {seconds:g} is not")
+
+
+def check_status(status: int) -> None:
+    """Raise ValueError if *status* is not an HTTP status that refuses."""
+    if status not in STATUSES:
+        raise ValueError(f"an HTTP status that refuses is 400 to 599; {status} is not")
+
+
+def check_times(times: float) -> None:
+    """Raise ValueError if nothing can happen *times* times."""
+    if not times >= 1:
+        raise ValueError(f"a fault happens once or more; {times:g} times is not")
+
+
+def times_left(times: float) -> str:
+    """Return how often a fault still happens, in words."""
+    return {math.inf: "always", 1: "once more"}.get(times, f"{times:g} more times")
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long an answer takes, in seconds: always *median*, or log-normal with this *p99*."""
+    """How long something takes, in seconds: always *median*, or log-normal with this *p99*.
+
+    Raises ValueError for what is no time, and for a p99 below the median; 0 is none.
+    """
 
     median: float
     p99: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_seconds("a latency", self.median)
+        check_seconds("a 99th percentile", self.p99)
+        if 0 < self.p99 < self.median:
+            raise ValueError(
+                f"the 99th percentile is not below the median; {self.p99:g} is below"
+                f" {self.median:g}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.median:g} s" + (f", 1 % over {self.p99:g} s" if self.p99 else "")
 
     def draw(self, normal: float) -> float:
         """Return seconds for a draw of the standard normal distribution."""
@@ -105,7 +153,15 @@ class Faults:
         self._latencies[action] = latency
 
     def throttle(self, action: str, rate: float, burst: float | None = None) -> None:
-        """Let *action*, or all together, be called *rate* times a second at most."""
+        """Let *action*, or all together, be called *rate* times a second at most.
+
+        *burst* calls may come at once; without it as many as in a second, and one at least.
+        Raises ValueError for a rate of 0 or less and a burst below 1.
+        """
+        if not 0 < rate < math.inf:
+            raise ValueError(f"a rate is above 0 calls a second; {rate:g} is not")
+        if burst is not None and not 1 <= burst < math.inf:
+            raise ValueError(f"a burst is 1 call or more; {burst:g} is not")
         self._buckets[action] = Bucket(rate, max(1.0, rate) if burst is None else burst)
 
     def fail(
@@ -117,12 +173,21 @@ class Faults:
         message: str | None = None,
         status: int = 400,
     ) -> None:
-        """Refuse *action* with EC2's error *code*, *times* times."""
+        """Refuse *action* with EC2's error *code*, *times* times.
+
+        Raises ValueError for a code with other than letters, digits and dots, a status that does
+        not refuse, and fewer times than one.
+        """
+        if not CODE.fullmatch(code):
+            raise ValueError(f"an error code is letters, digits and dots; '{code}' is not")
+        check_status(status)
+        check_times(times)
         text = f"{code}, by a fault of the lab" if message is None else message
         self._refusals.setdefault(action, []).append(Refusal(code, text, status, times))
 
     def lose(self, action: str, *, times: float = 1) -> None:
-        """Do what *action* says, and let nobody hear, *times* times."""
+        """Do what *action* says, and let nobody hear, *times* times, one at least."""
+        check_times(times)
         lost = Refusal("lost", "", 0, times, after=True)
         self._refusals.setdefault(action, []).append(lost)
 
@@ -148,16 +213,14 @@ class Faults:
         """Return each fault that is on, as a sentence."""
         said = [f"descriptions lag {self.lag_seconds:g} s"] if self.lag_seconds else []
         for action, latency in self._latencies.items():
-            tail = f", 1 % over {latency.p99:g} s" if latency.p99 else ""
-            said.append(f"{action} takes {latency.median:g} s{tail}")
+            said.append(f"{action} takes {latency}")
         for action, bucket in self._buckets.items():
             said.append(f"{action} is throttled to {bucket.rate:g}/s, bursts of {bucket.burst:g}")
         for action, refusals in self._refusals.items():
             for refusal in refusals:
                 if refusal.left > 0:
-                    times = "always" if refusal.left == math.inf else f"{refusal.left:g} more times"
                     what = "loses its answer" if refusal.after else f"fails with {refusal.code}"
-                    said.append(f"{action} {what}, {times}")
+                    said.append(f"{action} {what}, {times_left(refusal.left)}")
         return said
 
 

@@ -21,11 +21,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from vpclab.imds_faults import ImdsFaults
 from vpclab.metadata import VERSIONS, Metadata, Options, Tree, find
 
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
@@ -40,98 +40,6 @@ MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
 def key_of(path: str) -> str:
     """Return a path below `<version>/meta-data`, or below the version where it is not of that."""
     return path.strip("/").partition("/")[2].removeprefix("meta-data/")
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A fault of the keys that *pattern* fits, of one instance or of all (None)."""
-
-    pattern: str
-    instance_id: str | None
-    amount: float = 0
-
-    def fits(self, key: str, instance_id: str) -> bool:
-        """Return whether an instance's key has the fault."""
-        return self.instance_id in {None, instance_id} and fnmatchcase(key, self.pattern)
-
-
-@dataclass(slots=True)
-class Burst:
-    """A status that the next *left* answers have."""
-
-    rule: Rule
-    status: int
-    left: int
-
-
-@dataclass
-class ImdsFaults:
-    """What is wrong with the answers.
-
-    A key is what `key_of` says: `mac`, `api/token`, `dynamic/instance-identity/document`. A
-    folder's list is a key of its own: `network/interfaces/macs`. Patterns are a shell's, but *
-    crosses slashes.
-    """
-
-    delay_seconds: float = 0.0
-    """How late every answer is."""
-    _stale: list[Rule] = field(default_factory=list)
-    _short: list[Rule] = field(default_factory=list)
-    _missing: list[Rule] = field(default_factory=list)
-    _bursts: list[Burst] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def stale(self, pattern: str, seconds: float, instance_id: str | None = None) -> None:
-        """Let keys tell what was true *seconds* ago, or when the instance was new."""
-        with self._lock:
-            self._stale.append(Rule(pattern, instance_id, seconds))
-
-    def short(self, pattern: str, lines: int, instance_id: str | None = None) -> None:
-        """Let keys tell their first *lines* lines only."""
-        with self._lock:
-            self._short.append(Rule(pattern, instance_id, lines))
-
-    def missing(self, pattern: str, instance_id: str | None = None) -> None:
-        """Let keys not be there; a list that names them still does."""
-        with self._lock:
-            self._missing.append(Rule(pattern, instance_id))
-
-    def burst(
-        self, status: int, count: int, instance_id: str | None = None, pattern: str = "*"
-    ) -> None:
-        """Let the next *count* answers be *status*: 503 or 429; tokens' as well."""
-        with self._lock:
-            self._bursts.append(Burst(Rule(pattern, instance_id), status, count))
-
-    def clear(self) -> None:
-        """Take every fault back."""
-        with self._lock:
-            self.delay_seconds = 0.0
-            for rules in (self._stale, self._short, self._missing, self._bursts):
-                rules.clear()
-
-    def status(self, key: str, instance_id: str) -> int | None:
-        """Return the status that a burst has for this answer, and count it."""
-        with self._lock:
-            for burst in self._bursts:
-                if burst.left and burst.rule.fits(key, instance_id):
-                    burst.left -= 1
-                    return burst.status
-        return None
-
-    def age_seconds(self, key: str, instance_id: str) -> float:
-        """Return how old the answer is."""
-        with self._lock:
-            ages = [rule.amount for rule in self._stale if rule.fits(key, instance_id)]
-            return max([self.delay_seconds, *ages])
-
-    def left_of(self, text: str, key: str, instance_id: str) -> str | None:
-        """Return what is told of *text*; None: nothing, 404."""
-        with self._lock:
-            if any(rule.fits(key, instance_id) for rule in self._missing):
-                return None
-            limits = [int(rule.amount) for rule in self._short if rule.fits(key, instance_id)]
-        return "\n".join(text.split("\n")[: min(limits)]) if limits else text
 
 
 class History:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.contract.cloud import Cloud, refused
+from vpclab.faults import Latency
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +216,21 @@ def test_states_end_after_their_delay_and_are_told(cloud: Cloud, subnet: str) ->
     finally:
         delays.attach_seconds = delays.detach_seconds = 0
         cloud.plane.on_change = lambda _eni: None
+
+
+def test_a_delay_with_a_distribution_is_drawn_for_each_eni(cloud: Cloud, subnet: str) -> None:
+    delays, instance_id = cloud.plane.backend.delays, cloud.instance(subnet)
+    delays.attach_seconds = Latency(600, 6000)
+    began, enis = time.monotonic(), [cloud.create(subnet), cloud.create(subnet)]
+    try:
+        for index, eni_id in enumerate(enis, 1):
+            cloud.attach(eni_id, instance_id, index)
+        took = [cloud.plane.backend.enis[eni_id].attached_at - began for eni_id in enis]
+        assert [cloud.eni(eni_id)["Status"] for eni_id in enis] == ["attaching"] * 2
+    finally:
+        delays.attach_seconds = 0
+    assert took[0] != pytest.approx(took[1], abs=30)
+    assert all(6 < seconds < 60_000 for seconds in took)
 
 
 # Modify and terminate

@@ -500,6 +500,43 @@ def test_faults_are_taken_back(a: Reader) -> None:
     faults.burst(503, 9)
     faults.clear()
     assert a.lines("instance-id") == [a.lab.a]
+    assert faults.lines({}) == []
+
+
+def test_faults_that_are_on_are_said_in_sentences(a: Reader) -> None:
+    faults = a.lab.imds.faults
+    faults.delay_seconds = 5
+    faults.stale("mac", 2.5, a.lab.a)
+    faults.short(MACS, 1)
+    faults.missing("local-*", "i-gone")
+    faults.burst(503, 1, pattern="hostname")
+    faults.burst(429, 2)
+    assert a.status("hostname") == 503
+    assert faults.lines({a.lab.a: "node-a"}) == [
+        "IMDS is 5 s late",
+        "IMDS tells mac as 2.5 s ago to node-a",
+        f"IMDS tells 1 lines of {MACS}",
+        "IMDS knows nothing of local-* to i-gone",
+        "IMDS answers 429, once more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        (lambda faults: faults.stale("*", -1), "a lag of IMDS is 0 to 86400 seconds; -1 is not"),
+        (lambda faults: faults.short("*", -1), "a list has 0 lines or more; -1 is not"),
+        (
+            lambda faults: faults.burst(200, 1),
+            "an HTTP status that refuses is 400 to 599; 200 is not",
+        ),
+        (lambda faults: faults.burst(503, 0), "a fault happens once or more; 0 times is not"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_one_sentence(a: Reader, wish: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        wish(a.lab.imds.faults)
+    assert a.lab.imds.faults.lines({}) == []
 
 
 # Calls

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -98,7 +101,9 @@ def test_what_is_on_is_said_in_sentences_and_taken_back_at_once() -> None:
     faults.throttle("CreateTags", 2, 3)
     faults.fail("CreateTags", "InternalError")
     faults.lose("CreateTags", times=2)
-    faults.lose("DescribeTags", times=0)
+    faults.lose("CreateVpc")
+    faults.lose("DescribeTags")
+    faults.verdict("DescribeTags")  # and was on
     assert faults.lines() == [
         "descriptions lag 2 s",
         "* takes 0.1 s, 1 % over 1 s",
@@ -106,9 +111,35 @@ def test_what_is_on_is_said_in_sentences_and_taken_back_at_once() -> None:
         "CreateTags is throttled to 2/s, bursts of 3",
         "CreateTags fails with InternalError, always",
         "CreateTags loses its answer, 2 more times",
+        "CreateVpc loses its answer, once more",
     ]
     faults.clear()
     assert (faults.lines(), faults.verdict("CreateTags")) == ([], Verdict())
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        (lambda _: Latency(-1), "a latency is 0 to 86400 seconds; -1 is not"),
+        (lambda _: Latency(math.nan), "a latency is 0 to 86400 seconds; nan is not"),
+        (lambda _: Latency(1, math.inf), "a 99th percentile is 0 to 86400 seconds; inf is not"),
+        (lambda _: Latency(2, 1), "the 99th percentile is not below the median; 1 is below 2"),
+        (lambda f: f.throttle("*", 0), "a rate is above 0 calls a second; 0 is not"),
+        (lambda f: f.throttle("*", math.nan), "a rate is above 0 calls a second; nan is not"),
+        (lambda f: f.throttle("*", 1, 0.5), "a burst is 1 call or more; 0.5 is not"),
+        (lambda f: f.fail("*", "<a>"), "an error code is letters, digits and dots; '<a>' is not"),
+        (lambda f: f.fail("*", "A", status=200), "an HTTP status that refuses is 400 to 599; 200 is not"),
+        (lambda f: f.fail("*", "A", times=0), "a fault happens once or more; 0 times is not"),
+        (lambda f: f.lose("*", times=-1), "a fault happens once or more; -1 times is not"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_sentence_and_changes_nothing(
+    wish: Callable[[Faults], object], sentence: str
+) -> None:
+    faults, _ = make()
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        wish(faults)
+    assert faults.lines() == []
 
 
 def test_a_realistic_ec2_is_slow_and_strict() -> None:

@@ -26,6 +26,7 @@ from vpclab.ec2.addresses import Address, AddressBook, Network
 from vpclab.ec2.model import FILTERS, Delays, Eni, matches, translated
 from vpclab.ec2.network import error
 from vpclab.ec2.trunk import Trunks
+from vpclab.faults import Latency
 
 TYPES = ("interface", "trunk", "branch", "efa", "efa-only")
 """The types of ENI that CreateNetworkInterface takes."""
@@ -117,6 +118,8 @@ class VpcBackend(Trunks):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.delays = Delays()
+        self.normal: Callable[[], float] = lambda: 0.0
+        """The source of chance that delays are drawn from: the standard normal distribution."""
         self.later: Callable[[float, Callable[[], None]], None] = lambda _seconds, work: work()
         self.told: Callable[[], Mapping[str, Eni]] = lambda: self.enis
         self.authorise: Callable[[str, Mapping[str, Any]], None] = lambda _action, _parameters: None
@@ -354,10 +357,14 @@ class VpcBackend(Trunks):
         eni.instance, eni.device_index, eni.card = instance, device_index, card
         eni.attachment_id, eni.detached_at = random_eni_attach_id(), None
         eni.attach_time = utcnow()
-        eni.attached_at = time.monotonic() + self.delays.attach_seconds
+        seconds = self._drawn(self.delays.attach_seconds)
+        eni.attached_at = time.monotonic() + seconds
         self.changed.append(eni)
-        if self.delays.attach_seconds:
-            self.later(self.delays.attach_seconds, lambda: self.changed.append(eni))
+        if seconds:
+            self.later(seconds, lambda: self.changed.append(eni))
+
+    def _drawn(self, delay: float | Latency) -> float:
+        return delay.draw(self.normal()) if isinstance(delay, Latency) else delay
 
     def detach_network_interface(self, attachment_id: str, *, force: bool = False) -> None:
         """Begin to detach; done after the delay, at once by *force*."""
@@ -374,7 +381,7 @@ class VpcBackend(Trunks):
             raise error(
                 "IncorrectState", f"The attachment {attachment_id} is currently 'detaching'"
             )
-        seconds = 0.0 if force else self.delays.detach_seconds
+        seconds = 0.0 if force else self._drawn(self.delays.detach_seconds)
         eni.detached_at = time.monotonic() + seconds
         if seconds:
             self.changed.append(eni)

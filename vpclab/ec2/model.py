@@ -16,14 +16,18 @@ from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.subnets import Subnet
 
 from vpclab.ec2.addresses import AddressBook, AddressError, Network, Reservation
+from vpclab.faults import Latency
 
 
 @dataclass(slots=True)
 class Delays:
-    """How long a state lasts on its way, in seconds; 0 is at once."""
+    """How long a state lasts on its way, in seconds; 0 is at once.
 
-    attach_seconds: float = 0.0
-    detach_seconds: float = 0.0
+    A Latency is drawn for each ENI anew: `delays.attach_seconds = Latency(4, 60)`.
+    """
+
+    attach_seconds: float | Latency = 0.0
+    detach_seconds: float | Latency = 0.0
 
 
 class VpcSubnet(Subnet):
