@@ -169,6 +169,9 @@ class Node:
             "PATH": path,
             "NODE_NAME": self.name,
             "AWS_ENDPOINT_URL_EC2": f"http://{ENDPOINT}",
+            # It sees its user's home: their own account's credentials would come before IMDS's.
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "LANG": "C.UTF-8",
         }
 
