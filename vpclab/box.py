@@ -137,8 +137,8 @@ def enter(argv: list[str]) -> None:
 def spawn(argv: list[str], *, pass_fds: Sequence[int], log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Run *argv* in a box of its own that outlives this process and its terminal.
 
-    It keeps the descriptors *pass_fds* and nothing else of the caller's; what it prints goes to
-    *log*. Raises BoxError if no box can be made.
+    It keeps the descriptors *pass_fds* and nothing else of the caller's, its folder neither; what
+    it prints goes to *log*. Raises BoxError if no box can be made.
     """
     reason = obstacle()
     if reason:
@@ -150,6 +150,7 @@ def spawn(argv: list[str], *, pass_fds: Sequence[int], log: IO[bytes]) -> subpro
         stdout=log,
         stderr=log,
         pass_fds=pass_fds,
+        cwd="/",
         start_new_session=True,
     )
 

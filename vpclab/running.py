@@ -8,6 +8,7 @@ anyone of the same rights can step in. EC2 answers on this machine's loopback, t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -18,10 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vpclab import box
 
@@ -30,9 +31,27 @@ DOWN_SECONDS = 20.0
 
 
 class LabError(Exception):
-    """The running lab cannot do what was asked: see its text."""
+    """What the lab says no with; the text is one sentence."""
+
+    id: ClassVar[str]
+
+
+class RefusedError(LabError):
+    """The running lab cannot do what was asked: its text names what it can."""
 
     id = "LAB-CANNOT"
+
+
+class ExtraMissingError(LabError):
+    """Python packages that only the lab needs are not installed: pip install 'enid[lab]'."""
+
+    id = "LAB-MISSING"
+
+
+class SvgError(LabError):
+    """The demo's picture cannot be written: name a folder that is there and writable."""
+
+    id = "LAB-SVG"
 
 
 class NoLabError(LabError):
@@ -45,6 +64,12 @@ class StartLabError(LabError):
     """The lab did not start: its text says what EC2 or the kernel refused."""
 
     id = "LAB-START"
+
+
+class HomeError(LabError):
+    """The folder that holds the labs' sockets is not there or not safe: set ENID_LAB_HOME."""
+
+    id = "LAB-HOME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +103,45 @@ class RunningLab:
     def start(self, plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Mapping[str, Any]:
         """Start it, and return what it shows; *tell* hears what it is doing.
 
-        Raises StartLabError, BoxError.
+        Whatever ends the start, Ctrl-C too, leaves no process and no folder. Raises StartLabError,
+        BoxError.
         """
-        if self._pid() is not None:
-            raise StartLabError(f"the lab '{self.name}' is running: enid lab down, or --name OTHER")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        with contextlib.ExitStack() as undo:
+            process = self._spawn(plan, undo)
+            undo.callback(_kill, process)
+            seen = self._until_ready(process, tell)
+            undo.pop_all()
+            return seen
+
+    def _spawn(self, plan: Plan, undo: contextlib.ExitStack) -> subprocess.Popen[bytes]:
         with contextlib.ExitStack() as exits:
             control = exits.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            control.bind(str(self._socket))
+            with _locked(self.folder.parent):  # of two at once, the second finds the first
+                if self._pid() is not None:
+                    raise StartLabError(
+                        f"the lab '{self.name}' is running: enid lab down, or --name OTHER"
+                    )
+                self._remove()
+                undo.callback(self._remove)
+                try:
+                    self.folder.mkdir()
+                    control.bind(str(self._socket))
+                except OSError as error:
+                    why = error.strerror or error  # a path too long is not the kernel's word
+                    raise HomeError(
+                        f"{self._socket} cannot be made ({why}); set ENID_LAB_HOME to another"
+                    ) from None
+                control.listen(16)
             endpoint = exits.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             endpoint.bind(("127.0.0.1", 0))
             endpoint.listen(128)
             log = exits.enter_context(self.log.open("wb"))
             fds = control.fileno(), endpoint.fileno()
-            process = box.spawn(
+            return box.spawn(
                 [sys.executable, "-m", "vpclab.server", *map(str, fds), json.dumps(asdict(plan))],
                 pass_fds=fds,
                 log=log,
             )
-        return self._until_ready(process, tell)
 
     def _until_ready(
         self, process: subprocess.Popen[bytes], tell: Callable[[str], None]
@@ -112,21 +156,39 @@ class RunningLab:
                     last = state["doing"]
                     tell(last)
             time.sleep(0.02)
-        process.kill()
-        process.wait()
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        raise StartLabError(lines[-1] if lines else f"it did not start in {START_SECONDS:.0f} s")
+        if process.poll() is None:
+            raise StartLabError(f"it did not start in {START_SECONDS:.0f} s; it was {last}")
+        raise StartLabError(self._last_words() or f"it ended with status {process.wait()}")
+
+    def _last_words(self) -> str:
+        """Return what it said last; a log that holds more than a sentence is kept."""
+        text = self.log.read_text(errors="replace").strip()
+        if "\n" not in text:
+            return text
+        kept = self.folder.with_suffix(".log")
+        self.log.replace(kept)
+        return f"{text.splitlines()[-1]}; all that it said is in {kept}"
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop(self) -> None:
-        """Stop it; what it was goes with its namespaces. Raises NoLabError, LabError."""
+        """Stop it; what it was goes with its namespaces. Raises NoLabError, LabError.
+
+        Of one that was killed, what is left of its folder goes.
+        """
         pid = self._pid()
+        if pid is None:
+            with _locked(self.folder.parent):
+                if self._pid() is None:
+                    self._remove()
         self.ask("down")
         deadline = time.monotonic() + DOWN_SECONDS
         while pid is not None and Path("/proc", str(pid)).exists():
             if time.monotonic() > deadline:
-                raise LabError(f"it did not end in {DOWN_SECONDS:.0f} s; process {pid}")
+                raise RefusedError(f"it did not end in {DOWN_SECONDS:.0f} s; process {pid}")
             time.sleep(0.02)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove()
 
     # Its doors ---------------------------------------------------------------------------
     def ask(self, do: str, **parameters: Any) -> dict[str, Any]:
@@ -135,11 +197,16 @@ class RunningLab:
             with self._connect() as sock, sock.makefile("rw") as stream:
                 stream.write(json.dumps({"do": do, **parameters}) + "\n")
                 stream.flush()
-                answer: dict[str, Any] = json.loads(stream.readline() or "{}")
+                line = stream.readline()
         except OSError:
-            raise NoLabError(f"no lab '{self.name}' is running: enid lab up") from None
+            line = ""
+        if not line:
+            others = running(self.folder.parent)
+            instead = f"; {', '.join(others)} is, see --name" if others else ": enid lab up"
+            raise NoLabError(f"no lab '{self.name}' is running{instead}")
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise LabError(answer["error"])
+            raise RefusedError(answer["error"])
         return answer
 
     def _connect(self) -> socket.socket:
@@ -151,6 +218,11 @@ class RunningLab:
             sock.close()
             raise
         return sock
+
+    @property
+    def is_running(self) -> bool:
+        """Whether someone listens."""
+        return self._pid() is not None
 
     def _pid(self) -> int | None:
         """Return the process that listens, as this pid namespace knows it."""
@@ -173,15 +245,46 @@ class RunningLab:
         return [*into_box, *inside["entry"]], inside["env"]
 
 
+def running(home: Path | None = None) -> list[str]:
+    """Return the names of this user's labs that run."""
+    home = home or _home()
+    names = sorted(path.parent.name for path in home.glob("*/control"))
+    return [name for name in names if RunningLab(name, home).is_running]
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time make or remove labs in *folder*."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _home() -> Path:
     """Return the folder of this user's labs, which nobody else can enter.
 
-    It is not below /run: a box has a /run of its own.
+    It is not below /run: a box has a /run of its own. Raises HomeError.
     """
     named = os.environ.get("ENID_LAB_HOME")
     home = Path(named) if named else Path(tempfile.gettempdir(), f"enid-lab-{os.geteuid()}")
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = home.lstat()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = home.lstat()
+    except OSError as error:
+        raise HomeError(
+            f"{home} cannot be the labs' folder ({error.strerror}); set ENID_LAB_HOME to another"
+        ) from None
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077 or home.is_symlink():
-        raise LabError(f"{home} is not yours alone; remove it, or set ENID_LAB_HOME")
-    return home
+        raise HomeError(
+            f"{home} is not yours alone, and whoever can enter it rules the lab: remove it, or set"
+            " ENID_LAB_HOME to another"
+        )
+    return home.absolute()

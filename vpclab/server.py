@@ -17,15 +17,16 @@ import string
 import struct
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, ip_network
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from vpclab.running import LabError, Plan
+from vpclab.faulting import Faulting
+from vpclab.running import LabError, Plan, RefusedError
 
 if TYPE_CHECKING:
     from vpclab.node import Node
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 ZONES = 2
 MOST_NODES = len(string.ascii_lowercase)
-SPOT_NOTICE = timedelta(minutes=2)
-"""How long before its end a spot instance is told (EC2 user guide)."""
 
 
 class Lab:
@@ -131,152 +130,14 @@ class Lab:
         found: Node | None = self.vpc.nodes.get(node)
         if found is None:
             names = ", ".join([*self.vpc.nodes, "internet"])
-            raise LabError(f"there is no node {node}; there are {names}")
-        return {"entry": found.entry(), "env": {**found.env, "AWS_DEFAULT_REGION": self.vpc.region}}
-
-
-class Faulting:
-    """The faults of a lab by their names on the command line."""
-
-    def __init__(self, vpc: EmbeddedVPC) -> None:
-        self._vpc = vpc
-        self._said: list[str] = []
-        """Faults of IMDS and nodes, in words: they are not asked back from where they are."""
-
-    def lines(self) -> list[str]:
-        """Return each fault that is on, as a sentence."""
-        delays = self._vpc.delays
-        named = {"attaching": delays.attach_seconds, "detaching": delays.detach_seconds}
-        slow = [f"{what} takes {seconds:g} s" for what, seconds in named.items() if seconds]
-        return [*self._vpc.faults.lines(), *slow, *self._said]
-
-    def make(self, kind: str, wish: Mapping[str, Any]) -> None:
-        """Make a fault of *kind*. Raises LabError for what makes no sense."""
-        made: Callable[..., None] | None = getattr(self, f"_{kind.replace('-', '_')}", None)
-        if made is None:
-            raise LabError(f"there is no fault '{kind}'")
-        made(**wish)
-
-    def _action(self, action: str) -> str:
-        from vpclab.ec2 import MODELLED  # noqa: PLC0415 - moto is there by now
-
-        if action not in MODELLED and action != "*":
-            raise LabError(f"'{action}' is not an action of the embedded EC2")
-        return action
-
-    def _instance(self, node: str | None) -> str | None:
-        if node is None:
-            return None
-        if node not in self._vpc.nodes:
-            raise LabError(f"there is no node {node}; there are {', '.join(self._vpc.nodes)}")
-        return self._vpc.nodes[node].instance_id
-
-    def _throttle(self, action: str, rate: float, burst: float | None) -> None:
-        with self._vpc.plane.lock:
-            self._vpc.faults.throttle(self._action(action), rate, burst)
-
-    def _latency(self, action: str, seconds: float, p99: float) -> None:
-        from vpclab.faults import Latency  # noqa: PLC0415 - as above
-
-        with self._vpc.plane.lock:
-            self._vpc.faults.latency(self._action(action), Latency(seconds, p99))
-
-    def _fail(self, action: str, code: str, times: float | None, status: int) -> None:
-        with self._vpc.plane.lock:
-            self._vpc.faults.fail(
-                self._action(action), code, times=float("inf") if times is None else times,
-                status=status,
-            )  # fmt: skip
-
-    def _lose(self, action: str, times: float) -> None:
-        with self._vpc.plane.lock:
-            self._vpc.faults.lose(self._action(action), times=times)
-
-    def _lag(self, seconds: float) -> None:
-        self._vpc.plane.lag(seconds)
-
-    def _attach(self, seconds: float) -> None:
-        self._vpc.delays.attach_seconds = seconds
-
-    def _detach(self, seconds: float) -> None:
-        self._vpc.delays.detach_seconds = seconds
-
-    def _imds_delay(self, seconds: float) -> None:
-        self._vpc.imds.faults.delay_seconds = seconds
-        self._say(f"IMDS is {seconds:g} s late")
-
-    def _imds_stale(self, pattern: str, seconds: float, node: str | None) -> None:
-        self._vpc.imds.faults.stale(pattern, seconds, self._instance(node))
-        self._say(f"IMDS tells {pattern} as {seconds:g} s ago", node)
-
-    def _imds_short(self, pattern: str, lines: int, node: str | None) -> None:
-        self._vpc.imds.faults.short(pattern, lines, self._instance(node))
-        self._say(f"IMDS tells {lines} lines of {pattern}", node)
-
-    def _imds_missing(self, pattern: str, node: str | None) -> None:
-        self._vpc.imds.faults.missing(pattern, self._instance(node))
-        self._say(f"IMDS knows nothing of {pattern}", node)
-
-    def _imds_burst(self, status: int, count: int, node: str | None) -> None:
-        self._vpc.imds.faults.burst(status, count, self._instance(node))
-        self._say(f"IMDS answers {status}, {count} times", node)
-
-    def _imds_off(self, node: str) -> None:
-        self._endpoint(node, "disabled")
-        self._say("IMDS is disabled", node)
-
-    def _imds_on(self, node: str) -> None:
-        self._endpoint(node, "enabled")
-
-    def _endpoint(self, node: str, state: str) -> None:
-        instance_id = self._instance(node)
-        self._vpc.ec2.modify_instance_metadata_options(InstanceId=instance_id, HttpEndpoint=state)
-
-    def _spot(self, node: str) -> None:
-        instance_id = self._instance(node)
-        assert instance_id is not None  # noqa: S101 - a node was named
-        until = (datetime.now(UTC) + SPOT_NOTICE).strftime("%Y-%m-%dT%H:%M:%SZ")
-        notice = json.dumps({"action": "terminate", "time": until})
-        self._vpc.imds.say(instance_id, "spot/instance-action", notice)
-        self._vpc.imds.say(instance_id, "spot/termination-time", until)
-        self._say(f"{node} is told that its instance ends at {until}")
-
-    def _rebalance(self, node: str) -> None:
-        instance_id = self._instance(node)
-        assert instance_id is not None  # noqa: S101 - a node was named
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        notice = json.dumps({"noticeTime": now})
-        self._vpc.imds.say(instance_id, "events/recommendations/rebalance", notice)
-        self._say(f"{node} is told to rebalance")
-
-    def _realistic(self) -> None:
-        from vpclab.faults import realistic  # noqa: PLC0415 - as above
-
-        with self._vpc.plane.lock:
-            realistic(self._vpc.faults)
-        self._vpc.plane.lag(self._vpc.faults.lag_seconds)
-        self._vpc.delays.attach_seconds, self._vpc.delays.detach_seconds = 2.0, 5.0
-        self._imds_delay(1.0)
-
-    def _clear(self) -> None:
-        with self._vpc.plane.lock:
-            self._vpc.faults.clear()
-        self._vpc.plane.lag(0)
-        self._vpc.delays.attach_seconds = self._vpc.delays.detach_seconds = 0.0
-        self._vpc.imds.faults.clear()
-        for node in self._vpc.nodes.values():
-            self._imds_on(node.name)
-            for path in ("spot/instance-action", "spot/termination-time",
-                         "events/recommendations/rebalance"):  # fmt: skip
-                self._vpc.imds.unsay(node.instance_id, path)
-        self._said.clear()
-
-    def _say(self, line: str, node: str | None = None) -> None:
-        self._said.append(f"{line} to {node}" if node else line)
+            raise RefusedError(f"there is no node {node}; there are {names}")
+        region = self.vpc.region
+        own = {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+        return {"entry": found.entry(), "env": {**found.env, **own}}
 
 
 class Door(socketserver.ThreadingUnixStreamServer):
-    """The control socket. Who may enter its folder may ask; others' processes may not."""
+    """The control socket. Only its owner, who alone can enter its folder, may ask."""
 
     daemon_threads = True
 
@@ -295,10 +156,10 @@ class Door(socketserver.ThreadingUnixStreamServer):
         return connection, "peer"
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - its signature
-        """Let the owner in, and root, who is nobody in a user namespace."""
+        """Let the owner in; of another user's process nothing is read."""
         data = request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid: int = struct.unpack("iII", data)[1]
-        return uid in {os.geteuid(), 0}
+        return uid == os.geteuid()
 
     def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to a question; what cannot be is an error in it."""
@@ -309,7 +170,7 @@ class Door(socketserver.ThreadingUnixStreamServer):
                 self.ended.set()
                 return {}
             case _ if self.lab is None:
-                raise LabError("it is starting")
+                raise RefusedError(f"the lab is still starting: {self.doing}")
             case "ls":
                 return self.lab.ls()
             case "enter":
@@ -319,7 +180,7 @@ class Door(socketserver.ThreadingUnixStreamServer):
                     self.lab.faults.make(kind, question.get("wish") or {})
                 return {"faults": self.lab.faults.lines()}
             case other:
-                raise LabError(f"it does not know '{other}'")
+                raise RefusedError(f"the lab does not know '{other}'")
 
 
 class _Asker(socketserver.StreamRequestHandler):
@@ -334,6 +195,9 @@ class _Asker(socketserver.StreamRequestHandler):
                 answer = {"error": str(refusal)}
             except ClientError as refusal:
                 answer = {"error": refusal.response["Error"]["Message"]}
+            except Exception as failure:  # noqa: BLE001 - a thread's top: who asked must hear
+                traceback.print_exc()
+                answer = {"error": f"the lab failed at it ({failure!r}); its log says where"}
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
@@ -342,11 +206,11 @@ def check(plan: Plan) -> None:
     try:
         network = ip_network(plan.cidr)
     except ValueError as reason:
-        raise LabError(f"'{plan.cidr}' is not a CIDR: {reason}") from None
+        raise RefusedError(f"'{plan.cidr}' is not a CIDR: {reason}") from None
     if network.version != 4 or not 16 <= network.prefixlen <= 26:  # noqa: PLR2004 - what EC2 takes, and room for four subnets
-        raise LabError(f"the lab's CIDR is an IPv4 network of /16 to /26; '{plan.cidr}' is not")
+        raise RefusedError(f"the lab's CIDR is an IPv4 network of /16 to /26; '{plan.cidr}' is not")
     if not 1 <= plan.nodes <= MOST_NODES:
-        raise LabError(f"a lab has 1 to {MOST_NODES} nodes; {plan.nodes} were asked for")
+        raise RefusedError(f"a lab has 1 to {MOST_NODES} nodes; {plan.nodes} were asked for")
 
 
 def main() -> None:

@@ -12,6 +12,9 @@ from rich.text import Text
 
 RIGHT = frozenset({"ENIs", "IPs", "calls", "ok", "mean ms", "longest ms"})
 
+FOLDS = frozenset({"type", "otherwise"})
+"""Columns that a narrow terminal folds; ids and addresses stay whole, as they are to be copied."""
+
 
 def show(seen: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what a running lab says of itself."""
@@ -33,19 +36,27 @@ def show(seen: Mapping[str, Any], console: Console | None = None) -> None:
 def _table(columns: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="right" if name in RIGHT else "left")
+        table.add_column(
+            name, justify="right" if name in RIGHT else "left", no_wrap=name not in FOLDS
+        )
     return table
 
 
 def _nodes(nodes: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(("node", "instance", "type", "primary", "public", "ENIs", "IPs"))
+    table = _table(("node", "instance", "type", "addresses", "ENIs", "IPs"))
     for node in nodes:
         prefixes = f" +{node['prefixes']} prefixes" if node["prefixes"] else ""
         table.add_row(
-            node["name"], node["instance_id"], node["instance_type"], node["primary"],
-            node["public"] or "-", str(node["enis"]), f"{node['addresses']}{prefixes}",
+            node["name"], node["instance_id"], node["instance_type"],
+            _addresses(node), str(node["enis"]), f"{node['addresses']}{prefixes}",
         )  # fmt: skip
     return table
+
+
+def _addresses(node: Mapping[str, Any]) -> str:
+    """Return private and public address, the IPv6 one below: eighty columns hold no more."""
+    first = "  ".join(filter(None, (node["primary"], node["public"])))
+    return "\n".join(filter(None, (first, node["ipv6"])))
 
 
 def _calls(calls: Sequence[Mapping[str, Any]]) -> Table:

@@ -20,12 +20,13 @@ from ipamd.replies import ADVICE
 from ipamd.settings import SettingsError, render_settings
 from ipamd.start import StartError
 from vpclab.box import BoxError
+from vpclab.running import LabError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
     SettingsError, StartError, CommandError, JournalError, LeasesError, WireError, NodeError,
-    BoxError, EniError,
+    BoxError, LabError, EniError,
 )  # fmt: skip
 
 

@@ -1,0 +1,362 @@
+"""`enid lab up | shell | ls | fault | down`: a lab that runs, from a terminal. Shell.
+
+Nothing here imports moto before the first line is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from vpclab import box
+from vpclab.running import ExtraMissingError, LabError, Plan, RunningLab, running
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[Any]  # noqa: SLF001 - argparse gives its type no other name
+
+EXTRA = ("moto", "flask", "flask_cors")
+"""What the lab needs beyond the daemon."""
+
+DEFAULT = "lab"
+"""The name of a lab that was given none."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")
+
+UP = """\
+Start an AWS VPC on this machine that goes on when this terminal closes.
+
+Its nodes are instances with namespaces of their own: IMDSv2 answers at 169.254.169.254, EC2 at
+the address in AWS_ENDPOINT_URL_EC2, an ENI that is attached appears as a link, and packets go
+where the VPC's routes and security groups let them. No CNI runs until you start one."""
+
+UP_EPILOG = """\
+Examples:
+  enid lab up                                 two m5.large in two zones
+  enid lab up --nodes 5 --type c6i.4xlarge    five, larger
+  enid lab up --ipv6                          both families
+  enid lab up --private                       nodes behind a NAT gateway
+  enid lab up --name other                    a second lab beside the first
+  enid lab up -o json | jq -r .endpoint       the EC2 endpoint for this machine's programs
+
+Everything about a lab is in one folder of /tmp, or of ENID_LAB_HOME if that is set."""
+
+SHELL = """\
+Open a shell on a node of the running lab, or run one command there.
+
+The node may be `internet`, the host on the other side of the gateway."""
+
+SHELL_EPILOG = """\
+Examples:
+  enid lab shell node-a
+  enid lab shell node-a -- ip route
+  enid lab shell internet -- ping -c 1 198.51.100.1
+
+Exit status: the command's own."""
+
+FAULT = """\
+Make something wrong in the running lab, on purpose; without a fault, show what is.
+
+ACTION is an EC2 action as CreateNetworkInterface, or '*' for all of them. Faults of EC2 meet
+the calls of nodes; the endpoint on this machine's loopback is for setting up, and spared. What
+they did is in the call table of `enid lab ls`."""
+
+FAULT_EPILOG = """\
+Examples:
+  enid lab fault throttle CreateNetworkInterface --rate 2
+  enid lab fault fail AttachNetworkInterface AttachmentLimitExceeded --times 1
+  enid lab fault lose CreateNetworkInterface           done, and the caller never hears
+  enid lab fault latency '*' 0.2 --p99 2               and one call in a hundred 2 s or more
+  enid lab fault attach 4 --p99 60                     each ENI takes its own time
+  enid lab fault lag 5                                 descriptions are 5 s old
+  enid lab fault imds-stale 'network/interfaces/macs/*/local-ipv4s' 30
+  enid lab fault spot node-a
+  enid lab fault realistic                             slow and strict, as a busy account
+  enid lab fault clear"""
+
+TRY = """\
+  T=$(curl -sX PUT 169.254.169.254/latest/api/token -H 'X-aws-ec2-metadata-token-ttl-seconds: 600')
+  curl -sH "X-aws-ec2-metadata-token: $T" 169.254.169.254/latest/meta-data/
+  python3 -c 'import boto3; print(boto3.client("ec2").describe_instances()["Reservations"])'
+  ping -c 1 {other}; ping -c 1 internet{ping}"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes what stands behind `--` as a command, wherever options stand before it.
+
+    argparse by itself gives a `*` its nothing as soon as an option follows the first word.
+    """
+
+    takes_command = False
+
+    def parse_known_args(  # type: ignore[override]  # its overloads are for a namespace's type
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, as argparse does."""
+        words = list(sys.argv[1:] if args is None else args)
+        if not self.takes_command or "--" not in words:
+            return super().parse_known_args(words, namespace)
+        cut = words.index("--")
+        found, rest = super().parse_known_args(words[:cut], namespace)
+        found.command = [*found.command, *words[cut + 1 :]]
+        return found, rest
+
+
+def add_running(commands: Subparsers) -> None:
+    """Add the commands of a running lab to `enid lab`."""
+    _add_up(commands)
+    _add_shell(commands)
+    _add_ls(commands)
+    _add_fault(commands)
+    _add_down(commands)
+
+
+def add(commands: Subparsers, name: str, help_: str, text: str, epilog: str) -> Any:
+    """Add a subcommand with its help and return its parser."""
+    return commands.add_parser(
+        name,
+        help=help_,
+        description=text,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _name(parser: argparse.ArgumentParser, default: str = DEFAULT) -> None:
+    parser.add_argument(
+        "--name", default=default, type=_plain,
+        help=f"which lab, if there are several ({DEFAULT})",
+    )  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"'{name}' is not up to 32 letters, digits and hyphens")
+    return name
+
+
+def _add_up(commands: Subparsers) -> None:
+    up = add(commands, "up", "start a VPC that outlives this terminal", UP, UP_EPILOG)
+    plan = Plan()
+    up.add_argument("--nodes", type=int, default=plan.nodes, help="how many (%(default)s)")
+    up.add_argument(
+        "--type",
+        dest="instance_type",
+        default=plan.instance_type,
+        help="of what type (%(default)s)",
+    )
+    up.add_argument("--cidr", default=plan.cidr, help="the VPC's CIDR (%(default)s)")
+    up.add_argument("--region", default=plan.region, help="where it believes to be (%(default)s)")
+    up.add_argument("--ipv6", action="store_true", help="with IPv6 beside IPv4")
+    up.add_argument("--private", action="store_true", help="nodes without public addresses")
+    up.add_argument(
+        "--arbitrary-names", action="store_true", help="links not called ens5, ens6, ..."
+    )
+    _output(up)
+    _name(up)
+    up.set_defaults(run=_up)
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table",
+        help="json: data on stdout (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_shell(commands: Subparsers) -> None:
+    shell = add(commands, "shell", "step onto a node", SHELL, SHELL_EPILOG)
+    shell.takes_command = True
+    shell.usage = "%(prog)s [-h] [--name NAME] NODE [-- COMMAND ...]"
+    shell.add_argument("node", metavar="NODE", help="node-a, ..., or internet")
+    shell.add_argument("command", nargs="*", metavar="COMMAND", help="after --: run it, no shell")
+    _name(shell)
+    shell.set_defaults(run=_shell)
+
+
+def _add_ls(commands: Subparsers) -> None:
+    ls = add(commands, "ls", "nodes, EC2 calls, faults, drops", "Show the running lab.", "")
+    _output(ls)
+    _name(ls)
+    ls.set_defaults(run=_ls)
+
+
+def _add_down(commands: Subparsers) -> None:
+    down = add(commands, "down", "end it; nothing is left", "End the running lab.", "")
+    _name(down)
+    down.set_defaults(run=_down)
+
+
+PATTERN = {"help": "keys below meta-data, as a shell's pattern; * crosses slashes"}
+ONE = {"help": "node-a, ..."}
+NODE = {"metavar": "NODE", "help": "for one node only"}
+P99: dict[str, Any] = {
+    "type": float, "default": 0.0, "metavar": "SECONDS", "help": "what one in a hundred exceeds",
+}  # fmt: skip
+
+FAULTS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "throttle": ("let ACTION be called so often", {
+        "action": {}, "--rate": {"type": float, "required": True, "help": "calls a second"},
+        "--burst": {"type": float, "help": "calls at once (the rate, and one at least)"},
+    }),
+    "latency": ("let ACTION take time", {
+        "action": {}, "seconds": {"type": float},
+        "--p99": P99,
+    }),
+    "fail": ("refuse ACTION with an error CODE of EC2", {
+        "action": {}, "code": {}, "--times": {"type": int, "help": "so often (always)"},
+        "--status": {"type": int, "default": 400, "help": "the HTTP status (%(default)s)"},
+    }),
+    "lose": ("do ACTION and let nobody hear", {
+        "action": {}, "--times": {"type": int, "default": 1, "help": "so often (%(default)s)"},
+    }),
+    "lag": ("let descriptions of ENIs lag", {"seconds": {"type": float}}),
+    "attach": ("let attaching take time, 0: at once", {
+        "seconds": {"type": float, "help": "as a rule; each ENI's own with --p99"}, "--p99": P99,
+    }),
+    "detach": ("let detaching take time, 0: at once", {
+        "seconds": {"type": float, "help": "as a rule; each ENI's own with --p99"}, "--p99": P99,
+    }),
+    "imds-delay": ("let IMDS tell of the past", {"seconds": {"type": float}}),
+    "imds-stale": ("let some keys of IMDS tell of the past", {
+        "pattern": PATTERN, "seconds": {"type": float}, "--node": NODE,
+    }),
+    "imds-short": ("let some lists of IMDS be cut off", {
+        "pattern": PATTERN, "lines": {"type": int}, "--node": NODE,
+    }),
+    "imds-missing": ("let some keys of IMDS not be there", {"pattern": PATTERN, "--node": NODE}),
+    "imds-burst": ("let IMDS answer STATUS so often", {
+        "status": {"type": int}, "count": {"type": int}, "--node": NODE,
+    }),
+    "imds-off": ("disable IMDS for a node", {"node": ONE}),
+    "imds-on": ("enable it again", {"node": ONE}),
+    "spot": ("tell a node that its instance ends in two minutes", {"node": ONE}),
+    "rebalance": ("recommend a node to move", {"node": ONE}),
+    "realistic": ("as slow and strict as a busy account", {}),
+    "clear": ("take every fault back", {}),
+}  # fmt: skip
+"""Each fault: what it does, and its arguments as argparse takes them."""
+
+
+def _add_fault(commands: Subparsers) -> None:
+    fault = add(commands, "fault", "make something wrong on purpose", FAULT, FAULT_EPILOG)
+    kinds = fault.add_subparsers(dest="kind", metavar="FAULT")
+    for name, (help_, arguments) in FAULTS.items():
+        kind = kinds.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
+        for argument, options in arguments.items():
+            named = {} if argument.startswith("-") else {"metavar": argument.upper()}
+            kind.add_argument(argument, **named, **options)
+        # Not its default: that would win over a name that stands before the fault's.
+        _name(kind, default=argparse.SUPPRESS)
+    _name(fault)
+    fault.set_defaults(run=_fault)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    plan = Plan(
+        nodes=arguments.nodes,
+        instance_type=arguments.instance_type,
+        cidr=arguments.cidr,
+        region=arguments.region,
+        ipv6=arguments.ipv6,
+        private=arguments.private,
+        arbitrary_names=arguments.arbitrary_names,
+    )
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        print(f"enid: {what}", file=sys.stderr, flush=True)
+
+    with sentences():
+        require_extra()
+        seen = RunningLab(arguments.name).start(plan, tell)
+    if arguments.output == "json":
+        print(json.dumps(seen))
+        return 0
+    _show(seen)
+    name = "" if arguments.name == DEFAULT else f" --name {arguments.name}"
+    print(f"Up in {time.monotonic() - began:.1f} s. EC2 for this machine: {seen['endpoint']}")
+    print(f"Next: enid lab shell node-a{name}    then: enid lab down{name}")
+    return 0
+
+
+def _show(seen: Any) -> None:
+    from vpclab.show import show  # noqa: PLC0415 - rich is not always needed
+
+    show(seen)
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    with sentences():
+        entry, env = RunningLab(arguments.name).entry(arguments.node)
+    command = arguments.command
+    if not command:
+        command = ["bash", "--norc", "--noprofile"]
+        if arguments.node != "internet" and sys.stdin.isatty():
+            other = "node-b" if arguments.node != "node-b" else "node-a"
+            ping = "" if shutil.which("ping") else "    # apt-get install iputils-ping"
+            print(
+                f"On {arguments.node}; exit leaves it. Try:\n{TRY.format(other=other, ping=ping)}"
+            )
+    kept = {name: os.environ[name] for name in ("TERM", "HOME", "NO_COLOR") if name in os.environ}
+    kept |= {"PS1": f"{arguments.node}# ", "HISTFILE": ""}  # the lab's is no history of its user
+    path = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    os.execvpe(entry[0], [*entry, *command], {"PATH": path, **kept, **env})  # noqa: S606 - no shell: words
+    return 1
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    with sentences():
+        seen = RunningLab(arguments.name).ask("ls")
+    if arguments.output == "json":
+        print(json.dumps(seen))
+        return 0
+    _show(seen)
+    for name in running():
+        if name != arguments.name:
+            print(f"There is another: enid lab ls --name {name}")
+    return 0
+
+
+def _fault(arguments: argparse.Namespace) -> int:
+    wish = {
+        name.lstrip("-"): getattr(arguments, name.lstrip("-"))
+        for name in FAULTS.get(arguments.kind or "", ("", {}))[1]
+    }
+    with sentences():
+        answer = RunningLab(arguments.name).ask("fault", kind=arguments.kind, wish=wish)
+    for line in answer["faults"] or ["nothing is wrong"]:
+        print(line)
+    return 0
+
+
+def _down(arguments: argparse.Namespace) -> int:
+    with sentences():
+        RunningLab(arguments.name).stop()
+    print(f"enid: the lab '{arguments.name}' is gone")
+    return 0
+
+
+class sentences:  # noqa: N801 - it reads as a word before a block
+    """Lets what the lab refuses be one sentence and an exit status."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Exit for LabError and BoxError."""
+        if isinstance(error, LabError | box.BoxError):
+            sys.exit(f"enid: {error} [{error.id}]")
+
+
+def require_extra() -> None:
+    """Raise ExtraMissingError if what only the lab needs is not installed."""
+    if missing := [name for name in EXTRA if find_spec(name) is None]:
+        raise ExtraMissingError(f"the lab needs {', '.join(missing)}: pip install 'enid[lab]'")
