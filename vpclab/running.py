@@ -117,7 +117,7 @@ class RunningLab:
         with contextlib.ExitStack() as exits:
             control = exits.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             with _locked(self.folder.parent):  # of two at once, the second finds the first
-                if self._pid() is not None:
+                if self.pid is not None:
                     raise StartLabError(
                         f"the lab '{self.name}' is running: enid lab down, or --name OTHER"
                     )
@@ -177,10 +177,10 @@ class RunningLab:
 
         Of one that was killed, what is left of its folder goes.
         """
-        pid = self._pid()
+        pid = self.pid
         if pid is None:
             with _locked(self.folder.parent):
-                if self._pid() is None:
+                if self.pid is None:
                     self._remove()
         self.ask("down")
         deadline = time.monotonic() + DOWN_SECONDS
@@ -220,12 +220,8 @@ class RunningLab:
         return sock
 
     @property
-    def is_running(self) -> bool:
-        """Whether someone listens."""
-        return self._pid() is not None
-
-    def _pid(self) -> int | None:
-        """Return the process that listens, as this pid namespace knows it."""
+    def pid(self) -> int | None:
+        """The process that listens, as this pid namespace knows it; None: the lab does not run."""
         try:
             with self._connect() as sock:
                 data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -239,7 +235,7 @@ class RunningLab:
 
         Raises NoLabError, LabError for a node that is not there.
         """
-        inside, pid = self.ask("enter", node=node), self._pid()
+        inside, pid = self.ask("enter", node=node), self.pid
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         into_box = ["nsenter", f"--target={pid}", *user, "--net", "--mount", "--pid", "--ipc", "--"]
         return [*into_box, *inside["entry"]], inside["env"]
@@ -249,7 +245,7 @@ def running(home: Path | None = None) -> list[str]:
     """Return the names of this user's labs that run."""
     home = home or _home()
     names = sorted(path.parent.name for path in home.glob("*/control"))
-    return [name for name in names if RunningLab(name, home).is_running]
+    return [name for name in names if RunningLab(name, home).pid is not None]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

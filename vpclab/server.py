@@ -217,6 +217,9 @@ def main() -> None:
     """Serve one lab until it is told to end."""
     control, endpoint, text = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     plan = Plan(**json.loads(text))
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # of its user's account; a profile that is not there ends boto3
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "/dev/null"
     door = Door(control)
     threading.Thread(target=door.serve_forever, args=(0.05,), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-RIGHT = frozenset({"ENIs", "IPs", "calls", "ok", "mean ms", "longest ms"})
+RIGHT = frozenset({"ENIs", "IPs", "calls", "ok", "mean ms", "max ms"})
 
-FOLDS = frozenset({"type", "otherwise"})
+FOLDS = frozenset({"type", "IPs", "otherwise"})
 """Columns that a narrow terminal folds; ids and addresses stay whole, as they are to be copied."""
 
 
@@ -37,7 +37,10 @@ def _table(columns: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(
-            name, justify="right" if name in RIGHT else "left", no_wrap=name not in FOLDS
+            name,
+            justify="right" if name in RIGHT else "left",
+            no_wrap=name not in FOLDS,
+            overflow="fold",
         )
     return table
 
@@ -46,11 +49,16 @@ def _nodes(nodes: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(("node", "instance", "type", "addresses", "ENIs", "IPs"))
     for node in nodes:
         prefixes = f" +{node['prefixes']} prefixes" if node["prefixes"] else ""
-        table.add_row(
-            node["name"], node["instance_id"], node["instance_type"],
-            _addresses(node), str(node["enis"]), f"{node['addresses']}{prefixes}",
+        _add_row(
+            table, node["name"], node["instance_id"], node["instance_type"], _addresses(node),
+            node["enis"], f"{node['addresses']}{prefixes}",
         )  # fmt: skip
     return table
+
+
+def _add_row(table: Table, *cells: object) -> None:
+    """Add a row of plain text: in a cell that is a str, `:100:` of an address is a picture."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
 
 
 def _addresses(node: Mapping[str, Any]) -> str:
@@ -60,13 +68,13 @@ def _addresses(node: Mapping[str, Any]) -> str:
 
 
 def _calls(calls: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(("EC2 action", "calls", "ok", "otherwise", "mean ms", "longest ms"))
+    table = _table(("EC2 action", "calls", "ok", "otherwise", "mean ms", "max ms"))
     for call in calls:
         outcomes = dict(call["outcomes"])
         done = outcomes.pop("ok", 0)
         other = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
-        table.add_row(
-            call["action"], str(call["calls"]), str(done), Text(other, style="yellow"),
-            str(call["mean_ms"]), str(call["longest_ms"]),
+        _add_row(
+            table, call["action"], call["calls"], done, Text(other, style="yellow"),
+            call["mean_ms"], call["longest_ms"],
         )  # fmt: skip
     return table
