@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpclab import box
@@ -107,6 +108,10 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(words[:cut], namespace)
         found.command = [*found.command, *words[cut + 1 :]]
         return found, rest
+
+
+HERE = 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"'
+"""A node has its user's files, apart from what it has of its own: stay where they are."""
 
 
 def add_running(commands: Subparsers) -> None:
@@ -308,8 +313,16 @@ def _shell(arguments: argparse.Namespace) -> int:
     kept = {name: os.environ[name] for name in ("TERM", "HOME", "NO_COLOR") if name in os.environ}
     kept |= {"PS1": f"{arguments.node}# ", "HISTFILE": ""}  # the lab's is no history of its user
     path = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
-    os.execvpe(entry[0], [*entry, *command], {"PATH": path, **kept, **env})  # noqa: S606 - no shell: words
+    words = [*entry, "sh", "-c", HERE, "sh", _folder(), *command]
+    os.execvpe(entry[0], words, {"PATH": path, **kept, **env})  # noqa: S606 - no shell: words
     return 1
+
+
+def _folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # somebody has removed it
+        return "/"
 
 
 def _ls(arguments: argparse.Namespace) -> int:

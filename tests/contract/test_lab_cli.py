@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ipamd.cli import build_parser
+from tests.tools import laptop
 from vpclab.show import show
 
 NODE: dict[str, Any] = {
@@ -80,6 +81,11 @@ def test_a_shells_command_is_what_stands_behind_the_dashes(
 )
 def test_a_faults_lab_is_the_one_that_is_named(words: str) -> None:
     assert build_parser().parse_args(["lab", *words.split()]).name == "x"
+
+
+@pytest.mark.parametrize("words", laptop.commands(), ids=" ".join)
+def test_the_pages_commands_are_understood(words: list[str]) -> None:
+    assert callable(build_parser().parse_args(words).run)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "-a", "ä", "x" * 33, ""])

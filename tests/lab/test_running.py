@@ -18,6 +18,7 @@ import pytest
 
 from ipamd.cli import main
 from tests.lab.test_box import environment, namespaces
+from tests.tools import laptop
 from vpclab.running import RunningLab
 
 ENID = (sys.executable, "-c", "from ipamd.cli import main; main()")
@@ -41,7 +42,8 @@ for host in "node-b", "internet":
 CALLS = """\
 import boto3, botocore.config
 ec2 = boto3.client("ec2", config=botocore.config.Config(retries={"total_max_attempts": 1}))
-subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+first = [{"Name": "cidr-block", "Values": ["10.0.0.0/24"]}]
+subnet = ec2.describe_subnets(Filters=first)["Subnets"][0]["SubnetId"]
 for call in (
     lambda: ec2.create_network_interface(SubnetId=subnet),
     lambda: ec2.create_network_interface(SubnetId=subnet),
@@ -188,13 +190,19 @@ def test_faults_are_met_by_nodes_and_seen_in_the_call_table(enid: Enid, shell: E
     assert enid("fault", "clear") == "nothing is wrong\n"
 
 
+def test_the_pages_eni_appears_as_a_link(enid: Enid, shell: Enid) -> None:
+    assert shell("node-a", laptop.scripts()["attach.py"]).startswith("eni-")
+    assert shell("node-a", "import socket; print(socket.if_nameindex())").count("'ens6'") == 1
+    assert [node["addresses"] for node in json.loads(enid("ls", "-o", "json"))["nodes"]] == [5, 1]
+
+
 def test_attaching_takes_the_time_that_was_said(enid: Enid) -> None:
     seen = json.loads(enid("ls", "-o", "json"))
     ec2: Any = boto3.client(
         "ec2", endpoint_url=seen["endpoint"], region_name=seen["region"],
         aws_access_key_id="test", aws_secret_access_key="test",
     )  # fmt: skip
-    (instance,) = ec2.describe_instances(InstanceIds=[seen["nodes"][0]["instance_id"]])[
+    (instance,) = ec2.describe_instances(InstanceIds=[seen["nodes"][1]["instance_id"]])[
         "Reservations"
     ][0]["Instances"]
     assert (
