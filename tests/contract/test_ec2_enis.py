@@ -22,6 +22,21 @@ def subnet(cloud: Cloud) -> str:
 # Create and delete
 
 
+@pytest.mark.parametrize("count", ["SecondaryPrivateIpAddressCount", "Ipv4PrefixCount"])
+def test_a_negative_count_is_refused(cloud: Cloud, subnet: str, count: str) -> None:
+    free = cloud.free(subnet)
+    with refused("InvalidParameterValue", "-1"):
+        cloud.create(subnet, **{count: -1})
+    assert cloud.free(subnet) == free
+
+
+def test_a_negative_device_index_is_refused(cloud: Cloud, subnet: str) -> None:
+    eni_id, instance_id = cloud.create(subnet), cloud.instance(subnet)
+    with refused("InvalidParameterValue", "-1"):
+        cloud.attach(eni_id, instance_id, -1)
+    assert cloud.eni(eni_id)["Status"] == "available"
+
+
 def test_a_token_creates_once(cloud: Cloud, subnet: str) -> None:
     wish = {"ClientToken": "once", "Description": "d"}
     assert cloud.create(subnet, 3, **wish) == cloud.create(subnet, 3, **wish)

@@ -83,6 +83,9 @@ class Given:
 
 def take(book: AddressBook, wish: Wish) -> Given:
     """Take what *wish* names from *book*, or nothing and raise EC2ClientError."""
+    for count in (wish.count, wish.prefix_count):
+        if count < 0:
+            raise error("InvalidParameterValue", f"A count is 0 or more; {count} is not")
     taken: list[Address | Network] = []
     try:
         with translated():
@@ -333,6 +336,8 @@ class VpcBackend(Trunks):
 
     @staticmethod
     def _check_place(instance: Any, device_index: int, card: int) -> None:
+        if device_index < 0:
+            raise error("InvalidParameterValue", f"A device index is not below 0: {device_index}")
         if key_of(card, device_index) in instance.nics:
             raise error(
                 "InvalidParameterValue",
