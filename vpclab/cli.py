@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from vpclab import box
 from vpclab.demo import sabotage
-from vpclab.lab_cli import Parser, add, add_running, require_extra, sentences
-from vpclab.running import SvgError
+from vpclab.lab_cli import Parser, add, add_running, sentences
+from vpclab.running import SvgError, require_extra
 
 if TYPE_CHECKING:
     from vpclab.lab_cli import Subparsers

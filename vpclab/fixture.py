@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vpclab import box
+from vpclab.running import require_extra
 
 if TYPE_CHECKING:
     from vpclab.api import ControlPlane
@@ -110,7 +111,11 @@ def _point(monkeypatch: pytest.MonkeyPatch, url: str, region: str) -> None:
 
 @pytest.fixture
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the account of whoever runs the tests out of them; the VPC's own client reads it too."""
+    """Keep the account of whoever runs the tests out of them; the VPC's own client reads it too.
+
+    Raises ExtraMissingError where enid was installed without its lab.
+    """
+    require_extra()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in NO_ACCOUNT.items():

@@ -13,18 +13,14 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpclab import box
-from vpclab.running import ExtraMissingError, LabError, Plan, RunningLab, running
+from vpclab.running import LabError, Plan, RunningLab, require_extra, running
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[Any]  # noqa: SLF001 - argparse gives its type no other name
-
-EXTRA = ("moto", "flask", "flask_cors")
-"""What the lab needs beyond the daemon."""
 
 DEFAULT = "lab"
 """The name of a lab that was given none."""
@@ -367,9 +363,3 @@ class sentences:  # noqa: N801 - it reads as a word before a block
         """Exit for LabError and BoxError."""
         if isinstance(error, LabError | box.BoxError):
             sys.exit(f"enid: {error} [{error.id}]")
-
-
-def require_extra() -> None:
-    """Raise ExtraMissingError if what only the lab needs is not installed."""
-    if missing := [name for name in EXTRA if find_spec(name) is None]:
-        raise ExtraMissingError(f"the lab needs {', '.join(missing)}: pip install 'enid[lab]'")

@@ -21,10 +21,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from vpclab import box
+
+EXTRA = ("moto", "flask", "flask_cors")
+"""What the lab needs beyond the daemon."""
 
 START_SECONDS = 60.0
 DOWN_SECONDS = 20.0
@@ -70,6 +74,12 @@ class HomeError(LabError):
     """The folder that holds the labs' sockets is not there or not safe: set ENID_LAB_HOME."""
 
     id = "LAB-HOME"
+
+
+def require_extra() -> None:
+    """Raise ExtraMissingError if what only the lab needs is not installed."""
+    if missing := [name for name in EXTRA if find_spec(name) is None]:
+        raise ExtraMissingError(f"the lab needs {', '.join(missing)}: pip install 'enid[lab]'")
 
 
 @dataclass(frozen=True, slots=True)
