@@ -187,17 +187,16 @@ class RunningLab:
 
         Of one that was killed, what is left of its folder goes.
         """
-        pid = self.pid
-        if pid is None:
+        processes = _box_of(self.pid)
+        try:
+            self.ask("down")
+        except NoLabError:
+            _wait_for_end(processes)
             with _locked(self.folder.parent):
                 if self.pid is None:
                     self._remove()
-        self.ask("down")
-        deadline = time.monotonic() + DOWN_SECONDS
-        while pid is not None and Path("/proc", str(pid)).exists():
-            if time.monotonic() > deadline:
-                raise RefusedError(f"it did not end in {DOWN_SECONDS:.0f} s; process {pid}")
-            time.sleep(0.02)
+            raise
+        _wait_for_end(processes)
         self._remove()
 
     # Its doors ---------------------------------------------------------------------------
@@ -261,6 +260,32 @@ def running(home: Path | None = None) -> list[str]:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
+
+
+def _fate(pid: int) -> tuple[str, int]:
+    """Return a process's state and its parent; X and none if it is not there."""
+    try:
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    return state, int(parent)
+
+
+def _box_of(pid: int | None) -> list[int]:
+    """Return a lab's process, the shell that is its box's first, and what holds the box."""
+    pids = [pid or 0]
+    while pids[-1] and len(pids) < 3:  # noqa: PLR2004 - the three above
+        pids.append(_fate(pids[-1])[1])
+    return [pid for pid in pids if pid > 1]
+
+
+def _wait_for_end(pids: list[int]) -> None:
+    """Wait until processes have ended, zombies too. Raises RefusedError if they do not."""
+    deadline = time.monotonic() + DOWN_SECONDS
+    while left := [pid for pid in pids if _fate(pid)[0] not in "ZX"]:
+        if time.monotonic() > deadline:
+            raise RefusedError(f"the lab did not end in {DOWN_SECONDS:.0f} s: process {left[0]}")
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
