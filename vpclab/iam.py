@@ -45,7 +45,7 @@ ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "
 
 
 class PolicyError(ValueError):
-    """A policy cannot be read: its text has each complaint."""
+    """An IAM policy cannot be read or has what is not modelled: its text names each part."""
 
     id = "LAB-POLICY"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpclab import box
+from vpclab.iam import PolicyError, read
 from vpclab.running import LabError, Plan, RunningLab, require_extra, running
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ Examples:
   enid lab up --nodes 5 --type c6i.4xlarge    five, larger
   enid lab up --ipv6                          both families
   enid lab up --private                       nodes behind a NAT gateway
+  enid lab up --policy node.json              nodes that may do what the policy says, and no more
   enid lab up --name other                    a second lab beside the first
   enid lab up -o json | jq -r .endpoint       the EC2 endpoint for this machine's programs
 
@@ -160,6 +162,10 @@ def _add_up(commands: Subparsers) -> None:
     up.add_argument(
         "--arbitrary-names", action="store_true", help="links not called ens5, ens6, ..."
     )
+    up.add_argument(
+        "--policy", action="append", default=[], metavar="FILE",
+        help="what nodes may do in EC2: an IAM policy in JSON; several add up (everything)",
+    )  # fmt: skip
     _output(up)
     _name(up)
     up.set_defaults(run=_up)
@@ -261,6 +267,8 @@ def _add_fault(commands: Subparsers) -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    with sentences():
+        policies = tuple(map(_policy, arguments.policy))
     plan = Plan(
         nodes=arguments.nodes,
         instance_type=arguments.instance_type,
@@ -269,6 +277,7 @@ def _up(arguments: argparse.Namespace) -> int:
         ipv6=arguments.ipv6,
         private=arguments.private,
         arbitrary_names=arguments.arbitrary_names,
+        policies=policies,
     )
     began = time.monotonic()
 
@@ -286,6 +295,18 @@ def _up(arguments: argparse.Namespace) -> int:
     print(f"Up in {time.monotonic() - began:.1f} s. EC2 for this machine: {seen['endpoint']}")
     print(f"Next: enid lab shell node-a{name}    then: enid lab down{name}")
     return 0
+
+
+def _policy(path: str) -> str:
+    """Return the policy in a file, which can be read. Raises PolicyError."""
+    try:
+        text = Path(path).read_text()
+        read(json.loads(text), path)
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path} is not JSON: {error}") from None
+    return text
 
 
 def _show(seen: Any) -> None:
@@ -360,6 +381,6 @@ class sentences:  # noqa: N801 - it reads as a word before a block
         """Begin."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Exit for LabError and BoxError."""
-        if isinstance(error, LabError | box.BoxError):
+        """Exit for LabError, BoxError and PolicyError."""
+        if isinstance(error, LabError | box.BoxError | PolicyError):
             sys.exit(f"enid: {error} [{error.id}]")

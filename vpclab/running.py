@@ -93,7 +93,8 @@ class Plan:
     ipv6: bool = False
     private: bool = False
     arbitrary_names: bool = False
-    policy: str | None = None
+    policies: tuple[str, ...] = ()
+    """What nodes may do, as IAM policies in JSON; without one, everything."""
 
 
 class RunningLab:

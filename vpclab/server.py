@@ -106,6 +106,7 @@ class Lab:
             "calls": self._calls(),
             "faults": self.faults.lines(),
             "drops": vpc.drops(),
+            "denials": vpc.denials,
         }
 
     def _calls(self) -> list[dict[str, Any]]:
@@ -246,6 +247,8 @@ def _serve(door: Door, endpoint: socket.socket, plan: Plan) -> None:
     ifname = arbitrary if plan.arbitrary_names else predictable
     with EmbeddedVPC(plan.cidr, plan.region, ipv6=plan.ipv6, ifname=ifname) as vpc:
         url = f"http://127.0.0.1:{endpoint.getsockname()[1]}"
+        if plan.policies:
+            vpc.restrict(*map(json.loads, plan.policies))
         lab = Lab(vpc, url)
         lab.furnish(plan, tell)
         with serving(vpc.plane.application(counted=False), endpoint):

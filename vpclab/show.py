@@ -28,6 +28,9 @@ def show(seen: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(_calls(seen["calls"]))
     for line in seen["faults"]:
         console.print(Text(f"fault: {line}", style="yellow"))
+    for line, count in seen["denials"].items():
+        times = f" ({count} times)" if count > 1 else ""
+        console.print(Text(f"denied: {line}{times}", style="yellow"))
     drops = [f"{count} {cause}" for cause, count in seen["drops"].items() if count]
     if drops:
         console.print(Text(f"dropped: {', '.join(drops)}", style="red"))

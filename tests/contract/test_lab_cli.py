@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from ipamd.cli import build_parser
+from ipamd.cli import build_parser, main
 from tests.tools import laptop
 from vpclab.show import show
 
@@ -25,6 +26,7 @@ SEEN: dict[str, Any] = {
     "vpc_id": "vpc-0123", "region": "us-east-1", "cidrs": ["10.0.0.0/16"],
     "endpoint": "http://127.0.0.1:4000", "nodes": [NODE], "calls": [CALL],
     "faults": ["* is throttled to 2/s, bursts of 2"], "drops": {"spoofed_ip": 3, "group": 0},
+    "denials": {},
 }  # fmt: skip
 
 
@@ -51,6 +53,12 @@ def test_faults_and_drops_are_sentences_and_what_is_not_is_not_shown() -> None:
     assert page(SEEN).endswith("fault: * is throttled to 2/s, bursts of 2\ndropped: 3 spoofed_ip\n")
     quiet = page({**SEEN, "calls": [], "faults": [], "drops": {"group": 0}})
     assert not any(word in quiet for word in ("EC2 action", "fault", "dropped"))
+
+
+def test_denials_are_counted_sentences() -> None:
+    seen = {**SEEN, "denials": {"a may not b on c: d": 1, "e may not f on g: h": 2}}
+    shown = page(seen)
+    assert "denied: a may not b on c: d\ndenied: e may not f on g: h (2 times)\n" in shown
 
 
 def test_a_node_without_public_and_ipv6_addresses_has_one_line() -> None:
@@ -86,6 +94,25 @@ def test_a_faults_lab_is_the_one_that_is_named(words: str) -> None:
 @pytest.mark.parametrize("words", laptop.commands(), ids=" ".join)
 def test_the_pages_commands_are_understood(words: list[str]) -> None:
     assert callable(build_parser().parse_args(words).run)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, r"policy.json cannot be read: No such file or directory \[LAB-POLICY\]"),
+        ("{", r"policy.json is not JSON: Expecting property name .* \[LAB-POLICY\]"),
+        ('{"Statement": {"Effect": "Allow", "Action": "*"}}', "statement 1: it needs Resource or"),
+    ],
+    ids=["not-there", "not-json", "not-a-policy"],
+)
+def test_a_policy_that_cannot_be_read_starts_nothing(
+    tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    policy = tmp_path / "policy.json"
+    if text is not None:
+        policy.write_text(text)
+    with pytest.raises(SystemExit, match=sentence):
+        main(["lab", "up", "--policy", str(policy)])
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "-a", "ä", "x" * 33, ""])

@@ -67,6 +67,12 @@ except urllib.error.HTTPError as error:
     print(error.code)
 """
 
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": {"Effect": "Allow", "NotAction": "ec2:DescribeTags", "Resource": "*"},
+}
+"""What the lab's nodes may do: all but one thing."""
+
 Enid = Callable[..., str]
 
 
@@ -85,11 +91,16 @@ def env(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def lab(home: Path, env: dict[str, str]) -> Iterator[RunningLab]:
+def lab(
+    home: Path, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningLab]:
     """A lab that was started in a terminal which has been closed since."""
     before, (ours, theirs) = namespaces(), os.openpty()
+    policy = tmp_path_factory.mktemp("policies") / "node.json"
+    policy.write_text(json.dumps(POLICY))
+    up = [*ENID, "lab", "up", "--ipv6", "--policy", str(policy)]
     with subprocess.Popen(
-        ["setsid", "--ctty", "sh", "-c", '"$@"; echo begun; sleep 60', "sh", *ENID, "lab", "up", "--ipv6"],
+        ["setsid", "--ctty", "sh", "-c", '"$@"; echo begun; sleep 60', "sh", *up],
         env=env, stdin=theirs, stdout=theirs, stderr=theirs,
     ) as terminal:  # fmt: skip
         os.close(theirs)
@@ -188,6 +199,17 @@ def test_faults_are_met_by_nodes_and_seen_in_the_call_table(enid: Enid, shell: E
         "DescribeVpcs": {"InternalError": 1},
     }
     assert enid("fault", "clear") == "nothing is wrong\n"
+
+
+def test_a_denial_is_seen_with_its_condition(enid: Enid, shell: Enid) -> None:
+    script = "import boto3, sys\ntry: boto3.client('ec2').describe_tags()\nexcept Exception as e: print(e)"
+    assert "(UnauthorizedOperation) when calling the DescribeTags operation" in shell(
+        "node-a", script
+    )
+    assert table(enid)["DescribeTags"] == {"UnauthorizedOperation": 1}
+    assert "may not ec2:DescribeTags on *: no statement allows the action" in " ".join(
+        enid("ls").split()
+    )
 
 
 def test_the_pages_eni_appears_as_a_link(enid: Enid, shell: Enid) -> None:

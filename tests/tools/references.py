@@ -20,13 +20,14 @@ from ipamd.replies import ADVICE
 from ipamd.settings import SettingsError, render_settings
 from ipamd.start import StartError
 from vpclab.box import BoxError
+from vpclab.iam import PolicyError
 from vpclab.running import LabError
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
     SettingsError, StartError, CommandError, JournalError, LeasesError, WireError, NodeError,
-    BoxError, LabError, EniError,
+    BoxError, LabError, PolicyError, EniError,
 )  # fmt: skip
 
 
