@@ -12,8 +12,9 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import add_tag_specification
 
-from vpclab.ec2.backend import VpcBackend, Wish, primary_first, wishes
+from vpclab.ec2.backend import VpcBackend
 from vpclab.ec2.network import error
+from vpclab.ec2.wishes import Wish, primary_first, wishes
 
 MOST = 1000
 """The largest page."""
