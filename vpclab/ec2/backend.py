@@ -12,10 +12,13 @@ Every method runs with the API's lock held (`vpclab.api`), which takes what is c
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vpclab.ec2.filters import FILTERS, matches
+from moto.ec2.models.instances import Reservation
+
+from vpclab.ec2.filters import FILTERS, fits, is_of_instances, matches
 from vpclab.ec2.instances import Instances
 from vpclab.ec2.model import Eni
 from vpclab.ec2.network import error
@@ -47,7 +50,29 @@ class VpcBackend(Instances):
         if token is not None:
             self._tokens[token] = (parameters, made)
 
-    # Describe ------------------------------------------------------------------
+    # Describe --------------------------------------------------------------------------
+    def instances(
+        self, instance_ids: list[str], filters: Mapping[str, list[str]]
+    ) -> list[Reservation]:
+        """Return the reservations of the instances with these ids that pass all *filters*."""
+        for name in filters:
+            if not is_of_instances(name):
+                raise error("InvalidParameterValue", f"The filter '{name}' is invalid")
+        for instance_id in instance_ids:
+            self.get_instance(instance_id)  # raises
+        found = []
+        for reservation in self.reservations.values():
+            left = [
+                instance
+                for instance in reservation.instances
+                if (not instance_ids or instance.id in instance_ids)
+                and all(fits(instance, reservation.id, n, p) for n, p in filters.items())
+            ]
+            if left:
+                found.append(copy.copy(reservation))
+                found[-1].instances = left
+        return found
+
     def get_all_network_interfaces(
         self,
         eni_ids: list[str] | None = None,
@@ -63,7 +88,7 @@ class VpcBackend(Instances):
         if missing:
             raise error(
                 "InvalidNetworkInterfaceID.NotFound",
-                f"The network interface '{missing[0]}' does not exist",
+                f"The networkInterface ID '{missing[0]}' does not exist",
             )
         return [
             eni

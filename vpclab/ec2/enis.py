@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -41,7 +41,24 @@ class Enis(Trunks):
         super().modify_network_interface_attribute(
             eni_id, group_ids, source_dest_check, description
         )
-        self.changed.append(self.get_network_interface(eni_id))
+        eni = self.get_network_interface(eni_id)
+        if group_ids and eni.instance is not None and eni.device_index == 0:
+            eni.instance.security_groups = list(eni.group_set)
+        self.changed.append(eni)
+
+    def track(self, eni_id: str, specification: Mapping[str, Any]) -> None:
+        """Note how long connections of an ENI are tracked; data only, no packet follows it."""
+        eni = self.get_network_interface(eni_id)
+        eni.connection_tracking_configuration = dict(specification) or None
+
+    def get_network_interface(self, eni_id: str) -> Any:
+        """Return an ENI; EC2's text is seen in aws/amazon-vpc-cni-k8s#307."""
+        if eni_id not in self.enis:
+            raise error(
+                "InvalidNetworkInterfaceID.NotFound",
+                f"The networkInterface ID '{eni_id}' does not exist",
+            )
+        return self.enis[eni_id]
 
     # Create, delete --------------------------------------------------------------------
     def create_network_interface(
@@ -59,12 +76,12 @@ class Enis(Trunks):
         launched = "device_index" in kwargs
         if launched:
             delete_on_termination = True  # EC2's default for the ENI an instance is born with
-        wish = Wish()
-        if not launched:
+        if kwargs.get("device_index") == 0:
+            primary = private_ip_address
+        else:
             named = primary_first(private_ip_address, private_ip_addresses or ())
             wish = Wish(addresses=tuple(named), count=0 if named else 1)
-        given = take(subnet.book4, wish)
-        primary = private_ip_address if launched else given.addresses[0]
+            primary = take(subnet.book4, wish).addresses[0]
         kwargs = {k: v for k, v in kwargs.items() if k in {"device_index", "public_ip_auto_assign"}}
         eni = self._make(subnet, primary, group_ids, description, tags, **kwargs)
         eni.delete_on_termination = delete_on_termination
@@ -110,9 +127,7 @@ class Enis(Trunks):
         addresses = [*first.addresses, *given4.addresses]
         eni = self._make(subnet, addresses[0] if addresses else None, group_ids, description, tags)
         eni.interface_type = interface_type
-        eni.private_ip_addresses += [
-            {"Primary": False, "PrivateIpAddress": address} for address in addresses[1:]
-        ]
+        eni.add(addresses[1:])
         eni.prefixes, eni.prefixes6 = list(given4.prefixes), list(given6.prefixes)
         eni.addresses6 = list(given6.addresses)
         return eni
@@ -284,9 +299,7 @@ class Enis(Trunks):
         if reassign:
             self._take_over(eni, wish.addresses)
         given = take(eni.subnet.book4, wish)
-        eni.private_ip_addresses += [
-            {"Primary": False, "PrivateIpAddress": address} for address in given.addresses
-        ]
+        eni.add(given.addresses)
         eni.prefixes += given.prefixes
         self.changed.append(eni)
         return given

@@ -5,14 +5,25 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Any, Self
 
-from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.exceptions import (
+    EC2ClientError,
+    InvalidCidrReservationNotWithinSubnetCidr,
+    InvalidCidrReservationOverlapExisting,
+)
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
-from moto.ec2.models.subnets import Subnet
+from moto.ec2.models.subnets import Subnet, SubnetCidrReservation
 
 from vpclab.ec2.addresses import AddressBook, AddressError, Network, Reservation
 
@@ -68,17 +79,35 @@ class VpcSubnet(Subnet):
         """Every address and prefix that is on an ENI."""
         return frozenset(thing for book in self.books for thing in book.taken)
 
-    def create_cidr_reservation(self, *arguments: Any, **keywords: Any) -> Any:
-        """Reserve a part of the subnet."""
-        made = super().create_cidr_reservation(*arguments, **keywords)
+    def create_cidr_reservation(
+        self,
+        reservation_type: str,
+        cidr_block: Network,
+        tag_specifications: list[dict[str, Any]] | None = None,
+    ) -> SubnetCidrReservation:
+        """Reserve a part of the subnet; moto would go through its addresses one by one."""
+        mine = [ip_network(cidr) for cidr in (self.cidr_block, *self.cidrs6)]
+        if not any(_holds(outer, cidr_block) for outer in mine):
+            raise InvalidCidrReservationNotWithinSubnetCidr(", ".join(map(str, mine)))
+        for other in self._cidr_reservations:
+            if _holds(other.cidr, cidr_block) or _holds(cidr_block, other.cidr):
+                raise InvalidCidrReservationOverlapExisting(str(cidr_block))
+        made = SubnetCidrReservation(
+            self.ec2_backend, self.id, cidr_block, reservation_type,
+            self.owner_id, tag_specifications,
+        )  # fmt: skip
+        self._cidr_reservations.append(made)
         self._note_reservations()
         return made
 
-    def delete_subnet_cidr_reservation(self, reservation_id: str) -> Any:
-        """Give a reserved part back to automatic assignment."""
-        gone = super().delete_subnet_cidr_reservation(reservation_id)
-        self._note_reservations()
-        return gone
+    def delete_subnet_cidr_reservation(self, reservation_id: str) -> SubnetCidrReservation | None:
+        """Give a reserved part back to automatic assignment; None: it is not one of this subnet."""
+        for made in self._cidr_reservations:
+            if made.id == reservation_id:
+                self._cidr_reservations.remove(made)
+                self._note_reservations()
+                return made
+        return None
 
     def _note_reservations(self) -> None:
         listed = [Reservation(r.cidr, r.reservation_type) for r in self._cidr_reservations]
@@ -94,11 +123,19 @@ class VpcSubnet(Subnet):
 
     def request_ip(self, ip: str, instance: object) -> None:  # noqa: ARG002 - moto's signature
         """Take the address that RunInstances names."""
+        try:
+            address = IPv4Address(ip)
+        except ValueError:
+            raise EC2ClientError("InvalidParameterValue", f"'{ip}' is not an address") from None
         with translated():
-            self.book4.take_exactly(IPv4Address(ip))
+            self.book4.take_exactly(address)
 
     def del_subnet_ip(self, ip: str) -> None:
         """Do nothing: an ENI gives its addresses back when it goes."""
+
+
+def _holds(outer: Network, inner: Network) -> bool:
+    return outer.version == inner.version and outer.supernet_of(inner)  # type: ignore[arg-type] # one version
 
 
 class translated:  # noqa: N801 - it reads as a word before a block
@@ -143,6 +180,9 @@ class Eni(NetworkInterface):
         self._seen: tuple[float, list[dict[str, str]]] | None = None
         self._is_new = False
         super().__init__(*arguments, **keywords)
+        self.connection_tracking_configuration: dict[str, Any] | None = None
+        for item in self.private_ip_addresses:
+            item["PrivateDnsName"] = self._name_of(item["PrivateIpAddress"])
         number = next(self._macs)
         # Locally administered, never 0a:58, which pods have.
         self.mac_address = ":".join(f"{b:02x}" for b in (0x02, *number.to_bytes(5, "big")))
@@ -162,6 +202,33 @@ class Eni(NetworkInterface):
             return []
         listed = [item["PrivateIpAddress"] for item in self.private_ip_addresses]
         return [self.private_ip_address, *(a for a in listed if a != self.private_ip_address)]
+
+    def add(self, addresses: Iterable[str]) -> None:
+        """Add secondary addresses."""
+        self.private_ip_addresses += [
+            {"Primary": False, "PrivateIpAddress": a, "PrivateDnsName": self._name_of(a)}
+            for a in addresses
+        ]
+
+    def _name_of(self, address: str) -> str:
+        region = self.ec2_backend.region_name
+        domain = "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
+        return f"ip-{address.replace('.', '-')}.{domain}"
+
+    @property
+    def private_dns_name(self) -> str | None:
+        """The name of its primary address, as in a VPC with `enableDnsHostnames`."""
+        return self._name_of(self.private_ip_address) if self.private_ip_address else None
+
+    @private_dns_name.setter
+    def private_dns_name(self, value: object) -> None:
+        """Ignore what moto sets, the name of an address that is not yet known."""
+
+    @property
+    def availability_zone_id(self) -> str:
+        """Its zone's id."""
+        zone_id: str = self.subnet.availability_zone_id
+        return zone_id
 
     @property
     def owned(self) -> frozenset[Network]:

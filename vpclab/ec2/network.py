@@ -68,6 +68,11 @@ class Networks(EC2Backend):
         amazon_provided_ipv6_cidr_block: bool,  # noqa: FBT001 - moto's signature
     ) -> Any:
         """Add a CIDR that overlaps no other of the VPC."""
+        if not cidr_block and not amazon_provided_ipv6_cidr_block:
+            raise error(
+                "MissingParameter",
+                "Either 'cidrBlock' or 'amazonProvidedIpv6CidrBlock' should be provided.",
+            )
         if cidr_block:
             _check_cidr(cidr_block, self.cidrs(vpc_id))
         return super().associate_vpc_cidr_block(vpc_id, cidr_block, amazon_provided_ipv6_cidr_block)
@@ -87,6 +92,26 @@ class Networks(EC2Backend):
                         f"The vpc {vpc.id} currently has a subnet within CIDR block {outer}.",
                     )
         return super().disassociate_vpc_cidr_block(association_id)
+
+    def delete_vpc(self, vpc_id: str) -> Any:
+        """Delete a VPC in which nothing is but its default group and its main route table."""
+        gateways = [g for g in self.internet_gateways.values() if g.vpc and g.vpc.id == vpc_id]
+        groups = [g for g in self.groups[vpc_id].values() if g.name != "default"]
+        if gateways or groups:
+            raise error(
+                "DependencyViolation", f"The vpc '{vpc_id}' has dependencies and cannot be deleted."
+            )
+        return super().delete_vpc(vpc_id)
+
+    def detach_internet_gateway(self, internet_gateway_id: str, vpc_id: str) -> Any:
+        """Detach an internet gateway that no public address needs."""
+        if any(eni.public for eni in self.enis.values() if eni.subnet.vpc_id == vpc_id):
+            raise error(
+                "DependencyViolation",
+                f"Network {vpc_id} has some mapped public address(es). Please unmap those public"
+                " address(es) before detaching the gateway.",
+            )
+        return super().detach_internet_gateway(internet_gateway_id, vpc_id)
 
     def cidrs(self, vpc_id: str, version: int = 4) -> list[str]:
         """Return the CIDRs of a VPC of one family, its first one first."""
@@ -157,6 +182,8 @@ class Networks(EC2Backend):
     def delete_security_group(self, *arguments: Any, **keywords: Any) -> Any:
         """Delete a group that no ENI has."""
         group_id = keywords.get("group_id")
+        if not group_id:
+            raise error("MissingParameter", "The request must contain the parameter GroupId")
         if any(group.id == group_id for eni in self.enis.values() for group in eni.group_set):
             raise error("DependencyViolation", f"resource {group_id} has a dependent object")
         return super().delete_security_group(*arguments, **keywords)
@@ -283,6 +310,8 @@ class Networks(EC2Backend):
         private: str | None = None,
     ) -> Any:
         """Give an address of an ENI a public one: the primary, unless *private* is named."""
+        if not address and not allocation_id:
+            raise error("MissingParameter", "Either public IP or allocation id must be specified")
         target: Eni = eni if eni is not None else instance.nics[0]
         private = private or target.private_ip_address
         if private not in target.addresses:
@@ -309,8 +338,13 @@ class Networks(EC2Backend):
         found = [
             e
             for e in self.addresses
-            if address == e.public_ip or association_id == e.association_id
+            if (address or association_id) in {e.public_ip, e.association_id or ""}
         ]
+        if not found or not (address or association_id):
+            raise error(
+                "InvalidAssociationID.NotFound",
+                f"The association ID '{association_id or address}' does not exist",
+            )
         for eip in found:
             if eip.eni is not None and eip.association_id is not None:
                 self._withdraw(eip.eni, [eip.public_ip])

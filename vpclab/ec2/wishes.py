@@ -13,6 +13,9 @@ from vpclab.ec2.addresses import Address, AddressBook, Network
 from vpclab.ec2.model import translated
 from vpclab.ec2.network import error
 
+MOST = 256
+"""How much one call may ask for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -24,7 +27,13 @@ class Wish:
     prefix_count: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what EC2 refuses: a count beside names, addresses beside prefixes."""
+        """Refuse what EC2 refuses: a count beside names, addresses beside prefixes.
+
+        How many may be counted at all is ours: no type's ENI has more slots than that.
+        """
+        for count in (self.count, self.prefix_count):
+            if not 0 <= count <= MOST:
+                raise error("InvalidParameterValue", f"A count of {count} is not 0 to {MOST}")
         for names, count, what in (
             (self.addresses, self.count, "addresses"),
             (self.prefixes, self.prefix_count, "prefixes"),
@@ -97,17 +106,12 @@ def wishes(parameters: Mapping[str, Any]) -> tuple[Wish, Wish]:
     The parameters have the same names in CreateNetworkInterface and RunInstances; in the lists of
     the latter an address that is marked as primary is moto's.
     """
-    named6 = parameters.get("Ipv6Addresses") or ()
-    addresses6 = [a["Ipv6Address"] if isinstance(a, dict) else a for a in named6]
-    prefixes = [
-        p["Ipv4Prefix"] if isinstance(p, dict) else p for p in parameters.get("Ipv4Prefixes") or ()
-    ]
-    prefixes6 = [
-        p["Ipv6Prefix"] if isinstance(p, dict) else p for p in parameters.get("Ipv6Prefixes") or ()
-    ]
+    addresses6 = _names(parameters.get("Ipv6Addresses"), "Ipv6Address")
+    prefixes = _names(parameters.get("Ipv4Prefixes"), "Ipv4Prefix")
+    prefixes6 = _names(parameters.get("Ipv6Prefixes"), "Ipv6Prefix")
     named = [a for a in parameters.get("PrivateIpAddresses") or () if not a.get("Primary")]
     return Wish(
-        addresses=tuple(a["PrivateIpAddress"] for a in named),
+        addresses=tuple(_names(named, "PrivateIpAddress")),
         count=int(parameters.get("SecondaryPrivateIpAddressCount") or 0),
         prefixes=tuple(prefixes),
         prefix_count=int(parameters.get("Ipv4PrefixCount") or 0),
@@ -123,4 +127,12 @@ def primary_first(primary: str | None, addresses: Iterable[Any]) -> list[str]:
     """Return the addresses of a request, the one that is marked as primary at the front."""
     listed = [a if isinstance(a, dict) else {"PrivateIpAddress": a} for a in addresses]
     listed.sort(key=lambda address: not address.get("Primary"))
-    return [*([primary] if primary else []), *(address["PrivateIpAddress"] for address in listed)]
+    return [*([primary] if primary else []), *_names(listed, "PrivateIpAddress")]
+
+
+def _names(items: Iterable[Any] | None, key: str) -> list[str]:
+    """Return what the items of a list name: they are texts, or structures with a *key*."""
+    found = [item.get(key) if isinstance(item, dict) else item for item in items or ()]
+    if not all(found):
+        raise error("MissingParameter", f"The request must contain the parameter {key}")
+    return [str(name) for name in found]
