@@ -287,6 +287,11 @@ class Eni(NetworkInterface):
         return self.ipv6_addresses
 
     @property
+    def instance_private_ip_address_list(self) -> list[dict[str, Any]]:
+        """What DescribeInstances shows; moto leaves public addresses of secondary ones out."""
+        return list(self.private_ip_addresses)
+
+    @property
     def instance_ipv6_address_list(self) -> list[dict[str, Any]]:
         """What DescribeInstances shows."""
         return [{"Ipv6Address": a, "IsPrimaryIpv6": False} for a in self.addresses6]
@@ -373,6 +378,8 @@ class Eni(NetworkInterface):
         """Its state, as EC2 names it."""
         if self._is_new:
             return "pending"
+        if self.interface_type == "nat_gateway":
+            return "in-use"
         if not self.attachment_id:
             return "associated" if self.trunk_id else "available"
         return {"attached": "in-use"}.get(self.attachment_status, self.attachment_status)

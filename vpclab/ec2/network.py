@@ -54,6 +54,7 @@ class Networks(EC2Backend):
     def create_vpc(self, *arguments: Any, **keywords: Any) -> Any:
         """Create a VPC whose default group lets its members talk to each other."""
         vpc = super().create_vpc(*arguments, **keywords)
+        _spell(vpc)
         group = self.get_default_security_group(vpc.id)
         itself = [{"GroupId": group.id, "UserId": self.account_id}]
         self.authorize_security_group_ingress(
@@ -75,7 +76,9 @@ class Networks(EC2Backend):
             )
         if cidr_block:
             _check_cidr(cidr_block, self.cidrs(vpc_id))
-        return super().associate_vpc_cidr_block(vpc_id, cidr_block, amazon_provided_ipv6_cidr_block)
+        made = super().associate_vpc_cidr_block(vpc_id, cidr_block, amazon_provided_ipv6_cidr_block)
+        _spell(self.get_vpc(vpc_id))
+        return made
 
     def disassociate_vpc_cidr_block(self, association_id: str) -> Any:
         """Take a CIDR away in which no subnet is."""
@@ -378,6 +381,12 @@ class Networks(EC2Backend):
         public: str = eip.public_ip
         super().release_address(address, allocation_id)
         self.free_public(public)
+
+
+def _spell(vpc: Any) -> None:
+    """Write a VPC's CIDRs as EC2 does; moto draws IPv6 ones like 2400:6500:2d66:0000::/56."""
+    for association in vpc._cidr_block_association_set.values():  # noqa: SLF001 - no other way
+        association["cidr_block"] = str(ip_network(association["cidr_block"]))
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
