@@ -1,6 +1,7 @@
 """The EC2 of one region: moto's, with an ENI layer of its own. Shell.
 
-    Networks    VPCs, subnets, ways out, public addresses    network.py
+    Publics     public addresses                             public.py
+    Networks    VPCs, subnets, ways out                      network.py
     Trunks      trunk and branch associations                trunk.py
     Enis        ENIs: addresses, prefixes, attachments       enis.py
     Instances   instances and their ENIs                     instances.py
@@ -18,10 +19,10 @@ from typing import Any
 
 from moto.ec2.models.instances import Reservation
 
+from vpclab.ec2.errors import error
 from vpclab.ec2.filters import FILTERS, fits, is_of_instances, matches
 from vpclab.ec2.instances import Instances
 from vpclab.ec2.model import Eni
-from vpclab.ec2.network import error
 
 
 class VpcBackend(Instances):
@@ -57,7 +58,8 @@ class VpcBackend(Instances):
         """Return the reservations of the instances with these ids that pass all *filters*."""
         for name in filters:
             if not is_of_instances(name):
-                raise error("InvalidParameterValue", f"The filter '{name}' is invalid")
+                text = f"The filter '{name}' is invalid, or none that the embedded VPC models"
+                raise error("InvalidParameterValue", text)
         for instance_id in instance_ids:
             self.get_instance(instance_id)  # raises
         found = []

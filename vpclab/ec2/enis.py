@@ -11,9 +11,9 @@ from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidNetworkAttachmentIdError
 from moto.ec2.utils import random_eni_attach_id
 
+from vpclab.ec2.errors import error
 from vpclab.ec2.limits import card_of, cards_of, check_slots, check_slots6, key_of
 from vpclab.ec2.model import Delays, Eni
-from vpclab.ec2.network import error
 from vpclab.ec2.trunk import Trunks
 from vpclab.ec2.wishes import Given, Wish, primary_first, take, things
 

@@ -42,6 +42,7 @@ FILTERS: Mapping[str, Callable[[Eni], Iterable[object]]] = {
     "network-interface-id": lambda eni: [eni.id],
     "owner-id": lambda eni: [eni.owner_id],
     "operator.managed": lambda _: ["false"],
+    "operator.principal": lambda _: [],
     "private-dns-name": lambda eni: [eni.private_dns_name],
     "private-ip-address": lambda eni: [eni.private_ip_address],
     "requester-id": lambda eni: [eni.requester_id],

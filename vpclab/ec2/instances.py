@@ -9,9 +9,9 @@ from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from vpclab.ec2.enis import Enis
+from vpclab.ec2.errors import error
 from vpclab.ec2.limits import cards_of, takes_prefixes
 from vpclab.ec2.model import Eni
-from vpclab.ec2.network import error
 from vpclab.ec2.wishes import Wish, wishes
 
 OPTIONS = {

@@ -6,8 +6,8 @@ from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
+from vpclab.ec2.errors import error
 from vpclab.ec2.model import Eni
-from vpclab.ec2.network import error
 
 
 def key_of(card: int, device_index: int) -> int:

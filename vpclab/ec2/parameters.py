@@ -10,7 +10,7 @@ from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 
-from vpclab.ec2.network import error
+from vpclab.ec2.errors import error
 
 
 def malformed(values: Mapping[str, str], wrong: ValueError) -> EC2ClientError:

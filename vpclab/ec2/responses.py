@@ -1,4 +1,7 @@
-"""The calls that ours differ in, between EC2's query protocol and the backend. Shell."""
+"""The calls that ours differ in, between EC2's query protocol and the backend. Shell.
+
+It is long because it is a list: one short method for each call, named as the call.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from moto.ec2.responses import EC2Response
 from moto.ec2.utils import add_tag_specification
 
 from vpclab.ec2.backend import VpcBackend
-from vpclab.ec2.network import error
+from vpclab.ec2.errors import error
 from vpclab.ec2.parameters import check, malformed
 from vpclab.ec2.wishes import Wish, primary_first, wishes
 

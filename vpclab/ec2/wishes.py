@@ -10,8 +10,8 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 
 from vpclab.ec2.addresses import Address, AddressBook, Network
+from vpclab.ec2.errors import error
 from vpclab.ec2.model import translated
-from vpclab.ec2.network import error
 
 MOST = 256
 """How much one call may ask for."""
