@@ -296,6 +296,41 @@ def test_networks_are_found_as_cnis_look_for_them(cloud: Cloud) -> None:
 
 @pytest.mark.row("Networks")
 @pytest.mark.parametrize(
+    ("resource", "code"),
+    [
+        ("eni-0123456789abcdef0", "InvalidNetworkInterfaceID.NotFound"),
+        ("i-0123456789abcdef0", "InvalidInstanceID.NotFound"),
+        ("subnet-0123456789abcdef0", "InvalidSubnetID.NotFound"),
+        ("sg-0123456789abcdef0", "InvalidGroup.NotFound"),
+    ],
+)
+def test_what_is_not_there_is_not_tagged(cloud: Cloud, resource: str, code: str) -> None:
+    with refused(code, resource):
+        cloud.ec2.create_tags(Resources=[resource], Tags=[{"Key": "k", "Value": "v"}])
+
+
+@pytest.mark.row("Networks", "CreateNetworkInterface", "RunInstances")
+def test_tags_are_such_as_may_be(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    eni_id = cloud.create(subnet_id)
+    cloud.ec2.create_tags(Resources=[eni_id], Tags=[{"Key": "bare"}])
+    assert cloud.eni(eni_id)["TagSet"] == [{"Key": "bare", "Value": ""}]
+    with refused("InvalidParameterValue", "'aws:' are reserved"):
+        cloud.ec2.create_tags(Resources=[eni_id], Tags=[{"Key": "aws:mine", "Value": "v"}])
+    tags: Any = [{"Key": "owner", "Value": "group"}]
+    with refused("InvalidParameterValue", "'subnet' is not a valid taggable resource type"):
+        cloud.create(subnet_id, TagSpecifications=[{"ResourceType": "subnet", "Tags": tags}])
+    made = cloud.ec2.run_instances(
+        ImageId="ami-760aaa0f", InstanceType="m5.large", SubnetId=subnet_id, MinCount=1, MaxCount=1,
+        TagSpecifications=[{"ResourceType": "network-interface", "Tags": tags}],
+    )["Instances"][0]  # fmt: skip
+    assert cloud.found(("tag:owner", "group")) == [
+        eni["NetworkInterfaceId"] for eni in made["NetworkInterfaces"]
+    ]
+
+
+@pytest.mark.row("Networks")
+@pytest.mark.parametrize(
     ("action", "key"),
     [("describe_vpcs", "Vpcs"), ("describe_route_tables", "RouteTables"),
      ("describe_security_group_rules", "SecurityGroupRules")],

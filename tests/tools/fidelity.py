@@ -159,7 +159,8 @@ ROWS = (
         documented="CreateTags and DeleteTags; VPCs with second CIDRs and IPv6; subnets, route"
         " tables, gateways, elastic addresses; security groups with rules, the default one's from"
         " itself; wrong CIDRs are refused and named",
-        remembered="the codes for CIDRs that overlap or are too small",
+        remembered="the codes for CIDRs that overlap or are too small, for tags of what is not there"
+        " and of `aws:` keys",
         missing="routes other than default ones, network ACLs, peering, transit gateways,"
         " endpoints, DHCP options, private NAT gateways, IPAM",
     ),

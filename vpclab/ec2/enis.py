@@ -284,6 +284,20 @@ class Enis(Trunks):
         self.changed += [self.enis[eni_id] for eni_id in resource_ids if eni_id in self.enis]
         return done
 
+    def do_resources_exist(self, resource_ids: list[str]) -> bool:
+        """Return true, or raise if one of those to be tagged is not there; moto tags anything."""
+        checks: dict[str, Callable[[str], object]] = {
+            "eni": self.get_network_interface,
+            "i": self.get_instance,
+            "sg": lambda group_id: self._check_groups([group_id]),
+            "subnet": self.get_subnet,
+            "vpc": self.get_vpc,
+        }
+        for resource_id in resource_ids:
+            if check := checks.get(resource_id.partition("-")[0]):
+                check(resource_id)
+        return bool(super().do_resources_exist(resource_ids))
+
     def delete_tags(self, resource_ids: list[str], tags: dict[str, str]) -> Any:
         """Take tags off."""
         done = super().delete_tags(resource_ids, tags)

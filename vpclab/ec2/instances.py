@@ -42,6 +42,7 @@ class Instances(Enis):
         except EC2ClientError:
             self._undo(*before)
             raise
+        tags = (keywords.get("tags") or {}).get("network-interface") or {}
         try:
             for instance in reservation.instances:
                 instance.state_reason = None  # of a running instance EC2 tells none
@@ -51,6 +52,8 @@ class Instances(Enis):
                 instance.security_groups = list(instance.nics[0].group_set)
                 for spec in specs or [{"DeviceIndex": 0}]:
                     self._furnish(instance, spec, int(keywords.get("ipv6_address_count") or 0))
+                for eni in instance.nics.values():
+                    eni.add_tags(tags)
         except EC2ClientError:
             self.terminate_instances([instance.id for instance in reservation.instances])
             self.reservations.pop(reservation.id, None)

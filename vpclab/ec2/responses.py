@@ -130,6 +130,7 @@ class VpcResponse(EC2Response):
             for name, value in self._get_params().items()
             if name not in {"ClientToken", "DryRun"}
         }
+        self._check_specifications(parameters, "network-interface")
         token, same = self._get_param("ClientToken"), json.dumps(parameters, default=str)
         eni = self.backend.remembered(token, same)
         if eni is None or eni.id not in self.backend.enis:
@@ -208,6 +209,14 @@ class VpcResponse(EC2Response):
             ids, self._filters_from_querystring(), self.backend.told()
         )
         return self._page("NetworkInterfaces", found, ids)
+
+    @staticmethod
+    def _check_specifications(parameters: Any, *kinds: str) -> None:
+        """Raise unless what is tagged at its creation is of *kinds*, and may be so."""
+        for specification in parameters.get("TagSpecifications") or ():
+            _check_tags(
+                specification.get("Tags") or (), specification.get("ResourceType", ""), kinds
+            )
 
     # Addresses ---------------------------------------------------------------------------
     def assign_private_ip_addresses(self) -> ActionResult:
@@ -305,6 +314,18 @@ class VpcResponse(EC2Response):
         )
         return self._page("InterfaceAssociations", found, ids)
 
+    # Tags --------------------------------------------------------------------------------
+    def create_tags(self) -> Any:
+        """CreateTags."""
+        _check_tags(self._get_param("Tags", []))
+        return super().create_tags()
+
+    def delete_tags(self) -> Any:
+        """DeleteTags."""
+        if not all(tag.get("Key") for tag in self._get_param("Tags", [])):
+            raise error("MissingParameter", "The request must contain the parameter Tag.Key")
+        return super().delete_tags()
+
     # What moto answers, in pages ---------------------------------------------------------
     def describe_subnets(self) -> ActionResult:
         """DescribeSubnets."""
@@ -370,6 +391,7 @@ class VpcResponse(EC2Response):
         self._refuse("SecondaryInterfaces", "LaunchTemplate")
         for spec in self._get_param("NetworkInterfaces") or ():
             _refuse_in(spec, "NetworkInterfaceId", "NetworkCardIndex", "EnaQueueCount")
+        self._check_specifications(self.params, "instance", "volume", "network-interface")
         least, most = self._number("MinCount"), self._number("MaxCount")
         if not 1 <= least <= most:
             raise error(
@@ -413,6 +435,27 @@ def _start(token: str | None) -> int:
     if start < 0:
         raise error("InvalidNextToken", f"The token '{token}' is invalid")
     return start
+
+
+def _check_tags(tags: Sequence[Any], kind: str = "", kinds: Sequence[str] = ("",)) -> None:
+    """Raise unless *tags* may be set on a resource of *kind*. EC2's words are remembered.
+
+    A tag without a value has an empty one.
+    """
+    if kind not in kinds:
+        raise error(
+            "InvalidParameterValue",
+            f"'{kind}' is not a valid taggable resource type for this operation.",
+        )
+    for tag in tags:
+        if not tag.get("Key"):
+            raise error("MissingParameter", "The request must contain the parameter Tag.Key")
+        if tag["Key"].startswith("aws:"):
+            raise error(
+                "InvalidParameterValue",
+                "Tag keys starting with 'aws:' are reserved for internal use",
+            )
+        tag.setdefault("Value", "")
 
 
 def _refuse_in(spec: Any, *names: str) -> None:
