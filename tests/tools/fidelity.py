@@ -265,8 +265,8 @@ ROWS = (
     Row("security groups", PACKETS,
         documented="ingress and egress rules by protocol, port, CIDR or group; replies pass; several"
         " groups allow together",
-        missing="prefix lists; time-outs of tracked connections; a revoked rule leaves running"
-        " connections alone"),
+        missing="prefix lists; time-outs of tracked connections; untracked ones, which end with"
+        " the rule that allowed them"),
     Row("NAT gateway", PACKETS,
         documented="a private subnet is seen as its gateway's public address, and is not found"),
     Row("egress-only gateway", PACKETS, documented="IPv6 goes out and is answered; nothing comes in"),
