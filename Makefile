@@ -11,7 +11,7 @@ ARGS ?=
 help: ## show this
 	@echo 'make TARGET [ARGS="..."]'
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name what; do \
-	  printf '  %-7s %s\n' "$$name" "$$what"; done
+	  printf '  %-9s %s\n' "$$name" "$$what"; done
 
 demo: setup ## a VPC, two nodes, pods and proofs on this machine; ARGS are those of `enid lab demo`
 	@.venv/bin/enid lab demo $(ARGS)
@@ -22,6 +22,9 @@ test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
 
 bench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.lab $(ARGS)
+
+fidelity: setup-tests ## what the lab shows of AWS, a line for each row of docs/fidelity.md
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest --rows -q -r "" $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
@@ -42,4 +45,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench lint bare clean setup setup-tests
+.PHONY: help demo test bench fidelity lint bare clean setup setup-tests

@@ -9,6 +9,8 @@ card of an ENI `network-card`, older editions say `network-card-index`, which is
 Remembered of instances, as the guide does not say: the order of lists, `ipv4-prefix`, `profile`,
 and that `events/maintenance/*` are `[]` where nothing is planned. Names of hosts are there as in a
 VPC with `enableDnsHostnames`. Not there: public keys, product codes, placement groups, signatures.
+A node is in no Auto Scaling group: it has no `autoscaling/target-lifecycle-state` until `Imds.say`
+gives it one.
 """
 
 from __future__ import annotations
@@ -157,13 +159,13 @@ def _instance(instance: Any, region: str) -> Folder:
             "root": instance.root_device_name,
         },
         "events": {"maintenance": {"history": "[]", "scheduled": "[]"}},
-        "hostname": _private_name(primary, region),
+        "hostname": primary.private_dns_name,
         "instance-action": "none",
         "instance-id": instance.id,
         "instance-life-cycle": instance.lifecycle or "on-demand",
         "instance-type": instance.instance_type,
         "ipv6": next(iter(primary.addresses6), None),
-        "local-hostname": _private_name(primary, region),
+        "local-hostname": primary.private_dns_name,
         "local-ipv4": next(iter(primary.addresses), None),
         "mac": primary.mac_address,
         "placement": {
@@ -197,7 +199,7 @@ def _eni(eni: Any, region: str) -> Folder:
         "ipv4-prefix": _lines(eni.prefixes),
         "ipv6-prefix": _lines(eni.prefixes6),
         "ipv6s": _lines(eni.addresses6),
-        "local-hostname": _private_name(eni, region),
+        "local-hostname": eni.private_dns_name,
         "local-ipv4s": _lines(eni.addresses),
         "mac": eni.mac_address,
         "network-card": str(eni.card),
@@ -210,12 +212,6 @@ def _eni(eni: Any, region: str) -> Folder:
         "subnet-ipv6-cidr-blocks": _lines(eni.subnet.cidrs6),
         "vpc-id": eni.subnet.vpc_id,
     }
-
-
-def _private_name(eni: Any, region: str) -> str | None:
-    domain = "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
-    address = eni.private_ip_address
-    return f"ip-{address.replace('.', '-')}.{domain}" if address else None
 
 
 def _public_name(eni: Any, region: str) -> str | None:

@@ -9,11 +9,13 @@ import pytest
 from tests.contract.cloud import Cloud, refused
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_the_first_address_is_behind_the_four_reserved_ones(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet()
     assert cloud.addresses(cloud.create(subnet_id)) == [cidr[4]]
 
 
+@pytest.mark.row("CreateNetworkInterface", "DescribeSubnets")
 def test_a_subnet_gives_all_but_its_five_reserved_addresses(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet(28)
     assert cloud.free(subnet_id) == 11
@@ -24,6 +26,7 @@ def test_a_subnet_gives_all_but_its_five_reserved_addresses(cloud: Cloud) -> Non
     assert cloud.free(subnet_id) == 0
 
 
+@pytest.mark.row("CreateNetworkInterface", "DescribeSubnets")
 def test_a_full_subnet_gives_nothing_and_loses_nothing(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet(28)
     with refused("InsufficientFreeAddressesInSubnet", subnet_id):
@@ -31,12 +34,14 @@ def test_a_full_subnet_gives_nothing_and_loses_nothing(cloud: Cloud) -> None:
     assert cloud.free(subnet_id) == 11
 
 
+@pytest.mark.row("RunInstances")
 def test_an_instance_takes_an_address_of_the_subnet(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet()
     cloud.instance(subnet_id)
     assert cloud.addresses(cloud.create(subnet_id)) == [cidr[5]]
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_a_freed_address_comes_back_last(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet(28)
     cloud.ec2.delete_network_interface(NetworkInterfaceId=cloud.create(subnet_id))
@@ -44,6 +49,7 @@ def test_a_freed_address_comes_back_last(cloud: Cloud) -> None:
     assert (taken[0], taken[-1]) == (cidr[5], cidr[4])
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_threads_get_distinct_addresses(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     with ThreadPoolExecutor(4) as pool:
@@ -52,17 +58,20 @@ def test_threads_get_distinct_addresses(cloud: Cloud) -> None:
     assert len(set(addresses)) == len(addresses) == 60
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_two_enis_never_have_one_mac(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     macs = {cloud.eni(cloud.create(subnet_id))["MacAddress"] for _ in range(8)}
     assert len(macs) == 8
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_a_named_address_is_given(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet()
     assert cloud.addresses(cloud.create(subnet_id, PrivateIpAddress=str(cidr[77]))) == [cidr[77]]
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_the_address_that_is_marked_is_the_primary(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet()
     eni_id = cloud.create(
@@ -76,6 +85,7 @@ def test_the_address_that_is_marked_is_the_primary(cloud: Cloud) -> None:
     assert set(cloud.addresses(eni_id)) == {cidr[20], cidr[21]}
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_an_address_in_use_is_not_given_again(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet()
     cloud.create(subnet_id, PrivateIpAddress=str(cidr[9]))
@@ -83,6 +93,7 @@ def test_an_address_in_use_is_not_given_again(cloud: Cloud) -> None:
         cloud.create(subnet_id, PrivateIpAddress=str(cidr[9]))
 
 
+@pytest.mark.row("CreateNetworkInterface")
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 255])
 def test_a_reserved_address_is_not_given(cloud: Cloud, last: int) -> None:
     subnet_id, cidr = cloud.subnet()
@@ -90,12 +101,14 @@ def test_a_reserved_address_is_not_given(cloud: Cloud, last: int) -> None:
         cloud.create(subnet_id, PrivateIpAddress=str(cidr[last]))
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_an_address_of_another_subnet_is_not_given(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     with refused("InvalidParameterValue", "10.9.9.9"):
         cloud.create(subnet_id, PrivateIpAddress="10.9.9.9")
 
 
+@pytest.mark.row("AssignPrivateIpAddresses")
 def test_assign_answers_with_the_new_addresses_only(cloud: Cloud) -> None:
     subnet_id, cidr = cloud.subnet()
     eni_id = cloud.create(subnet_id, 2)
@@ -107,6 +120,7 @@ def test_assign_answers_with_the_new_addresses_only(cloud: Cloud) -> None:
     assert len(cloud.addresses(eni_id)) == 5
 
 
+@pytest.mark.row("AssignPrivateIpAddresses")
 def test_assign_stops_at_what_the_instance_type_takes(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     instance_id = cloud.instance(subnet_id)
@@ -122,6 +136,7 @@ def test_assign_stops_at_what_the_instance_type_takes(cloud: Cloud) -> None:
     assert len(cloud.addresses(eni_id)) == 10
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_an_eni_with_more_than_the_type_takes_is_not_attached(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     instance_id = cloud.instance(subnet_id)
@@ -129,6 +144,7 @@ def test_an_eni_with_more_than_the_type_takes_is_not_attached(cloud: Cloud) -> N
         cloud.attach(cloud.create(subnet_id, 10), instance_id)
 
 
+@pytest.mark.row("AssignPrivateIpAddresses", "DescribeSubnets")
 def test_assign_past_the_subnets_end_changes_nothing(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet(28)
     eni_id = cloud.create(subnet_id)
@@ -139,6 +155,7 @@ def test_assign_past_the_subnets_end_changes_nothing(cloud: Cloud) -> None:
     assert (len(cloud.addresses(eni_id)), cloud.free(subnet_id)) == (1, 10)
 
 
+@pytest.mark.row("UnassignPrivateIpAddresses", "DescribeSubnets")
 def test_unassign_gives_the_address_back(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     eni_id = cloud.create(subnet_id, 3)
@@ -151,6 +168,7 @@ def test_unassign_gives_the_address_back(cloud: Cloud) -> None:
     assert cloud.free(subnet_id) == free + 1
 
 
+@pytest.mark.row("UnassignPrivateIpAddresses")
 def test_the_primary_address_stays(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     eni_id = cloud.create(subnet_id, 1)
@@ -162,6 +180,7 @@ def test_the_primary_address_stays(cloud: Cloud) -> None:
     assert len(cloud.addresses(eni_id)) == 2
 
 
+@pytest.mark.row("UnassignPrivateIpAddresses")
 def test_the_primary_address_of_an_instance_stays(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     (eni_id,) = cloud.found(("attachment.instance-id", cloud.instance(subnet_id)))
@@ -171,6 +190,7 @@ def test_the_primary_address_of_an_instance_stays(cloud: Cloud) -> None:
         )
 
 
+@pytest.mark.row("DeleteNetworkInterface", "DescribeSubnets")
 def test_a_deleted_eni_gives_its_addresses_back(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     before = cloud.free(subnet_id)

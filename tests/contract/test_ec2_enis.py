@@ -22,6 +22,7 @@ def subnet(cloud: Cloud) -> str:
 # Create and delete
 
 
+@pytest.mark.row("CreateNetworkInterface")
 @pytest.mark.parametrize("count", ["SecondaryPrivateIpAddressCount", "Ipv4PrefixCount"])
 def test_a_negative_count_is_refused(cloud: Cloud, subnet: str, count: str) -> None:
     free = cloud.free(subnet)
@@ -30,6 +31,7 @@ def test_a_negative_count_is_refused(cloud: Cloud, subnet: str, count: str) -> N
     assert cloud.free(subnet) == free
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_a_negative_device_index_is_refused(cloud: Cloud, subnet: str) -> None:
     eni_id, instance_id = cloud.create(subnet), cloud.instance(subnet)
     with refused("InvalidParameterValue", "-1"):
@@ -37,17 +39,20 @@ def test_a_negative_device_index_is_refused(cloud: Cloud, subnet: str) -> None:
     assert cloud.eni(eni_id)["Status"] == "available"
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_a_token_creates_once(cloud: Cloud, subnet: str) -> None:
     wish = {"ClientToken": "once", "Description": "d"}
     assert cloud.create(subnet, 3, **wish) == cloud.create(subnet, 3, **wish)
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_a_token_with_other_parameters_is_refused(cloud: Cloud, subnet: str) -> None:
     cloud.create(subnet, 3, ClientToken="other")
     with refused("IdempotentParameterMismatch", "other"):
         cloud.create(subnet, 4, ClientToken="other")
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_tags_and_description_are_there_at_once(cloud: Cloud, subnet: str) -> None:
     tags = [{"Key": "enid.dev/intent", "Value": "t"}]
     eni = cloud.eni(
@@ -60,17 +65,20 @@ def test_tags_and_description_are_there_at_once(cloud: Cloud, subnet: str) -> No
     assert (eni["Description"], eni["TagSet"], eni["Status"]) == ("aws-K8S-i-1", tags, "available")
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_an_unknown_security_group_is_not_made_up(cloud: Cloud, subnet: str) -> None:
     with refused("InvalidGroup.NotFound", "sg-0123456789abcdef0"):
         cloud.create(subnet, Groups=["sg-0123456789abcdef0"])
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_a_new_eni_has_the_vpcs_default_group(cloud: Cloud, subnet: str) -> None:
     assert [group["GroupName"] for group in cloud.eni(cloud.create(subnet))["Groups"]] == [
         "default"
     ]
 
 
+@pytest.mark.row("Malformed calls")
 @pytest.mark.parametrize(
     "parameter",
     [{"EnablePrimaryIpv6": True}, {"Operator": {"Principal": "eks"}}],
@@ -83,11 +91,13 @@ def test_what_is_not_modelled_is_refused_by_name(
         cloud.create(subnet, **parameter)
 
 
+@pytest.mark.row("Malformed calls")
 def test_an_action_that_is_not_modelled_is_refused_by_name(cloud: Cloud, subnet: str) -> None:
     with refused("UnsupportedOperation", "ResetNetworkInterfaceAttribute"):
         cloud.ec2.reset_network_interface_attribute(NetworkInterfaceId=cloud.create(subnet))
 
 
+@pytest.mark.row("DeleteNetworkInterface")
 def test_an_attached_eni_is_not_deleted(cloud: Cloud, subnet: str) -> None:
     eni_id = cloud.create(subnet)
     cloud.attach(eni_id, cloud.instance(subnet))
@@ -95,6 +105,7 @@ def test_an_attached_eni_is_not_deleted(cloud: Cloud, subnet: str) -> None:
         cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
 
 
+@pytest.mark.row("DeleteNetworkInterface")
 def test_a_deleted_eni_is_not_found(cloud: Cloud, subnet: str) -> None:
     """In EC2's words, of many logs: the AWS VPC CNI takes the id from between the quotes."""
     eni_id = cloud.create(subnet)
@@ -105,6 +116,7 @@ def test_a_deleted_eni_is_not_found(cloud: Cloud, subnet: str) -> None:
             again(NetworkInterfaceId=eni_id)
 
 
+@pytest.mark.row("DependencyViolation")
 def test_a_subnet_with_enis_is_not_deleted(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     eni_id = cloud.create(subnet_id)
@@ -117,6 +129,7 @@ def test_a_subnet_with_enis_is_not_deleted(cloud: Cloud) -> None:
 # Attach and detach
 
 
+@pytest.mark.row("AttachNetworkInterface", "DescribeNetworkInterfaces")
 def test_an_attached_eni_says_where(cloud: Cloud, subnet: str) -> None:
     instance_id, eni_id = cloud.instance(subnet), cloud.create(subnet)
     attachment_id = cloud.attach(eni_id, instance_id, 2)
@@ -128,11 +141,13 @@ def test_an_attached_eni_says_where(cloud: Cloud, subnet: str) -> None:
     assert attachment["DeleteOnTermination"] is False
 
 
+@pytest.mark.row("RunInstances")
 def test_the_eni_an_instance_is_born_with_goes_with_it(cloud: Cloud, subnet: str) -> None:
     (primary,) = cloud.found(("attachment.instance-id", cloud.instance(subnet)))
     assert cloud.eni(primary)["Attachment"]["DeleteOnTermination"] is True
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_an_eni_is_attached_once(cloud: Cloud, subnet: str) -> None:
     instance_id, eni_id = cloud.instance(subnet), cloud.create(subnet)
     cloud.attach(eni_id, instance_id)
@@ -140,6 +155,7 @@ def test_an_eni_is_attached_once(cloud: Cloud, subnet: str) -> None:
         cloud.attach(eni_id, instance_id, 2)
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_a_device_index_is_taken_once(cloud: Cloud, subnet: str) -> None:
     instance_id = cloud.instance(subnet)
     cloud.attach(cloud.create(subnet), instance_id)
@@ -148,6 +164,7 @@ def test_a_device_index_is_taken_once(cloud: Cloud, subnet: str) -> None:
         cloud.attach(cloud.create(subnet), instance_id)
 
 
+@pytest.mark.row("AttachNetworkInterface")
 @pytest.mark.parametrize(("kind", "limit"), [("t3.small", 3), ("m5.large", 3), ("c5.xlarge", 4)])
 def test_an_instance_takes_what_its_type_says(
     cloud: Cloud, subnet: str, kind: str, limit: int
@@ -159,22 +176,26 @@ def test_an_instance_takes_what_its_type_says(
         cloud.attach(cloud.create(subnet), instance_id, limit)
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_an_eni_of_another_zone_is_not_attached(cloud: Cloud, subnet: str) -> None:
     elsewhere, _ = cloud.subnet(zone="us-east-1b")
     with refused("InvalidParameterCombination", "availability zone"):
         cloud.attach(cloud.create(elsewhere), cloud.instance(subnet))
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_an_eni_of_the_same_other_zone_is_attached(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet(zone="us-east-1b")
     cloud.attach(cloud.create(subnet_id), cloud.instance(subnet_id))
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_an_unknown_instance_is_not_found(cloud: Cloud, subnet: str) -> None:
     with refused("InvalidInstanceID.NotFound"):
         cloud.attach(cloud.create(subnet), "i-0123456789abcdef0")
 
 
+@pytest.mark.row("DetachNetworkInterface")
 def test_the_primary_eni_stays(cloud: Cloud, subnet: str) -> None:
     (primary,) = cloud.found(("attachment.instance-id", cloud.instance(subnet)))
     attachment_id = cloud.eni(primary)["Attachment"]["AttachmentId"]
@@ -182,6 +203,7 @@ def test_the_primary_eni_stays(cloud: Cloud, subnet: str) -> None:
         cloud.ec2.detach_network_interface(AttachmentId=attachment_id)
 
 
+@pytest.mark.row("DetachNetworkInterface")
 def test_a_detached_eni_is_available(cloud: Cloud, subnet: str) -> None:
     eni_id, instance_id = cloud.create(subnet), cloud.instance(subnet)
     attachment_id = cloud.attach(eni_id, instance_id)
@@ -193,6 +215,7 @@ def test_a_detached_eni_is_available(cloud: Cloud, subnet: str) -> None:
     cloud.attach(eni_id, instance_id)
 
 
+@pytest.mark.row("AttachNetworkInterface", "DetachNetworkInterface", "DeleteNetworkInterface")
 def test_attaching_and_detaching_are_states(cloud: Cloud, subnet: str) -> None:
     eni_id, instance_id = cloud.create(subnet), cloud.instance(subnet)
     with cloud.slow():
@@ -208,6 +231,7 @@ def test_attaching_and_detaching_are_states(cloud: Cloud, subnet: str) -> None:
             cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
 
 
+@pytest.mark.row("AttachNetworkInterface", "DetachNetworkInterface")
 def test_states_end_after_their_delay_and_are_told(cloud: Cloud, subnet: str) -> None:
     eni_id, instance_id = cloud.create(subnet), cloud.instance(subnet)
     told, plugged = threading.Event(), threading.Event()
@@ -251,6 +275,7 @@ def test_a_delay_with_a_distribution_is_drawn_for_each_eni(cloud: Cloud, subnet:
 # Modify and terminate
 
 
+@pytest.mark.row("TerminateInstances", "ModifyNetworkInterfaceAttribute")
 @pytest.mark.parametrize("stays", [True, False], ids=["stays", "goes"])
 def test_an_eni_does_at_termination_what_its_attachment_says(
     cloud: Cloud, subnet: str, *, stays: bool
@@ -267,6 +292,7 @@ def test_an_eni_does_at_termination_what_its_attachment_says(
     assert cloud.found(("attachment.instance-id", instance_id)) == []
 
 
+@pytest.mark.row("ModifyNetworkInterfaceAttribute")
 def test_a_wrong_attachment_is_not_modified(cloud: Cloud, subnet: str) -> None:
     eni_id = cloud.create(subnet)
     cloud.attach(eni_id, cloud.instance(subnet))
@@ -277,6 +303,7 @@ def test_a_wrong_attachment_is_not_modified(cloud: Cloud, subnet: str) -> None:
         )
 
 
+@pytest.mark.row("ModifyNetworkInterfaceAttribute")
 def test_source_check_and_groups_are_modified(cloud: Cloud, subnet: str) -> None:
     eni_id = cloud.create(subnet)
     group_id = cloud.ec2.create_security_group(
@@ -291,11 +318,13 @@ def test_source_check_and_groups_are_modified(cloud: Cloud, subnet: str) -> None
     assert (eni["SourceDestCheck"], [g["GroupId"] for g in eni["Groups"]]) == (False, [group_id])
 
 
+@pytest.mark.row("RunInstances")
 def test_an_unknown_instance_type_is_not_launched(cloud: Cloud, subnet: str) -> None:
     with refused("InvalidParameterValue", "m99.large"):
         cloud.instance(subnet, "m99.large")
 
 
+@pytest.mark.row("TerminateInstances")
 def test_one_unknown_instance_keeps_all_from_being_terminated(cloud: Cloud, subnet: str) -> None:
     instance_id = cloud.instance(subnet)
     with refused("InvalidInstanceID.NotFound"):
@@ -343,6 +372,7 @@ def known(cloud: Cloud) -> dict[str, str]:
     }
 
 
+@pytest.mark.row("DescribeNetworkInterfaces")
 def test_every_filter_finds(cloud: Cloud, known: dict[str, str]) -> None:
     eni_id = known.pop("id")
     missed = [name for name, value in known.items() if eni_id not in cloud.found((name, value))]
@@ -350,6 +380,7 @@ def test_every_filter_finds(cloud: Cloud, known: dict[str, str]) -> None:
     assert (missed, found_wrongly) == ([], [])
 
 
+@pytest.mark.row("DescribeNetworkInterfaces")
 def test_filters_must_all_match_and_one_value_suffices(cloud: Cloud, subnet: str) -> None:
     a = cloud.create(subnet, Description="both")
     b = cloud.create(subnet, Description="both")
@@ -360,6 +391,7 @@ def test_filters_must_all_match_and_one_value_suffices(cloud: Cloud, subnet: str
     assert [eni["NetworkInterfaceId"] for eni in described["NetworkInterfaces"]] == [a, b]
 
 
+@pytest.mark.row("Malformed calls")
 @pytest.mark.parametrize("action", ["network_interfaces", "subnets", "instances", "vpcs"])
 def test_an_unknown_filter_is_the_callers_error(cloud: Cloud, subnet: str, action: str) -> None:
     cloud.instance(subnet)
@@ -369,11 +401,13 @@ def test_an_unknown_filter_is_the_callers_error(cloud: Cloud, subnet: str, actio
         )
 
 
+@pytest.mark.row("DescribeNetworkInterfaces")
 def test_an_unknown_filter_is_refused_where_there_is_nothing_to_filter(cloud: Cloud) -> None:
     with refused("InvalidParameterValue", "attachment.colour"):
         cloud.found(("network-interface-id", "eni-0"), ("attachment.colour", "x"))
 
 
+@pytest.mark.row("DescribeNetworkInterfaces")
 def test_pages_hold_everything_once(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     made = [cloud.create(subnet_id) for _ in range(12)]
@@ -387,6 +421,7 @@ def test_pages_hold_everything_once(cloud: Cloud) -> None:
     assert ([len(page["NetworkInterfaces"]) for page in pages], found) == ([5, 5, 2], made)
 
 
+@pytest.mark.row("DescribeNetworkInterfaces")
 def test_ids_and_pages_do_not_mix(cloud: Cloud, subnet: str) -> None:
     with refused("InvalidParameterCombination"):
         cloud.ec2.describe_network_interfaces(
@@ -394,6 +429,7 @@ def test_ids_and_pages_do_not_mix(cloud: Cloud, subnet: str) -> None:
         )
 
 
+@pytest.mark.row("DescribeInstanceTypes")
 def test_instance_types_tell_their_limits(cloud: Cloud) -> None:
     (kind,) = cloud.ec2.describe_instance_types(InstanceTypes=["m5.large"])["InstanceTypes"]
     network = kind["NetworkInfo"]

@@ -12,6 +12,8 @@ from botocore.exceptions import ConnectionClosedError
 from tests.contract.cloud import Cloud, refused
 from vpclab.faults import Latency
 
+pytestmark = pytest.mark.row("Faults")
+
 
 @pytest.fixture
 def faulty(cloud: Cloud) -> Iterator[Cloud]:

@@ -25,6 +25,8 @@ from vpclab.enid import node_policy
 from vpclab.iam import PolicyError
 from vpclab.metadata import ROLE
 
+pytestmark = pytest.mark.row("IAM")
+
 NODE_TAG = "node.k8s.amazonaws.com/instance_id"
 ARN = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
 ADMIN = Key("test", "test", f"arn:aws:iam::{ACCOUNT}:user/admin", "user/admin")

@@ -11,6 +11,7 @@ from tests.contract.cloud import Cloud, refused
 # CIDRs
 
 
+@pytest.mark.row("Networks")
 @pytest.mark.parametrize(
     ("cidr", "code"),
     [
@@ -26,18 +27,21 @@ def test_a_wrong_subnet_is_refused_and_named(cloud: Cloud, cidr: str, code: str)
         cloud.ec2.create_subnet(VpcId=cloud.vpc_id, CidrBlock=cidr, AvailabilityZone="us-east-1a")
 
 
+@pytest.mark.row("Networks")
 def test_subnets_do_not_overlap(cloud: Cloud) -> None:
     _, cidr = cloud.subnet()
     with refused("InvalidSubnet.Conflict", str(cidr)):
         cloud.ec2.create_subnet(VpcId=cloud.vpc_id, CidrBlock=str(cidr))
 
 
+@pytest.mark.row("Networks")
 @pytest.mark.parametrize("cidr", ["10.0.64.0/20", "100.0.0.0/8", "100.64.0.0/29", "203.0.113.0/24"])
 def test_a_wrong_second_cidr_is_refused(cloud: Cloud, cidr: str) -> None:
     with refused("InvalidVpc.Range", cidr):
         cloud.ec2.associate_vpc_cidr_block(VpcId=cloud.vpc_id, CidrBlock=cidr)
 
 
+@pytest.mark.row("Networks")
 def test_a_second_cidr_takes_subnets_and_stays_while_it_has_one(cloud: Cloud) -> None:
     made = cloud.ec2.associate_vpc_cidr_block(VpcId=cloud.vpc_id, CidrBlock="100.64.0.0/16")
     association_id = made["CidrBlockAssociation"]["AssociationId"]
@@ -50,12 +54,14 @@ def test_a_second_cidr_takes_subnets_and_stays_while_it_has_one(cloud: Cloud) ->
     cloud.ec2.disassociate_vpc_cidr_block(AssociationId=association_id)
 
 
+@pytest.mark.row("Networks")
 @pytest.mark.parametrize("cidr", ["10.0.0.0/8", "10.0.0.0/29", "nonsense"])
 def test_a_wrong_vpc_is_refused(cloud: Cloud, cidr: str) -> None:
     with pytest.raises(cloud.ec2.exceptions.ClientError, match=cidr):
         cloud.ec2.create_vpc(CidrBlock=cidr)
 
 
+@pytest.mark.row("Networks")
 @pytest.mark.parametrize(
     "cidr", ["127.0.0.0/16", "169.254.0.0/16", "224.0.0.0/16", "198.51.100.0/24", "203.0.113.0/28"]
 )
@@ -64,12 +70,14 @@ def test_a_vpc_where_others_are_is_refused(cloud: Cloud, cidr: str) -> None:
         cloud.ec2.create_vpc(CidrBlock=cidr)
 
 
+@pytest.mark.row("Networks")
 def test_a_vpcs_cidr_is_brought_into_its_canonical_form(cloud: Cloud) -> None:
     vpc = cloud.ec2.create_vpc(CidrBlock="100.68.0.18/18")["Vpc"]
     cloud.ec2.delete_vpc(VpcId=vpc["VpcId"])
     assert vpc["CidrBlock"] == "100.68.0.0/18"
 
 
+@pytest.mark.row("Networks")
 def test_a_wrong_ipv6_subnet_is_refused(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     with refused("InvalidSubnet.Range", "2001:db8::/64"):
@@ -79,6 +87,7 @@ def test_a_wrong_ipv6_subnet_is_refused(cloud: Cloud) -> None:
 # Network cards
 
 
+@pytest.mark.row("AttachNetworkInterface")
 def test_each_card_takes_what_the_type_says(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     instance_id = cloud.instance(subnet_id, "p4d.24xlarge")  # 4 cards with 15 ENIs each
@@ -99,6 +108,7 @@ def test_each_card_takes_what_the_type_says(cloud: Cloud) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_an_efa_only_eni_has_no_address(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     free = cloud.free(subnet_id)
@@ -107,6 +117,7 @@ def test_an_efa_only_eni_has_no_address(cloud: Cloud) -> None:
     assert cloud.free(subnet_id) == free
 
 
+@pytest.mark.row("CreateNetworkInterface")
 def test_an_unknown_type_of_eni_is_refused(cloud: Cloud) -> None:
     with refused("InvalidParameterValue", "quantum"):
         cloud.create(cloud.subnet()[0], InterfaceType="quantum")
@@ -115,6 +126,7 @@ def test_an_unknown_type_of_eni_is_refused(cloud: Cloud) -> None:
 # Trunks and branches
 
 
+@pytest.mark.row("AssociateTrunkInterface")
 def test_a_branch_is_associated_with_a_trunk(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     trunk = cloud.create(subnet_id, InterfaceType="trunk")
@@ -138,6 +150,7 @@ def test_a_branch_is_associated_with_a_trunk(cloud: Cloud) -> None:
         cloud.ec2.disassociate_trunk_interface(AssociationId=made["AssociationId"])
 
 
+@pytest.mark.row("AssociateTrunkInterface")
 def test_an_ordinary_eni_is_no_trunk(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     one, other = cloud.create(subnet_id), cloud.create(subnet_id)
@@ -153,6 +166,7 @@ def elastic(cloud: Cloud) -> tuple[str, str]:
     return made["AllocationId"], made["PublicIp"]
 
 
+@pytest.mark.row("Networks")
 def test_an_elastic_address_comes_and_goes(cloud: Cloud) -> None:
     eni_id = cloud.create(cloud.subnet()[0], 1)
     secondary = str(cloud.addresses(eni_id)[1])
@@ -172,6 +186,7 @@ def test_an_elastic_address_comes_and_goes(cloud: Cloud) -> None:
     cloud.ec2.release_address(AllocationId=allocation_id)
 
 
+@pytest.mark.row("Networks")
 def test_an_elastic_address_leaves_with_its_private_one(cloud: Cloud) -> None:
     eni_id = cloud.create(cloud.subnet()[0])
     allocation_id, _ = elastic(cloud)
@@ -185,6 +200,7 @@ def test_an_elastic_address_leaves_with_its_private_one(cloud: Cloud) -> None:
 # Ways out
 
 
+@pytest.mark.row("Networks", "DependencyViolation")
 def test_a_nat_gateway_has_an_eni_of_its_own(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     allocation_id, public = elastic(cloud)
@@ -194,6 +210,7 @@ def test_a_nat_gateway_has_an_eni_of_its_own(cloud: Cloud) -> None:
     (address,) = gateway["NatGatewayAddresses"]
     eni = cloud.eni(address["NetworkInterfaceId"])
     assert (eni["InterfaceType"], eni["Association"]["PublicIp"]) == ("nat_gateway", public)
+    assert eni["Status"] == "in-use"
     with refused("InvalidParameterValue", "currently in use"):
         cloud.ec2.delete_network_interface(NetworkInterfaceId=address["NetworkInterfaceId"])
     with refused("DependencyViolation", subnet_id):
@@ -202,6 +219,7 @@ def test_a_nat_gateway_has_an_eni_of_its_own(cloud: Cloud) -> None:
     cloud.ec2.delete_subnet(SubnetId=subnet_id)
 
 
+@pytest.mark.row("Networks")
 def test_a_route_that_no_packet_would_follow_is_refused(cloud: Cloud) -> None:
     (main,) = cloud.ec2.describe_route_tables(
         Filters=[{"Name": "vpc-id", "Values": [cloud.vpc_id]}]
@@ -217,6 +235,7 @@ def test_a_route_that_no_packet_would_follow_is_refused(cloud: Cloud) -> None:
 # Groups
 
 
+@pytest.mark.row("Networks")
 def test_the_default_group_lets_its_members_talk(cloud: Cloud) -> None:
     filters: Any = [
         {"Name": "vpc-id", "Values": [cloud.vpc_id]},
@@ -227,6 +246,7 @@ def test_the_default_group_lets_its_members_talk(cloud: Cloud) -> None:
     assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group["GroupId"]]
 
 
+@pytest.mark.row("DependencyViolation")
 def test_a_group_that_an_eni_has_is_not_deleted(cloud: Cloud) -> None:
     group_id = cloud.ec2.create_security_group(
         GroupName="held", Description="d", VpcId=cloud.vpc_id
@@ -241,6 +261,9 @@ def test_a_group_that_an_eni_has_is_not_deleted(cloud: Cloud) -> None:
 # Answers in pages
 
 
+@pytest.mark.row(
+    "DescribeSubnets", "DescribeInstanceTypes", "Networks", "DescribeNetworkInterfaces"
+)
 @pytest.mark.parametrize(
     ("action", "key"),
     [
@@ -265,6 +288,7 @@ def test_every_page_holds_what_it_may_and_nothing_twice(
     assert sizes[0] == 5 or key == "SecurityGroups"
 
 
+@pytest.mark.row("ModifyNetworkInterfaceAttribute")
 def test_one_attribute_is_modified_a_call(cloud: Cloud) -> None:
     with refused("InvalidParameterCombination", "2 came"):
         cloud.ec2.modify_network_interface_attribute(
@@ -274,6 +298,7 @@ def test_one_attribute_is_modified_a_call(cloud: Cloud) -> None:
         )
 
 
+@pytest.mark.row("AssignPrivateIpAddresses")
 def test_an_address_moves_when_the_caller_says_so(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     one, other = cloud.create(subnet_id, 1), cloud.create(subnet_id)
@@ -288,6 +313,7 @@ def test_an_address_moves_when_the_caller_says_so(cloud: Cloud) -> None:
     assert (len(cloud.addresses(one)), str(cloud.addresses(other)[1])) == (1, address)
 
 
+@pytest.mark.row("DetachNetworkInterface")
 def test_force_detaches_at_once(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     eni_id = cloud.create(subnet_id)
@@ -299,6 +325,7 @@ def test_force_detaches_at_once(cloud: Cloud) -> None:
         assert cloud.eni(eni_id)["Status"] == "available"
 
 
+@pytest.mark.row("Malformed calls")
 def test_every_action_that_is_not_modelled_says_so(cloud: Cloud) -> None:
     for action, wish in (
         ("describe_images", {}),

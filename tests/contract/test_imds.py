@@ -167,6 +167,7 @@ def second(lab: Lab) -> Iterator[Any]:
 # The tree
 
 
+@pytest.mark.row("IMDS: the tree")
 @pytest.mark.parametrize(
     ("path", "listed"),
     [
@@ -187,6 +188,7 @@ def test_a_folder_is_a_list_with_and_without_a_slash(
         assert a.get(asked) == (200, "\n".join(listed))
 
 
+@pytest.mark.row("IMDS: the tree")
 def test_meta_data_lists_what_an_instance_has(b: Reader) -> None:
     assert b.lines("") == [
         "ami-id", "ami-launch-index", "ami-manifest-path", "block-device-mapping/", "events/",
@@ -196,6 +198,7 @@ def test_meta_data_lists_what_an_instance_has(b: Reader) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.row("IMDS: the tree")
 def test_an_eni_has_one_of_everything(a: Reader, second: Any) -> None:
     mac, cidr = second["MacAddress"], a.lab.cidr
     first = second["PrivateIpAddresses"][0]
@@ -235,6 +238,7 @@ def test_an_eni_has_one_of_everything(a: Reader, second: Any) -> None:
     assert f"{mac}/" in a.lines(MACS)
 
 
+@pytest.mark.row("IMDS: the tree")
 @pytest.mark.parametrize("key", ["ipv4-prefix", "ipv6-prefix", "public-ipv4s", "public-hostname"])
 def test_what_an_eni_has_not_is_not_there(b: Reader, key: str) -> None:
     (mac,) = b.lines(MACS)
@@ -242,11 +246,13 @@ def test_what_an_eni_has_not_is_not_there(b: Reader, key: str) -> None:
     assert b.status(f"{MACS}/{mac.rstrip('/')}/{key}") == 404
 
 
+@pytest.mark.row("IMDS: the tree")
 @pytest.mark.parametrize(
     "path",
     [
         "/latest/user-data", "/latest/nothing", "/2031-01-01/meta-data/mac", "/nothing",
         "/latest/meta-data/spot/instance-action", "/latest/meta-data/tags",
+        "/latest/meta-data/autoscaling/target-lifecycle-state",
         "/latest/meta-data/mac/none", "/latest/meta-data/public-ipv4",
     ],
 )  # fmt: skip
@@ -254,11 +260,13 @@ def test_what_is_not_there_is_404(a: Reader, path: str) -> None:
     assert a.get(path)[0] == 404
 
 
+@pytest.mark.row("IMDS: the tree")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_version_is_an_alias(a: Reader, version: str) -> None:
     assert a.get(f"/{version}/meta-data/instance-id") == (200, a.lab.a)
 
 
+@pytest.mark.row("IMDS: the tree")
 def test_an_instance_says_what_it_is(a: Reader) -> None:
     primary = a.lab.primary(a.lab.a)
     address = primary["PrivateIpAddress"]
@@ -280,6 +288,7 @@ def test_an_instance_says_what_it_is(a: Reader) -> None:
     assert credentials["Expiration"] == "2026-01-06T00:00:00Z"
 
 
+@pytest.mark.row("IMDS: the tree", "IMDS: spot and lifecycle")
 def test_a_spot_instance_with_user_data_says_so(lab: Lab, a: Reader) -> None:
     made = lab.cloud.ec2.run_instances(
         ImageId="ami-760aaa0f", InstanceType="m5.large", SubnetId=lab.subnet_id, MinCount=1,
@@ -295,6 +304,7 @@ def test_a_spot_instance_with_user_data_says_so(lab: Lab, a: Reader) -> None:
         assert a.lines("reservation-id") != spot.lines("reservation-id")
 
 
+@pytest.mark.row("IMDS: the tree")
 def test_a_terminated_instance_is_told_nothing(lab: Lab) -> None:
     instance_id = lab.cloud.instance(lab.subnet_id)
     imds = Imds(lambda _: instance_id, lab.told)
@@ -305,6 +315,7 @@ def test_a_terminated_instance_is_told_nothing(lab: Lab) -> None:
         assert (reader.put()[0], reader.status("instance-id")) == (404, 404)
 
 
+@pytest.mark.row("IMDS: the tree")
 def test_tags_are_told_where_they_are_enabled(a: Reader) -> None:
     a.lab.cloud.ec2.create_tags(Resources=[a.lab.a], Tags=[{"Key": "Name", "Value": "one"}])
     assert a.status("tags/instance/Name") == 404
@@ -312,6 +323,7 @@ def test_tags_are_told_where_they_are_enabled(a: Reader) -> None:
     assert (a.lines("tags"), a.lines("tags/instance/Name")) == (["instance/"], ["one"])
 
 
+@pytest.mark.row("IMDS: spot and lifecycle")
 @pytest.mark.parametrize(
     "path",
     [
@@ -333,6 +345,7 @@ def test_what_is_said_of_an_instance_is_told_to_it_alone(a: Reader, b: Reader, p
 # Tokens and options
 
 
+@pytest.mark.row("IMDS: tokens")
 @pytest.mark.parametrize(
     ("ttl", "status"),
     [("1", 200), (str(MAX_TTL_SECONDS), 200), ("0", 400), ("21601", 400), ("soon", 400), ("", 400)],
@@ -341,6 +354,7 @@ def test_a_token_lives_for_a_second_to_six_hours(a: Reader, ttl: str, status: in
     assert a.put(ttl=ttl)[0] == status
 
 
+@pytest.mark.row("IMDS: tokens")
 @pytest.mark.parametrize(
     ("path", "more", "status"),
     [
@@ -353,6 +367,7 @@ def test_a_token_is_not_given(a: Reader, path: str, more: dict[str, str], status
     assert a.put(path, **more)[0] == status
 
 
+@pytest.mark.row("IMDS: tokens")
 def test_a_token_expires(a: Reader) -> None:
     _, token = a.put(ttl="30")
     a.lab.now += 30
@@ -361,10 +376,12 @@ def test_a_token_expires(a: Reader) -> None:
     assert a.get("/latest/meta-data/mac", token)[0] == 401
 
 
+@pytest.mark.row("IMDS: tokens")
 def test_a_token_is_of_one_instance(a: Reader, b: Reader) -> None:
     assert a.get("/latest/meta-data/mac", b.put()[1])[0] == 401
 
 
+@pytest.mark.row("IMDS: tokens")
 @pytest.mark.parametrize(
     ("tokens", "token", "status"),
     [
@@ -379,11 +396,13 @@ def test_a_read_without_a_token(a: Reader, tokens: str, token: str, status: int)
     assert a.get("/latest/meta-data/mac", token)[0] == status
 
 
+@pytest.mark.row("IMDS: tokens")
 def test_a_service_that_is_turned_off_is_forbidden(a: Reader, b: Reader) -> None:
     a.lab.options(HttpEndpoint="disabled")
     assert (a.put()[0], a.get("/latest/meta-data/mac", "x")[0], b.put()[0]) == (403, 403, 200)
 
 
+@pytest.mark.row("IMDS: tokens")
 def test_an_option_that_is_not_named_stays(a: Reader) -> None:
     a.lab.options(HttpPutResponseHopLimit=2)
     a.lab.options(HttpProtocolIpv6="enabled")
@@ -393,11 +412,13 @@ def test_an_option_that_is_not_named_stays(a: Reader) -> None:
     a.lab.options(HttpPutResponseHopLimit=1)
 
 
+@pytest.mark.row("IMDS: tokens")
 def test_a_stranger_is_told_nothing(a: Reader) -> None:
     stranger = Reader(a.lab, a.url, NOBODY)
     assert (stranger.put()[0], stranger.get("/latest/meta-data/mac", "x")[0]) == (404, 404)
 
 
+@pytest.mark.row("IMDS: tokens")
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_ipv6_is_a_second_socket_of_the_same_service(a: Reader) -> None:
     try:
@@ -415,6 +436,7 @@ def test_ipv6_is_a_second_socket_of_the_same_service(a: Reader) -> None:
 # Faults
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_a_stale_key_tells_what_was_and_others_what_is(a: Reader, second: Any) -> None:
     mac, lab = second["MacAddress"], a.lab
     addresses, index = f"{MACS}/{mac}/local-ipv4s", f"{MACS}/{mac}/device-number"
@@ -436,6 +458,7 @@ def test_a_stale_key_tells_what_was_and_others_what_is(a: Reader, second: Any) -
     assert a.lines(addresses) == [*before, new]
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_what_is_gone_is_a_ghost_for_a_while(a: Reader, second: Any) -> None:
     lab, mac = a.lab, second["MacAddress"]
     lab.now += 60
@@ -448,6 +471,7 @@ def test_what_is_gone_is_a_ghost_for_a_while(a: Reader, second: Any) -> None:
     lab.cloud.attach(second["NetworkInterfaceId"], lab.a)
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_what_is_said_is_stale_too(a: Reader) -> None:
     a.lab.imds.faults.stale("spot/*", 5)
     assert a.status("spot/instance-action") == 404
@@ -458,11 +482,13 @@ def test_what_is_said_is_stale_too(a: Reader) -> None:
     a.lab.imds.unsay(a.lab.a, "spot/instance-action")
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_a_new_instance_has_no_past(b: Reader) -> None:
     b.lab.imds.faults.delay_seconds = 100_000
     assert b.lines("instance-id") == [b.lab.b]
 
 
+@pytest.mark.row("IMDS: stale and short")
 @pytest.mark.parametrize(("lines", "left"), [(0, 0), (1, 1), (2, 2), (9, 3)])
 def test_a_short_key_tells_its_first_lines(a: Reader, second: Any, lines: int, left: int) -> None:
     key = f"{MACS}/{second['MacAddress']}/local-ipv4s"
@@ -474,6 +500,7 @@ def test_a_short_key_tells_its_first_lines(a: Reader, second: Any, lines: int, l
     assert len(a.lines(MACS)) == 1
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_a_missing_key_is_named_by_its_folder_and_not_there(a: Reader, b: Reader) -> None:
     a.lab.imds.faults.missing("local-*", a.lab.a)
     assert (a.status("local-ipv4"), a.status("local-hostname"), a.status("mac")) == (404, 404, 200)
@@ -481,6 +508,7 @@ def test_a_missing_key_is_named_by_its_folder_and_not_there(a: Reader, b: Reader
     assert b.status("local-ipv4") == 200
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_a_burst_is_over_when_it_has_been_counted(a: Reader, b: Reader) -> None:
     faults = a.lab.imds.faults
     faults.burst(503, 2)
@@ -491,6 +519,7 @@ def test_a_burst_is_over_when_it_has_been_counted(a: Reader, b: Reader) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_faults_are_taken_back(a: Reader) -> None:
     faults = a.lab.imds.faults
     faults.delay_seconds = 5

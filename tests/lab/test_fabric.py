@@ -15,6 +15,8 @@ from ipaddress import IPv4Address
 from socket import AF_INET, AF_PACKET, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.lab.echo import Echo, checksum, echo
 from vpclab.fabric import ROUTER_MAC
 
@@ -129,6 +131,7 @@ def frame(mac: str, source: IPv4Address) -> bytes:
 # Delivery
 
 
+@pytest.mark.row("pods and nodes")
 def test_nodes_in_two_zones_reach_each_other(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     with dropped(vpc):
@@ -136,17 +139,20 @@ def test_nodes_in_two_zones_reach_each_other(vpc: EmbeddedVPC, nodes: Nodes) -> 
         assert reaches(b, a.primary)
 
 
+@pytest.mark.row("ARP of the router")
 def test_the_vpcs_router_is_no_hop(nodes: Nodes) -> None:
     a, b = nodes
     assert echo(a, b.primary).ttl == 64
     assert echo(a, b.primary, ttl=1).arrived
 
 
+@pytest.mark.row("ARP of the router")
 def test_the_first_address_of_the_subnet_answers(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with dropped(vpc):
         assert reaches(nodes[0], "10.0.1.1")
 
 
+@pytest.mark.row("path MTU in the VPC")
 def test_the_mtu_is_9001_and_not_a_byte_more(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     with dropped(vpc):
@@ -154,6 +160,7 @@ def test_the_mtu_is_9001_and_not_a_byte_more(vpc: EmbeddedVPC, nodes: Nodes) -> 
         assert echo(a, b.primary, size=9002 - 28).errno == errno.EMSGSIZE
 
 
+@pytest.mark.row("pods and nodes")
 def test_an_address_on_no_interface_is_delivered(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     with secondary_address(vpc, b) as address, pod_on(b, address) as pod, dropped(vpc):
@@ -161,6 +168,7 @@ def test_an_address_on_no_interface_is_delivered(vpc: EmbeddedVPC, nodes: Nodes)
         assert reaches(pod, a.primary)
 
 
+@pytest.mark.row("ARP of the router")
 def test_in_the_same_subnet_every_owned_address_is_found_by_arp(
     vpc: EmbeddedVPC, nodes: Nodes
 ) -> None:
@@ -173,6 +181,7 @@ def test_in_the_same_subnet_every_owned_address_is_found_by_arp(
 # Ownership
 
 
+@pytest.mark.row("unassign and assign")
 def test_unassign_silences_an_address_and_assign_brings_it_back(
     vpc: EmbeddedVPC, nodes: Nodes
 ) -> None:
@@ -191,11 +200,13 @@ def test_unassign_silences_an_address_and_assign_brings_it_back(
     unassign(vpc, eni_id, address)
 
 
+@pytest.mark.row("unassigned destination")
 def test_an_unassigned_address_elsewhere_is_silence(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with dropped(vpc, "unassigned"):
         assert echo(nodes[0], "10.0.2.200") == Echo()
 
 
+@pytest.mark.row("unassigned destination")
 def test_an_unassigned_address_of_the_own_subnet_has_no_mac(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with dropped(vpc):
         echo(nodes[0], "10.0.1.200")
@@ -206,6 +217,7 @@ def test_an_unassigned_address_of_the_own_subnet_has_no_mac(vpc: EmbeddedVPC, no
 # The source check
 
 
+@pytest.mark.row("unassigned source")
 def test_an_address_that_is_nobodys_is_no_source(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     forged = IPv4Address("10.0.1.250")
@@ -213,12 +225,14 @@ def test_an_address_that_is_nobodys_is_no_source(vpc: EmbeddedVPC, nodes: Nodes)
         assert not reaches(a, b.primary, forged)
 
 
+@pytest.mark.row("another ENI's address")
 def test_another_nodes_address_is_no_source(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     with secondary_address(vpc, b) as address, on_lo(a, address), dropped(vpc, "spoofed_ip"):
         assert not reaches(a, b.primary, address)
 
 
+@pytest.mark.row("wrong ENI of its own node")
 def test_the_right_address_on_the_wrong_eni_of_its_node_is_no_source(
     vpc: EmbeddedVPC, nodes: Nodes
 ) -> None:
@@ -227,6 +241,7 @@ def test_the_right_address_on_the_wrong_eni_of_its_node_is_no_source(
         assert not reaches(a, b.primary, eni.primary)
 
 
+@pytest.mark.row("forged MAC")
 def test_a_forged_mac_is_dropped(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, _ = nodes
     with a.socket(AF_PACKET, SOCK_RAW) as raw, dropped(vpc):
@@ -237,6 +252,7 @@ def test_a_forged_mac_is_dropped(vpc: EmbeddedVPC, nodes: Nodes) -> None:
         raw.send(frame("02:00:00:ff:ff:ff", a.primary))
 
 
+@pytest.mark.row("SourceDestCheck")
 def test_without_its_check_an_eni_may_send_as_anyone(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     eni_id = primary_eni(vpc, a).id
@@ -264,6 +280,7 @@ def test_without_its_check_an_eni_may_send_as_anyone(vpc: EmbeddedVPC, nodes: No
 # The internet
 
 
+@pytest.mark.row("pod to internet")
 def test_the_internet_sees_the_public_address(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, _ = nodes
     with vpc.internet.socket(AF_INET, SOCK_STREAM) as server, dropped(vpc):
@@ -278,6 +295,7 @@ def test_the_internet_sees_the_public_address(vpc: EmbeddedVPC, nodes: Nodes) ->
     assert IPv4Address(peer[0]) == vpc.public_address(a)
 
 
+@pytest.mark.row("pod to internet")
 def test_the_internet_reaches_the_public_address(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     for node in nodes:
         with node.socket(AF_INET, SOCK_DGRAM) as server, dropped(vpc):
@@ -288,6 +306,7 @@ def test_the_internet_reaches_the_public_address(vpc: EmbeddedVPC, nodes: Nodes)
             assert server.recvfrom(100)[1][0] == str(vpc.internet.address)
 
 
+@pytest.mark.row("without SNAT")
 def test_without_a_public_address_the_internet_is_away(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, _ = nodes
     with secondary_address(vpc, a) as address, on_lo(a, address), dropped(vpc, "no_public"):
@@ -301,6 +320,7 @@ def test_an_address_that_is_nobodys_on_the_internet_is_silence(
         assert echo(nodes[0], "8.8.8.8") == Echo()
 
 
+@pytest.mark.row("path MTU at the internet gateway")
 def test_the_gateway_says_that_its_mtu_is_1500(nodes: Nodes, vpc: EmbeddedVPC) -> None:
     # Type 3, code 4: fragmentation needed.
     assert echo(nodes[0], vpc.internet.address, size=1501 - 28).error == (3, 4, 1500)
@@ -310,12 +330,14 @@ def test_the_gateway_says_that_its_mtu_is_1500(nodes: Nodes, vpc: EmbeddedVPC) -
 # Attach and detach
 
 
+@pytest.mark.row("hot-plug")
 def test_an_attached_eni_is_a_link_that_is_down(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with second_eni(vpc, nodes[0]) as eni:
         link = nodes[0].run(["ip", "link", "show", "ens6"]).stdout
         assert (eni.mac in link, "mtu 9001" in link, "state DOWN" in link) == (True, True, True)
 
 
+@pytest.mark.row("hot-plug")
 def test_what_is_sent_the_moment_a_link_is_there_is_no_drop(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     """A daemon raises a link when the kernel tells of it, before the API call has returned."""
     a, _ = nodes
@@ -329,6 +351,7 @@ def test_what_is_sent_the_moment_a_link_is_there_is_no_drop(vpc: EmbeddedVPC, no
             assert eager.wait(10) == 0
 
 
+@pytest.mark.row("detach")
 def test_detach_takes_the_link_and_the_routes(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     with second_eni(vpc, a) as eni, on_lo(a, eni.primary):
@@ -342,6 +365,7 @@ def test_detach_takes_the_link_and_the_routes(vpc: EmbeddedVPC, nodes: Nodes) ->
     assert vpc.check() == []
 
 
+@pytest.mark.row("hot-plug")
 def test_a_link_comes_and_goes_with_the_delay(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, _ = nodes
 

@@ -6,11 +6,15 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from vpclab.enid import node_policy
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
     from vpclab.node import Node
+
+pytestmark = pytest.mark.row("IAM")
 
 SCRIPT = """
 import sys, boto3

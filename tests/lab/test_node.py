@@ -172,6 +172,7 @@ def read(node: Node, path: str) -> str:
     return body
 
 
+@pytest.mark.row("IMDS: tokens")
 def test_imds_wants_a_token(nodes: Nodes) -> None:
     a, b = nodes
     assert imds(a, "GET", "/latest/meta-data/mac")[0] == 401
@@ -190,6 +191,7 @@ def test_the_source_tells_who_asks(nodes: Nodes) -> None:
     ]
 
 
+@pytest.mark.row("IMDS: the tree")
 def test_the_identity_document(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     document = json.loads(read(nodes[1], "dynamic/instance-identity/document"))
     names = ("instanceId", "instanceType", "region", "availabilityZone", "privateIp")
@@ -198,6 +200,7 @@ def test_the_identity_document(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.row("IMDS: the tree")
 def test_an_eni_is_listed_with_what_it_has(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, _ = nodes
     mac = read(a, "meta-data/mac")
@@ -229,6 +232,7 @@ def test_what_is_not_there_is_404(nodes: Nodes) -> None:
     assert imds(a, "GET", "/latest/meta-data/spot", token=key)[0] == 404
 
 
+@pytest.mark.row("IMDS: spot and lifecycle")
 def test_a_spot_notice_is_on_the_node_it_is_for(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     a, b = nodes
     notice = '{"action": "terminate", "time": "2026-01-05T18:02:00Z"}'
@@ -238,6 +242,7 @@ def test_a_spot_notice_is_on_the_node_it_is_for(vpc: EmbeddedVPC, nodes: Nodes) 
     vpc.imds.unsay(a.instance_id, "spot/instance-action")
 
 
+@pytest.mark.row("IMDS: stale and short")
 def test_imds_may_not_tell_yet_what_ec2_does(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     b, macs = nodes[1], "meta-data/network/interfaces/macs"
     subnet_id = next(e.subnet_id for e in vpc.enis() if e.instance_id == b.instance_id)
@@ -281,6 +286,7 @@ def pod_with_an_address(vpc: EmbeddedVPC, node: Node, wish: str) -> Iterator[Pod
     node.run(["ip", "link", "del", "veth0"], check=False)
 
 
+@pytest.mark.row("IMDS hop limit")
 @pytest.mark.parametrize("wish", ["SecondaryPrivateIpAddressCount", "Ipv4PrefixCount"])
 @pytest.mark.parametrize(("hops", "status"), [(1, 0), (2, 200)])
 def test_a_token_goes_as_far_as_the_hop_limit(

@@ -38,11 +38,14 @@ NEEDED = ("ptp", "bridge", "host-device", "static", "host-local", "sbr")
 PACKAGE = "containernetworking-plugins"
 
 missing = [name for name in NEEDED if not (PLUGINS / name).exists()]
-pytestmark = pytest.mark.skipif(
-    bool(missing),
-    reason=f"no CNI but enid's was run: {PLUGINS} lacks {' '.join(missing)};"
-    f" as root `apt-get install {PACKAGE}`",
-)
+pytestmark = [
+    pytest.mark.row("others' CNIs"),
+    pytest.mark.skipif(
+        bool(missing),
+        reason=f"no CNI but enid's was run: {PLUGINS} lacks {' '.join(missing)};"
+        f" as root `apt-get install {PACKAGE}`",
+    ),
+]
 
 ASK = """
 import json, sys, urllib.request

@@ -83,6 +83,7 @@ def dropped(vpc: EmbeddedVPC, **causes: int) -> Iterator[None]:
 # Links
 
 
+@pytest.mark.row("names of links")
 def test_a_link_may_have_any_name_and_is_found_by_its_mac(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_link_may_have_any_name_and_is_found_by_its_mac(
 # Prefixes
 
 
+@pytest.mark.row("delegated prefix")
 def test_every_address_of_a_prefix_is_delivered(town: EmbeddedVPC, places: dict[str, Node]) -> None:
     a, b = places["a"], places["b"]
     eni = primary(town, b)
@@ -116,6 +118,7 @@ def address6(vpc: EmbeddedVPC, node: Node) -> IPv6Address:
     return primary(vpc, node).ipv6[0]
 
 
+@pytest.mark.row("IPv6")
 def test_ipv6_goes_between_nodes_and_to_the_internet_and_back(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -127,6 +130,7 @@ def test_ipv6_goes_between_nodes_and_to_the_internet_and_back(
         assert talk(town.internet, a, own) == str(town.internet.address6)
 
 
+@pytest.mark.row("IPv6", "delegated prefix")
 def test_an_ipv6_prefix_is_delivered_and_others_are_no_source(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -143,6 +147,7 @@ def test_an_ipv6_prefix_is_delivered_and_others_are_no_source(
         assert talk(a, town.internet, town.internet.address6, source=pod) is None
 
 
+@pytest.mark.row("IPv6")
 def test_an_ipv6_address_that_nobody_owns_is_silence(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -151,6 +156,7 @@ def test_an_ipv6_address_that_nobody_owns_is_silence(
         assert talk(places["a"], places["b"], nobody, at="::") is None
 
 
+@pytest.mark.row("IPv6")
 def test_the_router_is_no_hop_of_ipv6_either(town: EmbeddedVPC, places: dict[str, Node]) -> None:
     a, b = places["a"], places["b"]
     with b.socket(AF_INET6, SOCK_DGRAM) as ear, a.socket(AF_INET6, SOCK_DGRAM) as mouth:
@@ -166,6 +172,7 @@ def test_the_router_is_no_hop_of_ipv6_either(town: EmbeddedVPC, places: dict[str
 # Ways out
 
 
+@pytest.mark.row("NAT gateway")
 def test_a_private_node_is_seen_as_its_nat_gateway_and_is_not_found(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -178,6 +185,7 @@ def test_a_private_node_is_seen_as_its_nat_gateway_and_is_not_found(
     assert talk(town.internet, private, public, at=private.primary) is None
 
 
+@pytest.mark.row("egress-only gateway")
 def test_an_egress_only_gateway_lets_nothing_begin_from_outside(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -188,6 +196,7 @@ def test_an_egress_only_gateway_lets_nothing_begin_from_outside(
         assert talk(town.internet, private, own) is None
 
 
+@pytest.mark.row("route tables")
 def test_a_subnet_without_a_route_is_cut_off_and_another_table_opens_it(
     town: EmbeddedVPC, places: dict[str, Node], open_group: str
 ) -> None:
@@ -205,6 +214,7 @@ def test_a_subnet_without_a_route_is_cut_off_and_another_table_opens_it(
     node.terminate()
 
 
+@pytest.mark.row("pod to internet")
 def test_a_public_address_is_reached_from_inside_too(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -214,6 +224,7 @@ def test_a_public_address_is_reached_from_inside_too(
     assert seen == str(town.public_address(a))
 
 
+@pytest.mark.row("pod to internet")
 def test_an_elastic_address_moves_with_its_association(
     town: EmbeddedVPC, places: dict[str, Node]
 ) -> None:
@@ -258,6 +269,7 @@ def described(vpc: EmbeddedVPC, eni_id: str) -> Any:
     return vpc.ec2.describe_network_interfaces(NetworkInterfaceIds=[eni_id])["NetworkInterfaces"][0]
 
 
+@pytest.mark.row("security groups")
 def test_nothing_comes_in_that_no_group_allows_and_replies_do(
     town: EmbeddedVPC, places: dict[str, Node], guarded: tuple[Node, str, VpcEni]
 ) -> None:
@@ -268,6 +280,7 @@ def test_nothing_comes_in_that_no_group_allows_and_replies_do(
         assert talk(node, places["a"], places["a"].primary) == str(node.primary)
 
 
+@pytest.mark.row("security groups")
 @pytest.mark.parametrize(
     ("permission", "port", "comes"),
     [
@@ -292,6 +305,7 @@ def test_a_group_allows_what_its_rules_say(
     assert talk(places["private"], node, node.primary, port) is None  # another subnet
 
 
+@pytest.mark.row("security groups")
 def test_a_group_names_another_and_follows_its_members(
     town: EmbeddedVPC, places: dict[str, Node], guarded: tuple[Node, str, VpcEni]
 ) -> None:
@@ -314,6 +328,7 @@ def test_a_group_names_another_and_follows_its_members(
     assert talk(a, node, node.primary) is None
 
 
+@pytest.mark.row("security groups")
 def test_a_rule_that_is_revoked_closes_the_door(
     town: EmbeddedVPC, places: dict[str, Node], guarded: tuple[Node, str, VpcEni]
 ) -> None:
@@ -326,6 +341,7 @@ def test_a_rule_that_is_revoked_closes_the_door(
         assert talk(places["a"], node, node.primary) is None
 
 
+@pytest.mark.row("security groups")
 def test_what_a_node_may_send_is_its_group_s_word_too(
     town: EmbeddedVPC, places: dict[str, Node], guarded: tuple[Node, str, VpcEni]
 ) -> None:
@@ -338,6 +354,7 @@ def test_what_a_node_may_send_is_its_group_s_word_too(
         assert talk(node, places["a"], places["a"].primary) is None
 
 
+@pytest.mark.row("security groups")
 def test_the_default_group_knows_its_own_only(town: EmbeddedVPC) -> None:
     subnet_id = town.add_subnet("10.0.5.0/24", "us-east-1a")
     one, other = (

@@ -1,4 +1,4 @@
-"""Write the references that are made from code: settings, metrics, errors. Shell.
+"""Write the references that are made from code: settings, metrics, errors, fidelity. Shell.
 
 python -m tests.tools.references          # writes docs/*.md
 """
@@ -19,6 +19,7 @@ from ipamd.metrics import render_metrics
 from ipamd.replies import ADVICE
 from ipamd.settings import SettingsError, render_settings
 from ipamd.start import StartError
+from tests.tools import fidelity
 from vpclab.box import BoxError
 from vpclab.iam import PolicyError
 from vpclab.running import LabError
@@ -68,6 +69,7 @@ PAGES = {
     "settings.md": render_settings,
     "metrics.md": render_metrics,
     "errors.md": render_errors,
+    "fidelity.md": fidelity.render,
 }
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from vpclab.iam import Ask, PolicyError, Verdict, decide, folded, read
 
+pytestmark = pytest.mark.row("IAM")
+
 ENI = "arn:aws:ec2:us-east-1:123456789012:network-interface/eni-0a1"
 SUBNET = "arn:aws:ec2:us-east-1:123456789012:subnet/subnet-0b2"
 INSTANCE = "arn:aws:ec2:us-east-1:123456789012:instance/i-0c3"

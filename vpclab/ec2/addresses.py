@@ -139,6 +139,8 @@ class AddressBook:
     def take_prefixes(self, count: int) -> list[Network]:
         """Take *count* prefixes: from reservations for them first. Raises AddressError.
 
+        Where there are enough addresses but no block EC2 speaks of cidr blocks, else of addresses
+        (EC2's support, quoted in cilium/cilium#31016; aws/amazon-vpc-cni-k8s#3105).
         That what a reservation cannot give comes from the rest of the subnet is remembered, not
         documented.
         """
@@ -150,6 +152,12 @@ class AddressBook:
             if len(blocks) < count:
                 wanted = count - len(blocks)
                 blocks += self._free_blocks(start, end, wanted, kept)
+        if len(blocks) < count and self.free < count * self._block:
+            raise AddressError(
+                "InvalidParameterValue",
+                f"There aren't sufficient free Ipv{self.network.version} addresses or prefixes"
+                f" ({count} prefixes wanted, {self.free} addresses free in {self.subnet_id})",
+            )
         if len(blocks) < count:
             raise AddressError(
                 "InsufficientCidrBlocks",

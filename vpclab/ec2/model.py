@@ -5,15 +5,25 @@ from __future__ import annotations
 import copy
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Any, Self
 
-from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.exceptions import (
+    EC2ClientError,
+    InvalidCidrReservationNotWithinSubnetCidr,
+    InvalidCidrReservationOverlapExisting,
+)
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
-from moto.ec2.models.subnets import Subnet
+from moto.ec2.models.subnets import Subnet, SubnetCidrReservation
 
 from vpclab.ec2.addresses import AddressBook, AddressError, Network, Reservation
 from vpclab.faults import Latency
@@ -73,17 +83,35 @@ class VpcSubnet(Subnet):
         """Every address and prefix that is on an ENI."""
         return frozenset(thing for book in self.books for thing in book.taken)
 
-    def create_cidr_reservation(self, *arguments: Any, **keywords: Any) -> Any:
-        """Reserve a part of the subnet."""
-        made = super().create_cidr_reservation(*arguments, **keywords)
+    def create_cidr_reservation(
+        self,
+        reservation_type: str,
+        cidr_block: Network,
+        tag_specifications: list[dict[str, Any]] | None = None,
+    ) -> SubnetCidrReservation:
+        """Reserve a part of the subnet; moto would go through its addresses one by one."""
+        mine = [ip_network(cidr) for cidr in (self.cidr_block, *self.cidrs6)]
+        if not any(_holds(outer, cidr_block) for outer in mine):
+            raise InvalidCidrReservationNotWithinSubnetCidr(", ".join(map(str, mine)))
+        for other in self._cidr_reservations:
+            if _holds(other.cidr, cidr_block) or _holds(cidr_block, other.cidr):
+                raise InvalidCidrReservationOverlapExisting(str(cidr_block))
+        made = SubnetCidrReservation(
+            self.ec2_backend, self.id, cidr_block, reservation_type,
+            self.owner_id, tag_specifications,
+        )  # fmt: skip
+        self._cidr_reservations.append(made)
         self._note_reservations()
         return made
 
-    def delete_subnet_cidr_reservation(self, reservation_id: str) -> Any:
-        """Give a reserved part back to automatic assignment."""
-        gone = super().delete_subnet_cidr_reservation(reservation_id)
-        self._note_reservations()
-        return gone
+    def delete_subnet_cidr_reservation(self, reservation_id: str) -> SubnetCidrReservation | None:
+        """Give a reserved part back to automatic assignment; None: it is not one of this subnet."""
+        for made in self._cidr_reservations:
+            if made.id == reservation_id:
+                self._cidr_reservations.remove(made)
+                self._note_reservations()
+                return made
+        return None
 
     def _note_reservations(self) -> None:
         listed = [Reservation(r.cidr, r.reservation_type) for r in self._cidr_reservations]
@@ -99,11 +127,19 @@ class VpcSubnet(Subnet):
 
     def request_ip(self, ip: str, instance: object) -> None:  # noqa: ARG002 - moto's signature
         """Take the address that RunInstances names."""
+        try:
+            address = IPv4Address(ip)
+        except ValueError:
+            raise EC2ClientError("InvalidParameterValue", f"'{ip}' is not an address") from None
         with translated():
-            self.book4.take_exactly(IPv4Address(ip))
+            self.book4.take_exactly(address)
 
     def del_subnet_ip(self, ip: str) -> None:
         """Do nothing: an ENI gives its addresses back when it goes."""
+
+
+def _holds(outer: Network, inner: Network) -> bool:
+    return outer.version == inner.version and outer.supernet_of(inner)  # type: ignore[arg-type] # one version
 
 
 class translated:  # noqa: N801 - it reads as a word before a block
@@ -148,6 +184,9 @@ class Eni(NetworkInterface):
         self._seen: tuple[float, list[dict[str, str]]] | None = None
         self._is_new = False
         super().__init__(*arguments, **keywords)
+        self.connection_tracking_configuration: dict[str, Any] | None = None
+        for item in self.private_ip_addresses:
+            item["PrivateDnsName"] = self._name_of(item["PrivateIpAddress"])
         number = next(self._macs)
         # Locally administered, never 0a:58, which pods have.
         self.mac_address = ":".join(f"{b:02x}" for b in (0x02, *number.to_bytes(5, "big")))
@@ -167,6 +206,33 @@ class Eni(NetworkInterface):
             return []
         listed = [item["PrivateIpAddress"] for item in self.private_ip_addresses]
         return [self.private_ip_address, *(a for a in listed if a != self.private_ip_address)]
+
+    def add(self, addresses: Iterable[str]) -> None:
+        """Add secondary addresses."""
+        self.private_ip_addresses += [
+            {"Primary": False, "PrivateIpAddress": a, "PrivateDnsName": self._name_of(a)}
+            for a in addresses
+        ]
+
+    def _name_of(self, address: str) -> str:
+        region = self.ec2_backend.region_name
+        domain = "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
+        return f"ip-{address.replace('.', '-')}.{domain}"
+
+    @property
+    def private_dns_name(self) -> str | None:
+        """The name of its primary address, as in a VPC with `enableDnsHostnames`."""
+        return self._name_of(self.private_ip_address) if self.private_ip_address else None
+
+    @private_dns_name.setter
+    def private_dns_name(self, value: object) -> None:
+        """Ignore what moto sets, the name of an address that is not yet known."""
+
+    @property
+    def availability_zone_id(self) -> str:
+        """Its zone's id."""
+        zone_id: str = self.subnet.availability_zone_id
+        return zone_id
 
     @property
     def owned(self) -> frozenset[Network]:
@@ -223,6 +289,11 @@ class Eni(NetworkInterface):
     def network_interface_ipv6_addresses_list(self) -> list[dict[str, str]]:
         """What DescribeNetworkInterfaces shows."""
         return self.ipv6_addresses
+
+    @property
+    def instance_private_ip_address_list(self) -> list[dict[str, Any]]:
+        """What DescribeInstances shows; moto leaves public addresses of secondary ones out."""
+        return list(self.private_ip_addresses)
 
     @property
     def instance_ipv6_address_list(self) -> list[dict[str, Any]]:
@@ -311,6 +382,8 @@ class Eni(NetworkInterface):
         """Its state, as EC2 names it."""
         if self._is_new:
             return "pending"
+        if self.interface_type == "nat_gateway":
+            return "in-use"
         if not self.attachment_id:
             return "associated" if self.trunk_id else "available"
         return {"attached": "in-use"}.get(self.attachment_status, self.attachment_status)
@@ -329,60 +402,3 @@ class Eni(NetworkInterface):
         """Whether its instance has a link of it; an efa-only ENI has none."""
         there = bool(self.attachment_id) and time.monotonic() >= self.attached_at
         return there and self.interface_type != "efa-only"
-
-
-def _truth(value: object) -> str:
-    return str(value).lower()
-
-
-FILTERS: Mapping[str, Callable[[Eni], Iterable[object]]] = {
-    "addresses.association.public-ip": lambda eni: eni.public.values(),
-    "addresses.primary": lambda eni: [_truth(a == eni.addresses[0]) for a in eni.addresses],
-    "addresses.private-ip-address": lambda eni: eni.addresses,
-    "association.public-ip": lambda eni: [eni.public_ip],
-    "attachment.attachment-id": lambda eni: [eni.attachment_id],
-    "attachment.delete-on-termination": lambda eni: _of(eni, "delete_on_termination"),
-    "attachment.device-index": lambda eni: _of(eni, "device_index"),
-    "attachment.instance-id": lambda eni: _of(eni, "instance_id"),
-    "attachment.instance-owner-id": lambda eni: _of(eni, "instance_owner_id"),
-    "attachment.network-card-index": lambda eni: _of(eni, "network_card_index"),
-    "attachment.status": lambda eni: _of(eni, "status"),
-    "availability-zone": lambda eni: [eni.availability_zone],
-    "availability-zone-id": lambda eni: [eni.subnet.availability_zone_id],
-    "description": lambda eni: [eni.description],
-    "group-id": lambda eni: [group.id for group in eni.group_set],
-    "group-name": lambda eni: [group.name for group in eni.group_set],
-    "interface-type": lambda eni: [eni.interface_type],
-    "ipv6-addresses.ipv6-address": lambda eni: eni.addresses6,
-    "mac-address": lambda eni: [eni.mac_address],
-    "network-interface-id": lambda eni: [eni.id],
-    "owner-id": lambda eni: [eni.owner_id],
-    "private-dns-name": lambda eni: [getattr(eni, "private_dns_name", None)],
-    "private-ip-address": lambda eni: [eni.private_ip_address],
-    "requester-id": lambda eni: [eni.requester_id],
-    "requester-managed": lambda eni: [_truth(eni.requester_managed)],
-    "source-dest-check": lambda eni: [_truth(eni.source_dest_check)],
-    "status": lambda eni: [eni.status],
-    "subnet-id": lambda eni: [eni.subnet.id],
-    "tag-key": lambda eni: [tag["key"] for tag in eni.get_tags()],
-    "vpc-id": lambda eni: [eni.subnet.vpc_id],
-}
-"""What a filter of DescribeNetworkInterfaces compares, by its name; `tag:<key>` comes to them."""
-
-
-def _of(eni: Eni, attribute: str) -> list[str]:
-    attachment = eni.attachment
-    if attachment is None:
-        return []
-    value = getattr(attachment, attribute)
-    return [_truth(value) if isinstance(value, bool) else str(value)]
-
-
-def matches(eni: Eni, name: str, patterns: Iterable[str]) -> bool:
-    """Return whether one of an ENI's values fits one of the *patterns* of filter *name*."""
-    values: Iterable[object]
-    if name.startswith("tag:"):
-        values = [tag["value"] for tag in eni.get_tags() if tag["key"] == name[4:]]
-    else:
-        values = FILTERS[name](eni)
-    return any(fnmatchcase(str(v), p) for v in values if v is not None for p in patterns)

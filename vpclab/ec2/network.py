@@ -1,22 +1,16 @@
-"""VPCs, subnets, ways out and public addresses: what surrounds the ENIs. Shell."""
+"""VPCs, subnets and ways out: what surrounds the ENIs. Shell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
-from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.models import EC2Backend
 from moto.ec2.models.nat_gateways import NatGateway
 
+from vpclab.ec2.errors import error
 from vpclab.ec2.model import Eni, VpcSubnet
-
-PUBLIC = IPv4Network("198.51.100.0/24")
-"""Where public addresses come from (TEST-NET-2)."""
-
-KEPT = frozenset({IPv4Address("198.51.100.250")})
-"""Public addresses of the lab's own: the EC2 endpoint."""
+from vpclab.ec2.public import PUBLIC, Publics
 
 NOT_A_VPCS: dict[IPv4Network, str] = {
     IPv4Network("0.0.0.0/8"): "EC2 refuses it",
@@ -34,11 +28,6 @@ Way = tuple[Literal["igw", "egress-only", "nat", "none"], str]
 """Where what leaves the VPC goes, and the gateway's id."""
 
 
-def error(code: str, text: str) -> EC2ClientError:
-    """Return EC2's error."""
-    return EC2ClientError(code, text)
-
-
 class VpcNatGateway(NatGateway):
     """A NAT gateway whose ENI gets its address from the subnet."""
 
@@ -51,14 +40,8 @@ class VpcNatGateway(NatGateway):
         """Ignore what moto sets, a random address of nowhere."""
 
 
-class Networks(EC2Backend):
+class Networks(Publics):
     """moto's VPCs with subnets that have address books, and with ways that packets follow."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self.changed: list[Eni] = []
-        self.enis: dict[str, Eni] = {}
-        self._free_public = [a for a in PUBLIC.hosts() if a not in KEPT]
-        super().__init__(*arguments, **keywords)
 
     # VPCs --------------------------------------------------------------------------------
     def create_vpc(self, cidr_block: str, *rest: Any, **more: Any) -> Any:
@@ -69,6 +52,7 @@ class Networks(EC2Backend):
         cidr = _network(cidr_block, strict=False)
         _check_free(cidr)
         vpc = super().create_vpc(str(cidr), *rest, **more)
+        _spell(vpc)
         group = self.get_default_security_group(vpc.id)
         itself = [{"GroupId": group.id, "UserId": self.account_id}]
         self.authorize_security_group_ingress(
@@ -83,9 +67,16 @@ class Networks(EC2Backend):
         amazon_provided_ipv6_cidr_block: bool,  # noqa: FBT001 - moto's signature
     ) -> Any:
         """Add a CIDR that overlaps no other of the VPC."""
+        if not cidr_block and not amazon_provided_ipv6_cidr_block:
+            raise error(
+                "MissingParameter",
+                "Either 'cidrBlock' or 'amazonProvidedIpv6CidrBlock' should be provided.",
+            )
         if cidr_block:
             _check_cidr(cidr_block, self.cidrs(vpc_id))
-        return super().associate_vpc_cidr_block(vpc_id, cidr_block, amazon_provided_ipv6_cidr_block)
+        made = super().associate_vpc_cidr_block(vpc_id, cidr_block, amazon_provided_ipv6_cidr_block)
+        _spell(self.get_vpc(vpc_id))
+        return made
 
     def disassociate_vpc_cidr_block(self, association_id: str) -> Any:
         """Take a CIDR away in which no subnet is."""
@@ -102,6 +93,26 @@ class Networks(EC2Backend):
                         f"The vpc {vpc.id} currently has a subnet within CIDR block {outer}.",
                     )
         return super().disassociate_vpc_cidr_block(association_id)
+
+    def delete_vpc(self, vpc_id: str) -> Any:
+        """Delete a VPC in which nothing is but its default group and its main route table."""
+        gateways = [g for g in self.internet_gateways.values() if g.vpc and g.vpc.id == vpc_id]
+        groups = [g for g in self.groups[vpc_id].values() if g.name != "default"]
+        if gateways or groups:
+            raise error(
+                "DependencyViolation", f"The vpc '{vpc_id}' has dependencies and cannot be deleted."
+            )
+        return super().delete_vpc(vpc_id)
+
+    def detach_internet_gateway(self, internet_gateway_id: str, vpc_id: str) -> Any:
+        """Detach an internet gateway that no public address needs."""
+        if any(eni.public for eni in self.enis.values() if eni.subnet.vpc_id == vpc_id):
+            raise error(
+                "DependencyViolation",
+                f"Network {vpc_id} has some mapped public address(es). Please unmap those public"
+                " address(es) before detaching the gateway.",
+            )
+        return super().detach_internet_gateway(internet_gateway_id, vpc_id)
 
     def cidrs(self, vpc_id: str, version: int = 4) -> list[str]:
         """Return the CIDRs of a VPC of one family, its first one first."""
@@ -172,6 +183,8 @@ class Networks(EC2Backend):
     def delete_security_group(self, *arguments: Any, **keywords: Any) -> Any:
         """Delete a group that no ENI has."""
         group_id = keywords.get("group_id")
+        if not group_id:
+            raise error("MissingParameter", "The request must contain the parameter GroupId")
         if any(group.id == group_id for eni in self.enis.values() for group in eni.group_set):
             raise error("DependencyViolation", f"resource {group_id} has a dependent object")
         return super().delete_security_group(*arguments, **keywords)
@@ -266,99 +279,11 @@ class Networks(EC2Backend):
         address: str = self.nat_gateways[nat_gateway_id].address_set[0]["publicIp"]
         return address
 
-    # Public addresses --------------------------------------------------------------------
-    def take_public(self) -> str:
-        """Take a public address of the region."""
-        if not self._free_public:
-            raise error("AddressLimitExceeded", f"The embedded VPC has no more of {PUBLIC}")
-        return str(self._free_public.pop(0))
 
-    def free_public(self, address: str) -> None:
-        """Give a public address back; it is given again last."""
-        self._free_public.append(IPv4Address(address))
-
-    def allocate_address(
-        self,
-        domain: str,  # noqa: ARG002 - moto's signature
-        address: str | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> Any:
-        """Allocate an elastic address."""
-        if address is not None:
-            raise error("UnsupportedOperation", "The embedded VPC does not model a wished address.")
-        return super().allocate_address("vpc", self.take_public(), tags)
-
-    def associate_address(
-        self,
-        instance: Any = None,
-        eni: Eni | None = None,
-        address: str | None = None,
-        allocation_id: str | None = None,
-        reassociate: bool = False,  # noqa: FBT001, FBT002 - moto's signature
-        private: str | None = None,
-    ) -> Any:
-        """Give an address of an ENI a public one: the primary, unless *private* is named."""
-        target: Eni = eni if eni is not None else instance.nics[0]
-        private = private or target.private_ip_address
-        if private not in target.addresses:
-            raise error(
-                "InvalidParameterValue", f"{private} is not an address of interface {target.id}"
-            )
-        eip = super().associate_address(instance, target, address, allocation_id, reassociate)
-        for other in self.enis.values():
-            for owned in [a for a, public in other.public.items() if public == eip.public_ip]:
-                other.publish(owned, None, {})
-                self.changed.append(other)
-        automatic = target.public.get(private)
-        if automatic is not None and not any(e.public_ip == automatic for e in self.addresses):
-            self.free_public(automatic)
-        marks = {"AllocationId": eip.allocation_id, "AssociationId": eip.association_id}
-        target.publish(private, eip.public_ip, {**marks, "IpOwnerId": self.account_id})
-        self.changed.append(target)
-        return eip
-
-    def disassociate_address(
-        self, address: str | None = None, association_id: str | None = None
-    ) -> None:
-        """Take an elastic address from its ENI."""
-        found = [
-            e
-            for e in self.addresses
-            if address == e.public_ip or association_id == e.association_id
-        ]
-        for eip in found:
-            if eip.eni is not None and eip.association_id is not None:
-                self._withdraw(eip.eni, [eip.public_ip])
-        super().disassociate_address(address, association_id)
-
-    def _withdraw(self, eni: Eni, publics: Iterable[str]) -> None:
-        for private in [a for a, public in eni.public.items() if public in publics]:
-            eni.publish(private, None, {})
-        self.changed.append(eni)
-
-    def unpublish(self, eni: Eni, privates: Iterable[str]) -> None:
-        """Take the public addresses of *privates* of an ENI that lets go of them."""
-        gone = {eni.public[private] for private in privates if private in eni.public}
-        elastic = {e.public_ip for e in self.addresses}
-        for public in gone:
-            if public in elastic:
-                self.disassociate_address(address=public)
-            else:
-                self._withdraw(eni, [public])
-                self.free_public(public)
-
-    def release_address(self, address: str | None = None, allocation_id: str | None = None) -> None:
-        """Release an elastic address that nobody has."""
-        (eip,) = (
-            self.address_by_ip([address])
-            if address
-            else self.address_by_allocation([allocation_id])
-        )
-        if eip.association_id is not None:
-            raise error("InvalidIPAddress.InUse", f"The address {eip.public_ip} is in use")
-        public: str = eip.public_ip
-        super().release_address(address, allocation_id)
-        self.free_public(public)
+def _spell(vpc: Any) -> None:
+    """Write a VPC's CIDRs as EC2 does; moto draws IPv6 ones like 2400:6500:2d66:0000::/56."""
+    for association in vpc._cidr_block_association_set.values():  # noqa: SLF001 - no other way
+        association["cidr_block"] = str(ip_network(association["cidr_block"]))
 
 
 def _network(text: str, *, strict: bool = True) -> IPv4Network | IPv6Network:

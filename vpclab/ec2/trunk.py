@@ -6,8 +6,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from vpclab.ec2.errors import error
 from vpclab.ec2.model import Eni
-from vpclab.ec2.network import Networks, error
+from vpclab.ec2.network import Networks
 
 VLANS = range(1, 4095)
 
