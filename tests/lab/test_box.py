@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -33,14 +35,24 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def namespaces() -> set[str]:
-    found = set()
-    for link in Path("/proc").glob("[0-9]*/ns/net"):
-        try:
-            found.add(str(link.readlink()))
-        except OSError:
-            continue
+def namespaces() -> dict[str, str]:
+    """Each network namespace that a process is in, with the words of one."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            found[str((process / "ns/net").readlink())] = f"{process.name} {words}"
     return found
+
+
+def left_after(before: Container[str], seconds: float = 10) -> dict[str, str]:
+    """Return the namespaces that are there beside those of *before*, within seconds: none."""
+    deadline = time.monotonic() + seconds
+    while left := {n: words for n, words in namespaces().items() if n not in before}:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return left
 
 
 @pytest.mark.parametrize(
@@ -88,13 +100,10 @@ def test_nothing_stays_of_a_box_whose_outside_is_killed(number: int, status: int
     ) as outer:  # fmt: skip
         assert outer.stdout is not None
         assert outer.stdout.readline() == "begun\n"
-        assert len(namespaces() - before) == 1
+        assert len(namespaces().keys() - before) == 1
         outer.send_signal(number)
         assert outer.wait(10) == status
-    deadline = time.monotonic() + 5
-    while namespaces() - before and time.monotonic() < deadline:
-        pass
-    assert namespaces() - before == set()
+    assert left_after(before) == {}
 
 
 def test_ctrl_c_reaches_the_command() -> None:

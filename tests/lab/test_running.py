@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import boto3
 import pytest
 
 from ipamd.cli import main
-from tests.lab.test_box import environment, namespaces
+from tests.lab.test_box import environment, left_after, namespaces
 from tests.tools import laptop
 from vpclab.running import RunningLab
 
@@ -113,7 +112,7 @@ def lab(
     lab = RunningLab("lab", home)
     yield lab
     lab.stop()
-    assert (list(home.iterdir()), namespaces() - before) == ([], set())
+    assert (list(home.iterdir()), left_after(before, 0)) == ([], {})
 
 
 @pytest.fixture
@@ -318,15 +317,6 @@ def test_a_folder_that_cannot_be_is_named(
         main(["lab", "up"])
 
 
-def nothing_is_left(before: set[str]) -> bool:
-    """Return whether only the namespaces of *before* are there, within seconds."""
-    deadline = time.monotonic() + 10
-    while namespaces() - before:
-        if time.monotonic() > deadline:
-            return False
-    return True
-
-
 @contextmanager
 def starting(name: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Give an `enid lab up` that has begun."""
@@ -346,7 +336,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(home: Path, env: dict[str, str]) 
         os.killpg(up.pid, signal.SIGINT)
         assert up.wait(20) == 130
     assert not (home / "stopped").exists()
-    assert nothing_is_left(before)
+    assert left_after(before) == {}
 
 
 def test_a_second_lab_is_seen_and_leaves_its_name_free_when_it_is_killed(
@@ -362,4 +352,4 @@ def test_a_second_lab_is_seen_and_leaves_its_name_free_when_it_is_killed(
     with pytest.raises(SystemExit, match="no lab 'other' is running; lab is"):
         main(["lab", "down", "--name", "other"])
     assert not other.folder.exists()
-    assert nothing_is_left(before)
+    assert left_after(before) == {}
