@@ -10,20 +10,11 @@ Needs a box (`vpclab.box`). One at a time in a process.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_network,
-)
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from socket import socket
 from types import TracebackType
@@ -33,53 +24,21 @@ from moto.core.base_backend import AccountSpecificBackend
 
 from vpclab import box
 from vpclab.api import ControlPlane, listen, serving
-from vpclab.ec2 import ACCOUNT
+from vpclab.desired import Desired, VpcEni, arbitrary, predictable
 from vpclab.ec2.credentials import Key
-from vpclab.ec2.model import Delays, Eni, VpcSubnet
-from vpclab.fabric import ENDPOINT, IMDS, IMDS6, INTERNET, INTERNET6, Fabric, Wanted, port_of
+from vpclab.ec2.model import Delays, Eni
+from vpclab.fabric import ENDPOINT, IMDS, IMDS6, INTERNET, INTERNET6, Fabric
 from vpclab.faults import Faults
-from vpclab.gates import Group, Network, Passport, Rule, Shape
 from vpclab.imds import Imds
-from vpclab.metadata import ROLE, Metadata, options_of, tree_of
+from vpclab.metadata import ROLE
 from vpclab.node import Node
 
-FIRST_IFNAME = 5
-"""A Nitro instance's first ENI is ens5."""
+__all__ = ["EmbeddedVPC", "Internet", "VpcEni", "arbitrary", "predictable"]
 
 IMAGE = "ami-760aaa0f"
 """Amazon Linux on amd64, of those that moto knows."""
 
 EVERYWHERE = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
-
-
-def predictable(eni: Eni) -> str:
-    """Return the name that a Nitro instance gives an ENI: ens5, ens6, or enp1s6 on card 1."""
-    number = FIRST_IFNAME + int(eni.device_index or 0)
-    return f"enp{eni.card}s{number}" if eni.card else f"ens{number}"
-
-
-def arbitrary(eni: Eni) -> str:
-    """Return a name that says nothing, as another distribution's udev may give: find it by MAC."""
-    return f"en{hashlib.sha256(eni.mac_address.encode()).hexdigest()[:8]}"
-
-
-@dataclass(frozen=True, slots=True)
-class VpcEni:
-    """An ENI as it truly is."""
-
-    id: str
-    mac: str
-    instance_id: str | None
-    device_index: int | None
-    subnet_id: str
-    primary: IPv4Address
-    secondary: tuple[IPv4Address, ...]
-    status: str
-    tags: Mapping[str, str]
-    prefixes: tuple[IPv4Network, ...] = ()
-    ipv6: tuple[IPv6Address, ...] = ()
-    ipv6_prefixes: tuple[IPv6Network, ...] = ()
-    card: int = 0
 
 
 class Internet:
@@ -129,7 +88,6 @@ class EmbeddedVPC:
         self._open_groups, self._ifname = open_groups, ifname
         self._exits = contextlib.ExitStack()
         self.nodes: dict[str, Node] = {}
-        self._by_instance: dict[str, Node] = {}
         self._homes: dict[str, str] = {}
         """The instance that each ENI was on when it last changed: it hears of its leaving, too."""
         self._nat_table: str | None = None
@@ -144,7 +102,7 @@ class EmbeddedVPC:
             self.internet = Internet(self.fabric)
             self.plane = ControlPlane(self.region)
             exits.callback(self.plane.close)
-            self.vpc_id = ""
+            self._desired = Desired(self.plane, self._ifname)
             self.plane.on_change = self._sync
             self.plane.on_reshape = self._reshape
             self._serve(exits)
@@ -156,7 +114,7 @@ class EmbeddedVPC:
     def _build(self) -> None:
         """Make the VPC, by EC2's own calls."""
         made = self.ec2.create_vpc(CidrBlock=self._cidr, AmazonProvidedIpv6CidrBlock=self._ipv6)
-        self.vpc_id = made["Vpc"]["VpcId"]
+        self._desired.vpc_id = made["Vpc"]["VpcId"]
         gateway = self.ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
         self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=self.vpc_id)
         mine = [{"Name": "vpc-id", "Values": [self.vpc_id]}]
@@ -191,7 +149,7 @@ class EmbeddedVPC:
         exits.enter_context(serving(self.plane.application(counted=True), inner))
         outer = exits.enter_context(contextlib.closing(listen("127.0.0.1", 0)))
         exits.enter_context(serving(self.plane.application(counted=False), outer))
-        self.imds = Imds(self._asking, self._metadata)
+        self.imds = Imds(self._desired.asking, self._desired.metadata)
         for address in (IMDS, IMDS6):
             exits.enter_context(self.fabric.worker.call(self.imds.listen, str(address)).serving())
         # moto's session has read EC2's model already: a tenth of a second, and 10 MB.
@@ -205,16 +163,19 @@ class EmbeddedVPC:
 
     # Networks --------------------------------------------------------------------------
     @property
+    def vpc_id(self) -> str:
+        """The VPC's id."""
+        return self._desired.vpc_id
+
+    @property
     def cidrs(self) -> list[str]:
         """The VPC's IPv4 CIDRs."""
-        with self.plane.lock:
-            return self.plane.backend.cidrs(self.vpc_id)
+        return self._desired.cidrs()
 
     @property
     def cidrs6(self) -> list[str]:
         """The VPC's IPv6 CIDRs."""
-        with self.plane.lock:
-            return self.plane.backend.cidrs(self.vpc_id, 6)
+        return self._desired.cidrs(6)
 
     def add_cidr(self, cidr: str) -> None:
         """Add a CIDR to the VPC."""
@@ -244,13 +205,13 @@ class EmbeddedVPC:
 
     def _free_cidr6(self) -> IPv6Network:
         with self.plane.lock:
-            taken = {cidr for subnet in self._subnets() for cidr in subnet.cidrs6}
+            taken = {cidr for subnet in self._desired.subnets() for cidr in subnet.cidrs6}
         outer = IPv6Network(self.cidrs6[0])
         return next(c for c in outer.subnets(new_prefix=64) if str(c) not in taken)
 
     def _make_nat(self, subnet_id: str) -> str:
         """Make a NAT gateway in another subnet than this, and a route table that leads to it."""
-        public = next((s.id for s in self._subnets() if s.id != subnet_id), None)
+        public = next((s.id for s in self._desired.subnets() if s.id != subnet_id), None)
         if public is None:
             raise ValueError("a private subnet needs a public one before it, for its NAT gateway")
         table = self.ec2.create_route_table(VpcId=self.vpc_id)["RouteTable"]["RouteTableId"]
@@ -262,13 +223,6 @@ class EmbeddedVPC:
             gateway_id = made["EgressOnlyInternetGateway"]["EgressOnlyInternetGatewayId"]
             self._lead6(table, EgressOnlyInternetGatewayId=gateway_id)
         return str(table)
-
-    def _subnets(self) -> list[VpcSubnet]:
-        return [
-            subnet
-            for subnet in self.plane.backend.describe_subnets()
-            if isinstance(subnet, VpcSubnet) and subnet.vpc_id == self.vpc_id
-        ]
 
     # Nodes -----------------------------------------------------------------------------
     def launch_node(
@@ -317,9 +271,9 @@ class EmbeddedVPC:
         primary = IPv4Address(primary_eni.private_ip_address)
         node = Node(name, instance_id, primary, self._folder / name, self._terminate)
         with self.plane.lock:
-            self.nodes[name] = self._by_instance[instance_id] = node
+            self.nodes[name] = self._desired.booted[instance_id] = node
         self._sync(primary_eni)
-        wanted = self._wanted(primary_eni)
+        wanted = self._desired.wanted(primary_eni)
         assert wanted is not None  # noqa: S101 - the node is there now
         node.start_by_dhcp(
             wanted,
@@ -351,13 +305,13 @@ class EmbeddedVPC:
         node.end_processes()
         with self.plane.lock:
             self.nodes.pop(node.name)
-            self._by_instance.pop(node.instance_id)
+            self._desired.booted.pop(node.instance_id)
         self.ec2.terminate_instances(InstanceIds=[node.instance_id])
         node.power_off()
 
     def _power_off(self) -> None:
         with self.plane.lock:
-            nodes, self._by_instance = list(self.nodes.values()), {}
+            nodes, self._desired.booted = list(self.nodes.values()), {}
         for node in nodes:
             node.end_processes()
             node.power_off()
@@ -367,7 +321,7 @@ class EmbeddedVPC:
 
     # What follows from EC2 -------------------------------------------------------------
     def _sync(self, eni: Eni) -> None:
-        self.fabric.sync(eni.id, lambda: self._wanted(eni))
+        self.fabric.sync(eni.id, lambda: self._desired.wanted(eni))
         former, instance = self._homes.pop(eni.id, None), eni.instance
         if instance is not None:
             self._homes[eni.id] = instance.id
@@ -375,77 +329,9 @@ class EmbeddedVPC:
         if former is not None and (instance is None or instance.id != former):
             self.imds.note(former)
 
-    def _wanted(self, eni: Eni) -> Wanted | None:
-        """Return what the fabric should have of *eni* now; None: nothing."""
-        with self.plane.lock:
-            backend, instance = self.plane.backend, eni.instance
-            node = self._by_instance.get(instance.id) if instance is not None else None
-            if node is None or not eni.is_plugged or eni.id not in backend.enis:
-                return None
-            ways = [backend.way(eni.subnet, version) for version in (4, 6)]
-            passport = Passport(
-                port=port_of(eni.id),
-                mac=eni.mac_address,
-                checked=bool(eni.source_dest_check),
-                owned=eni.owned,
-                groups=frozenset(group.id for group in eni.group_set),
-                public=tuple(eni.public.items()),
-                way4=ways[0][1] if ways[0][0] == "nat" else ways[0][0],
-                way6=ways[1][0],
-            )
-            return Wanted(
-                eni_id=eni.id,
-                node_fd=node.fd,
-                ifname=self._ifname(eni),
-                router=IPv4Network(eni.subnet.cidr_block)[1],
-                passport=passport,
-            )
-
     def _reshape(self) -> None:
         if self.vpc_id:
-            self.fabric.reshape(self._shape)
-
-    def _shape(self) -> Shape:
-        """Return CIDRs, groups and NAT gateways as the fabric should have them now."""
-        with self.plane.lock:
-            backend = self.plane.backend
-            cidrs = [*backend.cidrs(self.vpc_id), *backend.cidrs(self.vpc_id, 6)]
-            return Shape(
-                cidrs=tuple(ip_network(cidr) for cidr in cidrs),
-                groups=tuple(map(_group, backend.groups[self.vpc_id].values())),
-                nats={
-                    gateway.id: backend.public_of(gateway.id)
-                    for gateway in backend.nat_gateways.values()
-                    if gateway.state == "available"
-                },
-            )
-
-    def _asking(self, source: str) -> str | None:
-        """Return the instance that asks IMDS from *source*, any address of its ENIs."""
-        with self.plane.lock:
-            plugged = [e for e in self.plane.backend.enis.values() if e.is_plugged]
-            # A node's own address, as a rule: what each ENI holds in all takes long to tell.
-            found = (
-                [e for e in plugged if source == e.private_ip_address]
-                or [e for e in plugged if source in e.addresses]
-                or [e for e in plugged if e.holds(source)]
-            )
-            return found[0].instance.id if found else None
-
-    def _metadata(self, instance_id: str) -> Metadata | None:
-        with self.plane.lock:
-            instance = self._instance(instance_id)
-            if instance.state == "terminated":
-                return None
-            tree = tree_of(
-                instance,
-                region=self.region,
-                account=ACCOUNT,
-                cidrs=self.cidrs,
-                cidrs6=self.cidrs6,
-                credentials=self.plane.access.profile(instance_id),
-            )
-            return Metadata(tree, options_of(instance))
+            self.fabric.reshape(self._desired.shape)
 
     # Who may do what -------------------------------------------------------------------
     def restrict(self, *policies: object) -> None:
@@ -488,25 +374,7 @@ class EmbeddedVPC:
 
     def enis(self) -> list[VpcEni]:
         """Return every ENI, as it truly is."""
-        with self.plane.lock:
-            return [
-                VpcEni(
-                    id=eni.id,
-                    mac=eni.mac_address,
-                    instance_id=eni.instance.id if eni.instance is not None else None,
-                    device_index=eni.device_index if eni.attachment_id else None,
-                    subnet_id=eni.subnet.id,
-                    primary=IPv4Address(eni.private_ip_address),
-                    secondary=tuple(IPv4Address(a) for a in eni.addresses[1:]),
-                    status=eni.status,
-                    tags={tag["key"]: tag["value"] for tag in eni.get_tags()},
-                    prefixes=tuple(map(IPv4Network, eni.prefixes)),
-                    ipv6=tuple(map(IPv6Address, eni.addresses6)),
-                    ipv6_prefixes=tuple(map(IPv6Network, eni.prefixes6)),
-                    card=eni.card,
-                )
-                for eni in self.plane.backend.enis.values()
-            ]
+        return self._desired.enis()
 
     def drops(self) -> dict[str, int]:
         """Return packets that the fabric dropped since the last reset, by cause."""
@@ -518,48 +386,4 @@ class EmbeddedVPC:
 
     def check(self) -> list[str]:
         """Return a sentence for each thing that must not be: packets and EC2 disagree."""
-        with self.plane.lock:
-            enis = list(self.plane.backend.enis.values())
-        owners: list[tuple[Network, str]] = sorted(
-            ((network, eni.id) for eni in enis for network in eni.owned),
-            key=lambda owner: (owner[0].version, owner[0]),
-        )
-        wrong = [
-            f"{one} is on {holder} and {other} on {second}"
-            for (one, holder), (other, second) in pairwise(owners)
-            if one.version == other.version and other.network_address in one
-        ]
-        wrong += self._check_books({network for network, _ in owners})
-        wanted = {
-            network: w.port
-            for eni in enis
-            if (w := self._wanted(eni)) is not None
-            for network in w.passport.owned
-        }
-        routes = self.fabric.routes()
-        wrong += [
-            f"{network} leads to {routes.get(network)}, its owner is {wanted.get(network)}"
-            for network in wanted.keys() | routes.keys()
-            if wanted.get(network) != routes.get(network)
-        ]
-        return wrong
-
-    def _check_books(self, owned: set[Network]) -> list[str]:
-        """Return what subnets have noted as taken and nobody owns, or the other way round."""
-        with self.plane.lock:
-            noted = {network for subnet in self._subnets() for network in subnet.taken}
-        return [f"{network} is lost: taken, and on no ENI" for network in noted - owned] + [
-            f"{network} is on an ENI and free in its subnet" for network in owned - noted
-        ]
-
-
-def _group(group: Any) -> Group:
-    """Return one of moto's security groups as the fabric takes it."""
-    return Group(group.id, tuple(_rules(group.ingress_rules)), tuple(_rules(group.egress_rules)))
-
-
-def _rules(rules: Iterable[Any]) -> Iterable[Rule]:
-    for rule in rules:
-        peer = rule.cidr_ipv4 or rule.cidr_ipv6 or (rule.source_group or {}).get("GroupId")
-        if peer is not None:
-            yield Rule(rule.ip_protocol, rule.from_port, rule.to_port, peer)
+        return self._desired.wrong(self.fabric.routes())
