@@ -45,22 +45,28 @@ def _enis(status: Status) -> Table:
     for name in ("ENI", "no.", "table", "in use", "cooling", "free", "capacity", ""):
         table.add_column(name, justify="right" if name in {"no.", "in use", "free"} else "left")
     for eni in status["enis"]:
-        table.add_row(
+        _add_row(
+            table,
             eni["id"] + (" (leaving)" if eni["closed"] else ""),
-            str(eni["number"]),
+            eni["number"],
             eni["table"],
-            str(eni["assigned"]),
-            str(eni["cooling"]),
-            str(eni["free"]),
-            str(eni["capacity"]),
+            eni["assigned"],
+            eni["cooling"],
+            eni["free"],
+            eni["capacity"],
             bar(eni),
         )
     for eni_id in status["unmanaged_enis"]:
-        table.add_row(eni_id, "", "", "", "", "", "", "not ours")
+        _add_row(table, eni_id, "", "", "", "", "", "", "not ours")
     legend = "  ".join(f"{mark} {state}" for state, mark, _ in MARKS)
     table.caption = f"{len(status['enis'])} of {status['max_enis']} ENIs   {legend}"
     table.caption_justify = "left"
     return table
+
+
+def _add_row(table: Table, *cells: object) -> None:
+    """Add a row of plain text: in a cell that is a str, `:100:` of an address is a picture."""
+    table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
 
 
 def bar(eni: EniStatus) -> Text:
@@ -84,7 +90,8 @@ def _leases(status: Status) -> Table:
         table.add_column(name)
     for lease in status["leases"]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease["since"]))
-        table.add_row(
+        _add_row(
+            table,
             lease["address"],
             lease["pod"] + (" (superseded)" if lease["superseded"] else ""),
             lease["eni_id"],

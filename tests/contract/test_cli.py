@@ -108,6 +108,15 @@ def test_trouble_is_shown() -> None:
     assert "trouble: EC2 does not answer" in page.getvalue()
 
 
+def test_an_address_is_shown_as_it_is() -> None:
+    page = io.StringIO()
+    lease = STATUS["leases"][0].copy()
+    lease["address"], lease["pod"] = "2001:db8:1234:100::4", "default/[bold]"
+    show_status(Status(**{**STATUS, "leases": [lease]}), Console(file=page, width=120))
+    assert "2001:db8:1234:100::4" in page.getvalue()
+    assert "default/[bold]" in page.getvalue()
+
+
 def test_many_addresses_are_drawn_in_proportion() -> None:
     big = EniStatus(**{**ENI, "capacity": 49, "assigned": 49, "cooling": 0, "free": 0, "taken": 0})
     assert len(bar(big).plain) == 24
