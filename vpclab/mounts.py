@@ -1,7 +1,8 @@
 """What a node sees of the machine: mounts and a host name of its own. Shell.
 
 By system calls on a thread that ends afterwards: a dozen mount programs took 30 ms of each node's
-launch. The thread must not live on, as what it imported later would be looked for on the node.
+launch (docs/adr/0009). The thread must not live on, as what it imported later would be looked for
+on the node.
 """
 
 from __future__ import annotations
