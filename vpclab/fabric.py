@@ -44,11 +44,12 @@ from vpclab.gates import (
     combination,
     combining,
     difference,
+    rivals,
     shaping,
     transparent,
 )
 from vpclab.netns import Worker
-from vpclab.nft import Nft
+from vpclab.nft import Nft, NftError
 
 MTU = 9001
 IGW_MTU = 1500
@@ -170,6 +171,8 @@ class Fabric:
         self._shape = Shape()
         self._combined: set[str] = set()
         self._holders: Counter[Element] = Counter()
+        self._ways: dict[Network, int] = {}
+        """The port that each address and prefix leads to, by its link's index."""
         self._base = dict.fromkeys(COUNTERS, 0)
         self.worker.write_sysctls(SYSCTLS)
         self.worker.call(self._set_up)
@@ -244,7 +247,11 @@ class Fabric:
             self._combined.add(combined)
         former = port.elements if port else frozenset()
         with contextlib.ExitStack() as undo:
-            self._admit(former, elements)
+            try:
+                self._admit(former, elements)
+            except NftError:
+                self._oust(elements, port)
+                self._admit(former, elements)
             undo.callback(self._admit, elements, former)
             port = port or self._plug(wanted)
             undo.pop_all()
@@ -255,23 +262,39 @@ class Fabric:
 
     def _admit(self, old: frozenset[Element], new: frozenset[Element]) -> None:
         """Let an ENI's elements be *new*; one that another ENI has by now stays in the table."""
-        self._holders.subtract(old - new)
-        text = difference([e for e in old - new if not self._holders[e]], new - old)
-        self._holders.update(new - old)
+        text = difference([e for e in old - new if self._holders[e] == 1], new - old)
         if text:
             self._nft.run(text)
+        self._holders.subtract(old - new)
+        self._holders.update(new - old)
+
+    def _oust(self, elements: frozenset[Element], own: Port | None) -> None:
+        """Take from other ENIs what cannot be beside *elements*, which were asked for last.
+
+        They have let go of it, and we have not been told yet.
+        """
+        for port in self.ports.values():
+            stale = rivals(elements, port.elements)
+            if stale and port is not own:
+                self._admit(port.elements, port.elements - stale)
+                port.elements -= stale
 
     def _lead(self, port: Port, owned: set[Network]) -> None:
         """Let the routes to *port* be those of what its ENI owns."""
-        for network in owned - port.owned:
+        for network in (n for n in owned if self._ways.get(n) != port.index):
             self._ip.route(
                 "replace", dst=str(network), gateway=NEXT_HOP[network.version], oif=port.index,
                 flags=ONLINK, family=_family(network),
             )  # fmt: skip
-        for network in port.owned - owned:
-            with contextlib.suppress(NetlinkError):  # it leads to its next owner already
-                self._ip.route("del", dst=str(network), oif=port.index, family=_family(network))
+            self._ways[network] = port.index
+        for network in self._still(port, port.owned - owned):
+            self._ip.route("del", dst=str(network), oif=port.index, family=_family(network))
+            del self._ways[network]
         port.owned = owned
+
+    def _still(self, port: Port, networks: set[Network]) -> list[Network]:
+        """Return those of *networks* that lead to *port*, and not to a next owner already."""
+        return [network for network in networks if self._ways.get(network) == port.index]
 
     def _plug(self, wanted: Wanted) -> Port:
         """Make an ENI's link, whose other end is born in its node.
@@ -306,6 +329,8 @@ class Fabric:
             return
         with contextlib.suppress(NetlinkError):  # it went with the node's namespace
             self._ip.link("del", index=port.index)
+        for network in self._still(port, port.owned):  # its routes went with the link
+            del self._ways[network]
         self._admit(port.elements, frozenset())
 
     def settle(self, eni_id: str) -> None:

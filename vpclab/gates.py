@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple
 
 Network = IPv4Network | IPv6Network
@@ -297,6 +297,30 @@ class Passport:
                 for n in self.owned
             }
         return frozenset(found)
+
+
+def rivals(new: frozenset[Element], old: frozenset[Element]) -> frozenset[Element]:
+    """Return those of *old* that the table cannot hold beside *new*.
+
+    They are another value of a map's key, or a range that overlaps one of the same set.
+    """
+    keys = {(e.place, e.key) for e in new}
+    ranges = [(e.place, ip_network(e.key)) for e in new if _is_range(e)]
+    return frozenset(
+        e
+        for e in old - new
+        if (e.place, e.key) in keys
+        or (_is_range(e) and any(p == e.place and _overlap(n, e.key) for p, n in ranges))
+    )
+
+
+def _is_range(element: Element) -> bool:
+    return element.place.startswith(("four_", "six_"))
+
+
+def _overlap(network: Network, key: str) -> bool:
+    other = ip_network(key)
+    return network.network_address in other or other.network_address in network
 
 
 def difference(gone: Iterable[Element], come: Iterable[Element]) -> str:

@@ -16,6 +16,7 @@ from vpclab.gates import (
     combining,
     difference,
     matches,
+    rivals,
     shaping,
     transparent,
 )
@@ -103,6 +104,27 @@ def test_a_change_is_what_goes_and_what_comes() -> None:
         "add element inet fabric m { 1 : b }\n"
         "add element inet fabric s { 2 }\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "in_the_way"),
+    [
+        (Element("private", "198.51.100.1", "10.0.0.4"), Element("private", "198.51.100.1", "10.0.0.5"), True),
+        (Element("private", "198.51.100.1", "10.0.0.4"), Element("private", "198.51.100.1", "10.0.0.4"), False),
+        (Element("private", "198.51.100.1", "10.0.0.4"), Element("private", "198.51.100.2", "10.0.0.4"), False),
+        (Element("four_sg_1", "10.0.0.20/32"), Element("four_sg_1", "10.0.0.16/28"), True),
+        (Element("six_sg_1", "2001:db8::/80"), Element("six_sg_1", "2001:db8::9/128"), True),
+        (Element("four_sg_1", "10.0.0.20/32"), Element("four_sg_2", "10.0.0.16/28"), False),
+        (Element("four_sg_1", "10.0.0.20/32"), Element("four_sg_1", "10.0.0.21/32"), False),
+        (Element("publics", "10.0.0.4"), Element("publics", "10.0.0.5"), False),
+    ],
+)  # fmt: skip
+def test_what_the_table_cannot_hold_twice_is_told(
+    new: Element,
+    old: Element,
+    in_the_way: bool,  # noqa: FBT001 - a case of the table
+) -> None:
+    assert rivals(frozenset({new}), frozenset({old})) == ({old} if in_the_way else set())
 
 
 def test_every_time_to_live_gets_back_what_routing_takes() -> None:
