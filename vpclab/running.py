@@ -188,6 +188,8 @@ class RunningLab:
 
         Of one that was killed, what is left of its folder goes.
         """
+        with contextlib.suppress(LabError):
+            self.ask("state")  # until the lab answers, the process that listens is its starter
         processes = _box_of(self.pid)
         try:
             self.ask("down")

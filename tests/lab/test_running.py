@@ -339,6 +339,22 @@ def test_ctrl_c_while_it_starts_leaves_nothing(home: Path, env: dict[str, str]) 
     assert left_after(before) == {}
 
 
+def test_a_lab_that_has_not_begun_is_stopped(home: Path, env: dict[str, str]) -> None:
+    """Its socket is there before it is; who listens on it then is not what has to end."""
+    before, early = namespaces(), RunningLab("early", home)
+    with subprocess.Popen(
+        [*ENID, "lab", "up", "--name", "early", "--nodes", "1"],
+        env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as up:  # fmt: skip
+        while early.pid is None:
+            assert up.poll() is None
+        assert early.pid == up.pid
+        early.stop()
+        assert up.wait(20) in {0, 1}  # the lab may have been there for a moment
+    assert not early.folder.exists()
+    assert left_after(before) == {}
+
+
 def test_a_second_lab_is_seen_and_leaves_its_name_free_when_it_is_killed(
     home: Path, env: dict[str, str], enid: Enid
 ) -> None:
