@@ -138,12 +138,17 @@ class Node:
         self.name, self.instance_id, self.primary, self.folder = name, instance_id, primary, folder
         self._on_terminate = on_terminate
         self._processes: list[subprocess.Popen[Any]] = []
-        self._furnish()
-        self.worker = Worker(name[:15])
-        with contextlib.closing(Worker("init", self.worker.fd)) as init:
-            self._init = init.call(begin, folder, name)
-        self.worker.write_sysctls({**SYSCTLS, **IMAGE_SYSCTLS})
-        self.worker.call(_raise_lo)
+        with contextlib.ExitStack() as undo:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._furnish()
+            self.worker = Worker(name[:15])
+            undo.callback(self.worker.close)
+            with contextlib.closing(Worker("init", self.worker.fd)) as init:
+                self._init = init.call(begin, folder, name)
+            undo.callback(self._end_init)
+            self.worker.write_sysctls({**SYSCTLS, **IMAGE_SYSCTLS})
+            self.worker.call(_raise_lo)
+            undo.pop_all()
 
     def _furnish(self) -> None:
         """Make the node's folders; what it does not have of its own is a link to the host's."""
@@ -287,10 +292,13 @@ class Node:
 
     def power_off(self) -> None:
         """End the node with its namespaces; its processes have ended."""
-        self._init.kill()
-        self._init.wait()
+        self._end_init()
         self.worker.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_init(self) -> None:
+        self._init.kill()
+        self._init.wait()
 
 
 def _raise_lo() -> None:

@@ -10,6 +10,7 @@ Needs a box (`vpclab.box`). One at a time in a process.
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import tempfile
 from collections import Counter
@@ -39,6 +40,10 @@ IMAGE = "ami-760aaa0f"
 """Amazon Linux on amd64, of those that moto knows."""
 
 EVERYWHERE = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+
+
+HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+"""A node's name: the kernel's, a folder's, and what a file of hosts can hold."""
 
 
 class Internet:
@@ -241,10 +246,12 @@ class EmbeddedVPC:
 
         *groups* are security groups, the VPC's default one if there are none. *eni* is what else
         RunInstances is to be told of the primary ENI, as `Ipv4PrefixCount`. Raises ValueError for
-        a name that is taken, EC2's ClientError for what EC2 refuses.
+        a name that is taken or is no host's, EC2's ClientError for what EC2 refuses.
         """
         if name in self.nodes:
             raise ValueError(f"there is a node {name} in the VPC")
+        if not HOSTNAME.fullmatch(name):
+            raise ValueError(f"'{name}' is not up to 63 letters, digits, hyphens and dots")
         wish = {
             "DeviceIndex": 0,
             "SubnetId": subnet_id,
@@ -269,7 +276,10 @@ class EmbeddedVPC:
         instance_id = done["Instances"][0]["InstanceId"]
         primary_eni: Eni = self._instance(instance_id).nics[0]
         primary = IPv4Address(primary_eni.private_ip_address)
-        node = Node(name, instance_id, primary, self._folder / name, self._terminate)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.ec2.terminate_instances, InstanceIds=[instance_id])
+            node = Node(name, instance_id, primary, self._folder / name, self._terminate)
+            undo.pop_all()
         with self.plane.lock:
             self.nodes[name] = self._desired.booted[instance_id] = node
         self._sync(primary_eni)
@@ -306,8 +316,10 @@ class EmbeddedVPC:
         with self.plane.lock:
             self.nodes.pop(node.name)
             self._desired.booted.pop(node.instance_id)
-        self.ec2.terminate_instances(InstanceIds=[node.instance_id])
-        node.power_off()
+        try:
+            self.ec2.terminate_instances(InstanceIds=[node.instance_id])
+        finally:
+            node.power_off()
 
     def _power_off(self) -> None:
         with self.plane.lock:

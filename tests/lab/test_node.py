@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
@@ -16,10 +18,11 @@ import pytest
 
 from cni.dataplane import NODE_SYSCTLS
 from vpclab.enid import RIGHTS
+from vpclab.node import Node
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
-    from vpclab.node import Node, PodNetns
+    from vpclab.node import PodNetns
 
 Nodes = tuple["Node", "Node"]
 
@@ -359,3 +362,55 @@ def test_two_nodes_do_not_have_one_name(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with pytest.raises(ValueError, match="node-a"):
         vpc.launch_node("node-a", "m5.large", subnet_id)
     assert vpc.nodes["node-a"] is nodes[0]
+
+
+def primary_subnet(vpc: EmbeddedVPC) -> str:
+    """Return the subnet of the first node."""
+    return next(e.subnet_id for e in vpc.enis() if e.instance_id and e.device_index == 0)
+
+
+def instances(vpc: EmbeddedVPC) -> list[str]:
+    """Return the instances that are not terminated."""
+    found = vpc.ec2.describe_instances()["Reservations"]
+    every = [instance for reservation in found for instance in reservation["Instances"]]
+    return [i["InstanceId"] for i in every if i["State"]["Name"] != "terminated"]
+
+
+@pytest.mark.usefixtures("nodes")
+@pytest.mark.parametrize("name", ["a/b", "../a", "", "a b", "x" * 64])
+def test_a_node_has_a_hosts_name_or_is_no_instance(vpc: EmbeddedVPC, name: str) -> None:
+    subnet_id, before = primary_subnet(vpc), instances(vpc)
+    with pytest.raises(ValueError, match="is not up to 63 letters"):
+        vpc.launch_node(name, "m5.large", subnet_id)
+    assert instances(vpc) == before
+
+
+def test_an_instance_whose_node_cannot_be_made_is_terminated(
+    vpc: EmbeddedVPC, nodes: Nodes
+) -> None:
+    subnet_id, before = primary_subnet(vpc), instances(vpc)
+    in_its_way = nodes[0].folder.with_name("node-d")
+    in_its_way.touch()
+    with pytest.raises(NotADirectoryError):
+        vpc.launch_node("node-d", "m5.large", subnet_id)
+    in_its_way.unlink()
+    assert instances(vpc) == before
+    assert vpc.check() == []
+
+
+def test_of_a_node_that_cannot_be_made_nothing_stays(tmp_path: Path) -> None:
+    name, before = "x" * 65, threading.enumerate()  # a name that the kernel refuses
+    with pytest.raises(OSError, match="Invalid argument"):
+        Node(name, "i-1", IPv4Address("10.0.1.4"), tmp_path / "node", Node.power_off)
+    assert threading.enumerate() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_whose_instance_is_gone_ends_all_the_same(vpc: EmbeddedVPC, nodes: Nodes) -> None:
+    node = vpc.launch_node("node-e", "m5.large", primary_subnet(vpc))
+    vpc.ec2.terminate_instances(InstanceIds=[node.instance_id])
+    with contextlib.suppress(vpc.ec2.exceptions.ClientError):
+        node.terminate()
+    assert vpc.nodes.keys() == {node.name for node in nodes}
+    assert not node.folder.exists()
+    assert not Path(node.netns).exists()
