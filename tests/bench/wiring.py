@@ -17,6 +17,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, ParamSpec, TypeVar
 
@@ -122,12 +123,17 @@ class Nursery:
 
     def enter(self, netns: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what *work* returns in a namespace."""
-        self._worker.call(_libc.setns, netns, CLONE_NEWNET)
-        return self._worker.call(work, *args, **kwargs)
+        return self._worker.call(_inside, netns, partial(work, *args, **kwargs))
 
     def close(self) -> None:
         """End the thread."""
         self._worker.close()
+
+
+def _inside(netns: int, work: Callable[[], T]) -> T:
+    if _libc.setns(netns, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+    return work()
 
 
 def _unshare() -> int:
