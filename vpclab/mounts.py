@@ -43,7 +43,8 @@ def begin(folder: Path, name: str) -> subprocess.Popen[bytes]:
         _mount(folder / part, Path(point), MS_BIND | MS_REC)
     _mount(None, Path("/"), MS_REC | MS_SHARED)
     socket.sethostname(name)
-    return subprocess.Popen(["sleep", "infinity"])
+    # A session of its own: Ctrl-C is for what runs the VPC, which ends its nodes in order.
+    return subprocess.Popen(["sleep", "infinity"], start_new_session=True)
 
 
 def _mount(source: Path | None, point: Path, flags: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 import threading
@@ -362,6 +363,12 @@ def test_two_nodes_do_not_have_one_name(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     with pytest.raises(ValueError, match="node-a"):
         vpc.launch_node("node-a", "m5.large", subnet_id)
     assert vpc.nodes["node-a"] is nodes[0]
+
+
+def test_a_terminals_ctrl_c_does_not_take_a_nodes_namespaces(nodes: Nodes) -> None:
+    """They are needed to end the node in order; a terminal tells its foreground group."""
+    for node in nodes:
+        assert os.getpgid(int(Path(node.netns).parts[2])) != os.getpgrp()
 
 
 def primary_subnet(vpc: EmbeddedVPC) -> str:
