@@ -24,7 +24,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
@@ -33,6 +33,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
 from vpclab.gates import (
     COUNTERS,
@@ -183,12 +184,14 @@ class Fabric:
         """Take everything down."""
         self.worker.call(self._ip.close)
         self.worker.call(self._nft.close)
+        self.worker.call(self._conntrack.close)
         self.internet.close()
         self.worker.close()
 
     def _set_up(self) -> None:
         self._ip: Any = IPRoute()
         self._nft = Nft()
+        self._conntrack: Any = NFCTSocket()
         lo = self._ip.link_lookup(ifname="lo")[0]
         self._ip.link("set", index=lo, state="up")
         for address in (IMDS, ENDPOINT):
@@ -267,6 +270,23 @@ class Fabric:
             self._nft.run(text)
         self._holders.subtract(old - new)
         self._holders.update(new - old)
+        self._forget(e for e in old - new if e.place == "private")
+
+    def _forget(self, gone: Iterable[Element]) -> None:
+        """Let connections by a public address find their way anew: it is another's, or nobody's.
+
+        The kernel translates a connection as its first packet, EC2 each packet by itself.
+        """
+        for _, public, private in gone:
+            for begun in (NFCTAttrTuple(daddr=public), NFCTAttrTuple(saddr=private)):
+                for entry in tuple(self._conntrack.dump(tuple_orig=begun)):
+                    there, back = (
+                        NFCTAttrTuple.from_netlink(AF_INET, entry.get_attr(f"CTA_TUPLE_{way}"))
+                        for way in ("ORIG", "REPLY")
+                    )
+                    if public in {there.daddr, back.daddr}:
+                        with contextlib.suppress(NetlinkError):  # it has just ended
+                            self._conntrack.entry("del", tuple_orig=there)
 
     def _oust(self, elements: frozenset[Element], own: Port | None) -> None:
         """Take from other ENIs what cannot be beside *elements*, which were asked for last.

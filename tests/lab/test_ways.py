@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
-from socket import AF_INET6, SOCK_DGRAM
+from socket import AF_INET, AF_INET6, SOCK_DGRAM
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -246,6 +247,39 @@ def test_an_elastic_address_moves_with_its_association(
                 == (made["PublicIp"])
             )
     assert town.check() == []
+
+
+@pytest.mark.row("pod to internet")
+@pytest.mark.parametrize("begun_by", ["internet", "node"])
+def test_a_conversation_follows_an_elastic_address_to_its_new_node(
+    town: EmbeddedVPC, places: dict[str, Node], open_group: str, begun_by: str
+) -> None:
+    subnet_id = primary(town, places["a"]).subnet_id
+    nodes = [
+        town.launch_node(name, "m5.large", subnet_id, groups=[open_group])
+        for name in ("former", "present")
+    ]
+    made, outside = town.ec2.allocate_address(Domain="vpc"), str(town.internet.address)
+    with contextlib.ExitStack() as exits:
+        far = exits.enter_context(town.internet.socket(AF_INET, SOCK_DGRAM))
+        ears = [exits.enter_context(node.socket(AF_INET, SOCK_DGRAM)) for node in nodes]
+        far.bind((outside, 5353))
+        for ear, node in zip(ears, nodes, strict=True):
+            ear.bind((str(node.primary), 4343))
+            ear.settimeout(2)
+        for ear, node in zip(ears, nodes, strict=True):
+            town.ec2.associate_address(
+                AllocationId=made["AllocationId"], AllowReassociation=True,
+                NetworkInterfaceId=primary(town, node).id,
+            )  # fmt: skip
+            if begun_by == "node":
+                far.settimeout(2)
+                ear.sendto(b"first", (outside, 5353))
+                assert far.recvfrom(10) == (b"first", (made["PublicIp"], 4343))
+            far.sendto(b"hello", (made["PublicIp"], 4343))
+            assert ear.recv(10) == b"hello"
+    for node in nodes:
+        node.terminate()
 
 
 # Groups
