@@ -332,6 +332,17 @@ def test_one_unknown_instance_keeps_all_from_being_terminated(cloud: Cloud, subn
     assert len(cloud.found(("attachment.instance-id", instance_id))) == 1
 
 
+@pytest.mark.row("TerminateInstances")
+def test_an_instance_is_terminated_as_often_as_one_asks(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    free = cloud.free(subnet_id)
+    instance_id = cloud.instance(subnet_id)
+    cloud.ec2.terminate_instances(InstanceIds=[instance_id])
+    again = cloud.ec2.terminate_instances(InstanceIds=[instance_id, instance_id])
+    assert [i["InstanceId"] for i in again["TerminatingInstances"]] == [instance_id]
+    assert cloud.free(subnet_id) == free
+
+
 # Describe
 
 

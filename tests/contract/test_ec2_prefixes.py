@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.contract.cloud import Cloud, refused
 
@@ -314,4 +315,39 @@ def test_an_instance_that_wants_too_much_is_not_launched(cloud: Cloud) -> None:
             NetworkInterfaces=[spec],
         )  # fmt: skip
     assert cloud.free(subnet_id) == free
+    assert cloud.found(("subnet-id", subnet_id)) == []
+
+
+@pytest.mark.row("RunInstances")
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param({"DeviceIndex": 1, "SecondaryPrivateIpAddressCount": 20}, id="too-much"),
+        pytest.param({"DeviceIndex": 0}, id="an-index-twice"),
+    ],
+)
+def test_a_launch_that_fails_at_its_second_eni_leaves_nothing(
+    cloud: Cloud, second: dict[str, Any]
+) -> None:
+    subnet_id, _ = cloud.subnet()
+    free = cloud.free(subnet_id)
+    stays: Any = {"DeviceIndex": 0, "SubnetId": subnet_id, "DeleteOnTermination": False}
+    fails: Any = {"SubnetId": subnet_id, **second}
+    with pytest.raises(ClientError):
+        cloud.ec2.run_instances(
+            ImageId="ami-760aaa0f", InstanceType="m5.large", MinCount=1, MaxCount=1,
+            NetworkInterfaces=[stays, fails],
+        )  # fmt: skip
+    assert cloud.found(("subnet-id", subnet_id)) == []
+    assert cloud.free(subnet_id) == free
+
+
+@pytest.mark.row("RunInstances")
+def test_a_launch_without_a_primary_eni_is_refused(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    with refused("InvalidParameterValue", "primary"):
+        cloud.ec2.run_instances(
+            ImageId="ami-760aaa0f", InstanceType="m5.large", MinCount=1, MaxCount=1,
+            NetworkInterfaces=[{"DeviceIndex": 1, "SubnetId": subnet_id}],
+        )  # fmt: skip
     assert cloud.found(("subnet-id", subnet_id)) == []

@@ -55,8 +55,7 @@ class Instances(Enis):
                 for eni in instance.nics.values():
                     eni.add_tags(tags)
         except EC2ClientError:
-            self.terminate_instances([instance.id for instance in reservation.instances])
-            self.reservations.pop(reservation.id, None)
+            self._undo(*before)
             raise
         return reservation
 
@@ -75,6 +74,7 @@ class Instances(Enis):
         for reservation_id in self.reservations.keys() - reservations:
             self.reservations.pop(reservation_id)
         for eni_id in self.enis.keys() - enis:
+            self._unplug(self.enis[eni_id])
             self._forget(self.enis[eni_id])
         for subnet in self.describe_subnets():
             owned = {n for eni in self.enis.values() if eni.subnet is subnet for n in eni.owned}
@@ -105,28 +105,29 @@ class Instances(Enis):
         return super().modify_instance_metadata_options(instance_id, **changes)
 
     def terminate_instances(self, instance_ids: list[str]) -> Any:
-        """Terminate; an ENI goes along or becomes available, as its attachment says."""
-        for instance_id in instance_ids:
-            self.get_instance(instance_id)  # raises before anything is done
-        enis = [
-            eni for eni in self.enis.values() if eni.instance and eni.instance.id in instance_ids
-        ]
-        instances = {eni.instance.id: eni.instance for eni in enis}
-        born_with = {instance_id: i.nics[0] for instance_id, i in instances.items()}
-        for eni in enis:
+        """Terminate; an ENI goes along or becomes available, as its attachment says.
+
+        It may be asked for more than once, and nothing more happens (EC2 API reference).
+        """
+        instances = [self.get_instance(i) for i in dict.fromkeys(instance_ids)]  # raises
+        born_with = [instance.nics[0] for instance in instances]
+        for eni in [e for e in self.enis.values() if e.instance in instances]:
             self._unplug(eni)
             if eni.delete_on_termination:
                 self._forget(eni)
-        done = super().terminate_instances(instance_ids)
-        for instance_id, instance in instances.items():
-            instance.nics = {0: born_with[instance_id]}  # DescribeInstances still tells of it
+        for instance in instances:
+            instance.nics = {}  # moto would delete them, and once more the second time
+        done = super().terminate_instances([instance.id for instance in instances])
+        for instance, eni in zip(instances, born_with, strict=True):
+            instance.nics = {0: eni}  # DescribeInstances still tells of it
         return done
 
 
 def _specs(kind: str, specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what RunInstances says of each ENI, its primary address named where moto reads it.
 
-    Raises EC2ClientError for a type that there is not, and for more ENIs than it takes.
+    Raises EC2ClientError for a type that there is not, for more ENIs than it takes, and for device
+    indices that are missing, twice there, or without 0. EC2's words for the last two are not known.
     """
     if kind not in INSTANCE_TYPES:
         raise error("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
@@ -134,9 +135,15 @@ def _specs(kind: str, specs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         raise error(
             "AttachmentLimitExceeded", f"Interface count {len(specs)} exceeds the limit for {kind}"
         )
+    indices = [spec.get("DeviceIndex") for spec in specs]
+    if None in indices:
+        raise error("MissingParameter", "Each network interface requires a device index.")
+    if specs and (len(set(indices)) < len(indices) or 0 not in indices):
+        raise error(
+            "InvalidParameterValue",
+            "Each network interface requires a device index of its own, the primary one 0.",
+        )
     for spec in specs:
-        if spec.get("DeviceIndex") is None:
-            raise error("MissingParameter", "Each network interface requires a device index.")
         for address in spec.get("PrivateIpAddresses") or ():
             if address.get("Primary"):
                 spec.setdefault("PrivateIpAddress", address["PrivateIpAddress"])
