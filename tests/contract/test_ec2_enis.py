@@ -292,6 +292,19 @@ def test_an_eni_does_at_termination_what_its_attachment_says(
     assert cloud.found(("attachment.instance-id", instance_id)) == []
 
 
+@pytest.mark.row("AttachNetworkInterface")
+def test_a_new_attachment_knows_nothing_of_the_last_ones_end(cloud: Cloud, subnet: str) -> None:
+    instance_id, eni_id = cloud.instance(subnet), cloud.create(subnet)
+    attachment_id = cloud.attach(eni_id, instance_id)
+    cloud.ec2.modify_network_interface_attribute(
+        NetworkInterfaceId=eni_id,
+        Attachment={"AttachmentId": attachment_id, "DeleteOnTermination": True},
+    )
+    cloud.ec2.detach_network_interface(AttachmentId=attachment_id)
+    cloud.attach(eni_id, instance_id)
+    assert cloud.eni(eni_id)["Attachment"]["DeleteOnTermination"] is False
+
+
 @pytest.mark.row("ModifyNetworkInterfaceAttribute")
 def test_a_wrong_attachment_is_not_modified(cloud: Cloud, subnet: str) -> None:
     eni_id = cloud.create(subnet)

@@ -236,6 +236,7 @@ class Enis(Trunks):
         eni.instance, eni.device_index, eni.card = instance, device_index, card
         eni.attachment_id, eni.detached_at = random_eni_attach_id(), None
         eni.attach_time = utcnow()
+        eni.delete_on_termination = False  # it is the attachment's, and a new one's is this
         seconds = self._drawn(self.delays.attach_seconds)
         eni.attached_at = time.monotonic() + seconds
         self.changed.append(eni)
