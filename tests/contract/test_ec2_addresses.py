@@ -198,3 +198,48 @@ def test_a_deleted_eni_gives_its_addresses_back(cloud: Cloud) -> None:
     assert cloud.free(subnet_id) == before - 5
     cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
     assert cloud.free(subnet_id) == before
+
+
+@pytest.mark.row("UnassignPrivateIpAddresses", "DescribeSubnets")
+def test_an_address_that_is_named_twice_is_taken_back_once(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    eni_id = cloud.create(subnet_id, 1)
+    free, (_, secondary) = cloud.free(subnet_id), cloud.addresses(eni_id)
+    cloud.ec2.unassign_private_ip_addresses(
+        NetworkInterfaceId=eni_id, PrivateIpAddresses=[str(secondary)] * 2
+    )
+    assert cloud.free(subnet_id) == free + 1
+
+
+@pytest.mark.row("AssignPrivateIpAddresses")
+def test_a_reassignment_that_fails_takes_nothing_from_anyone(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    giver, taker = cloud.create(subnet_id, 1), cloud.create(subnet_id)
+    primary, secondary = before = cloud.addresses(giver)
+    with refused("InvalidIPAddress.InUse", str(primary)):
+        cloud.ec2.assign_private_ip_addresses(
+            NetworkInterfaceId=taker, AllowReassignment=True,
+            PrivateIpAddresses=[str(secondary), str(primary)],
+        )  # fmt: skip
+    assert (cloud.addresses(giver), len(cloud.addresses(taker))) == (before, 1)
+
+
+@pytest.mark.row("AssignPrivateIpAddresses")
+def test_a_public_address_goes_along_with_the_one_that_is_reassigned(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    giver, taker = cloud.create(subnet_id, 1), cloud.create(subnet_id)
+    secondary = str(cloud.addresses(giver)[1])
+    elastic = cloud.ec2.allocate_address(Domain="vpc")
+    cloud.ec2.associate_address(
+        AllocationId=elastic["AllocationId"], NetworkInterfaceId=giver, PrivateIpAddress=secondary
+    )
+    cloud.ec2.assign_private_ip_addresses(
+        NetworkInterfaceId=taker, AllowReassignment=True, PrivateIpAddresses=[secondary]
+    )
+    moved = cloud.eni(taker)["PrivateIpAddresses"][1]
+    assert (moved["PrivateIpAddress"], moved["Association"]["PublicIp"]) == (
+        secondary, elastic["PublicIp"],
+    )  # fmt: skip
+    (told,) = cloud.ec2.describe_addresses(AllocationIds=[elastic["AllocationId"]])["Addresses"]
+    assert told["NetworkInterfaceId"] == taker
+    assert len(cloud.addresses(giver)) == 1

@@ -135,6 +135,22 @@ def test_an_old_type_takes_no_prefixes(cloud: Cloud) -> None:
         assign(cloud, eni_id, Ipv4PrefixCount=1)
 
 
+@pytest.mark.row("AssignPrivateIpAddresses", "AssignIpv6Addresses")
+def test_an_old_type_takes_no_named_prefixes_either_nor_ipv6_ones(
+    cloud: Cloud, dual: tuple[str, IPv6Network]
+) -> None:
+    eni_id = cloud.create(dual[0])
+    cloud.attach(eni_id, cloud.instance(dual[0], "m4.large"))
+    (subnet,) = cloud.ec2.describe_subnets(SubnetIds=[dual[0]])["Subnets"]
+    block = list(IPv4Network(subnet["CidrBlock"]).subnets(new_prefix=28))[-2]
+    with refused("InvalidParameterValue", "m4.large"):
+        assign(cloud, eni_id, Ipv4Prefixes=[str(block)])
+    with refused("InvalidParameterValue", "m4.large"):
+        cloud.ec2.assign_ipv6_addresses(NetworkInterfaceId=eni_id, Ipv6PrefixCount=1)
+    with refused("InvalidParameterValue", "m4.large"):
+        cloud.attach(cloud.create(dual[0], Ipv6PrefixCount=1), cloud.instance(dual[0], "m4.large"))
+
+
 # Reservations
 
 
@@ -277,6 +293,25 @@ def test_an_ipv6_address_is_found_by_a_filter(cloud: Cloud, dual: tuple[str, IPv
     eni_id = cloud.create(dual[0], Ipv6AddressCount=1)
     address = cloud.eni(eni_id)["Ipv6Addresses"][0]["Ipv6Address"]
     assert cloud.found(("ipv6-addresses.ipv6-address", address)) == [eni_id]
+
+
+@pytest.mark.row("UnassignPrivateIpAddresses", "AssignIpv6Addresses")
+def test_what_is_named_twice_is_taken_back_once(
+    cloud: Cloud, dual: tuple[str, IPv6Network]
+) -> None:
+    eni_id = cloud.create(dual[0], Ipv4PrefixCount=1, Ipv6PrefixCount=1)
+    cloud.ec2.assign_ipv6_addresses(NetworkInterfaceId=eni_id, Ipv6AddressCount=1)
+    eni = cloud.eni(eni_id)
+    cloud.ec2.unassign_private_ip_addresses(
+        NetworkInterfaceId=eni_id, Ipv4Prefixes=[eni["Ipv4Prefixes"][0]["Ipv4Prefix"]] * 2
+    )
+    cloud.ec2.unassign_ipv6_addresses(
+        NetworkInterfaceId=eni_id,
+        Ipv6Addresses=[eni["Ipv6Addresses"][0]["Ipv6Address"]] * 2,
+        Ipv6Prefixes=[eni["Ipv6Prefixes"][0]["Ipv6Prefix"]] * 2,
+    )
+    assert prefixes(cloud, eni_id) == []
+    cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
 
 
 # At launch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -235,8 +236,8 @@ class Enis(Trunks):
         instance.nics[key_of(card, device_index)] = eni
         eni.instance, eni.device_index, eni.card = instance, device_index, card
         eni.attachment_id, eni.detached_at = random_eni_attach_id(), None
-        eni.attach_time = utcnow()
         eni.delete_on_termination = False  # it is the attachment's, and a new one's is this
+        eni.attach_time = utcnow()
         seconds = self._drawn(self.delays.attach_seconds)
         eni.attached_at = time.monotonic() + seconds
         self.changed.append(eni)
@@ -319,21 +320,35 @@ class Enis(Trunks):
         """Assign IPv4 addresses or prefixes and return the new ones."""
         eni: Eni = self.get_network_interface(eni_id)
         if eni.instance is not None:
-            check_slots(eni, eni.instance, wish.slots, prefixes=bool(wish.prefix_count))
-        if reassign:
-            self._take_over(eni, wish.addresses)
-        given = take(eni.subnet.book4, wish)
+            has_prefixes = bool(wish.prefixes or wish.prefix_count)
+            check_slots(eni, eni.instance, wish.slots, prefixes=has_prefixes)
+        held = self._secondary(eni.subnet) if reassign else {}
+        moved = {a: held[a] for a in wish.addresses if a in held}
+        rest = tuple(a for a in wish.addresses if a not in moved)
+        given = take(eni.subnet.book4, replace(wish, addresses=rest))
+        for address, other in moved.items():
+            self._move(address, other, eni)
         eni.add(given.addresses)
         eni.prefixes += given.prefixes
         self.changed.append(eni)
-        return given
+        return replace(given, addresses=(*moved, *given.addresses))
 
-    def _take_over(self, eni: Eni, addresses: Iterable[str]) -> None:
-        """Take secondary *addresses* from whoever has them in the ENI's subnet."""
-        for other in self.enis.values():
-            theirs = [a for a in addresses if a in other.addresses[1:]]
-            if theirs and other.subnet.id == eni.subnet.id:
-                self.unassign(other.id, theirs)
+    def _secondary(self, subnet: Any) -> dict[str, Eni]:
+        """Return who has which secondary address in a subnet."""
+        mine = (e for e in self.enis.values() if e.subnet is subnet)
+        return {address: eni for eni in mine for address in eni.addresses[1:]}
+
+    def _move(self, address: str, source: Eni, target: Eni) -> None:
+        """Move a secondary address; its public one goes along (EC2 API reference)."""
+        item = next(i for i in source.private_ip_addresses if i["PrivateIpAddress"] == address)
+        source.private_ip_addresses.remove(item)
+        target.private_ip_addresses.append(item)
+        public = source.public.pop(address, None)
+        if public is not None:
+            target.public[address] = public
+        for elastic in [e for e in self.addresses if e.public_ip == public]:
+            elastic.eni = target
+        self.changed.append(source)
 
     def unassign(self, eni_id: str, addresses: list[str], prefixes: Iterable[str] = ()) -> None:
         """Take secondary IPv4 addresses and prefixes back."""
@@ -348,14 +363,15 @@ class Enis(Trunks):
             item for item in eni.private_ip_addresses if item["PrivateIpAddress"] not in addresses
         ]
         eni.prefixes = [prefix for prefix in eni.prefixes if prefix not in prefixes]
-        eni.subnet.book4.give_back(things(addresses, prefixes))
+        eni.subnet.book4.give_back(things(set(addresses), set(prefixes)))
         self.changed.append(eni)
 
     def assign6(self, eni_id: str, wish: Wish) -> Given:
         """Assign IPv6 addresses or prefixes and return the new ones."""
         eni: Eni = self.get_network_interface(eni_id)
         if eni.instance is not None:
-            check_slots6(eni, eni.instance, wish.slots)
+            has_prefixes = bool(wish.prefixes or wish.prefix_count)
+            check_slots6(eni, eni.instance, wish.slots, prefixes=has_prefixes)
         given = take(eni.subnet.book6, wish)
         eni.addresses6 += given.addresses
         eni.prefixes6 += given.prefixes
@@ -372,5 +388,5 @@ class Enis(Trunks):
             )
         eni.addresses6 = [address for address in eni.addresses6 if address not in addresses]
         eni.prefixes6 = [prefix for prefix in eni.prefixes6 if prefix not in prefixes]
-        eni.subnet.book6.give_back(things(addresses, prefixes))
+        eni.subnet.book6.give_back(things(set(addresses), set(prefixes)))
         self.changed.append(eni)

@@ -22,12 +22,8 @@ def card_of(key: int) -> int:
 
 def check_slots(eni: Eni, instance: Any, more: int = 0, *, prefixes: bool = False) -> None:
     """Raise unless an ENI with *more* slots taken fits the type, in both families."""
-    kind = instance.instance_type
-    if (prefixes or eni.prefixes) and not takes_prefixes(kind):
-        raise error(
-            "InvalidParameterValue", f"Prefixes are not supported on {kind}: it is no Nitro"
-        )
-    if len(eni.addresses) + len(eni.prefixes) + more > addresses_of(kind):
+    _check_prefixes(instance.instance_type, wanted=bool(prefixes or eni.prefixes))
+    if len(eni.addresses) + len(eni.prefixes) + more > addresses_of(instance.instance_type):
         raise error(
             "PrivateIpAddressLimitExceeded",
             f"{eni.id}: Number of private addresses will exceed limit.",
@@ -35,11 +31,19 @@ def check_slots(eni: Eni, instance: Any, more: int = 0, *, prefixes: bool = Fals
     check_slots6(eni, instance)
 
 
-def check_slots6(eni: Eni, instance: Any, more: int = 0) -> None:
+def check_slots6(eni: Eni, instance: Any, more: int = 0, *, prefixes: bool = False) -> None:
     """Raise unless an ENI with *more* IPv6 slots taken fits the type."""
+    _check_prefixes(instance.instance_type, wanted=bool(prefixes or eni.prefixes6))
     if len(eni.addresses6) + len(eni.prefixes6) + more > addresses_of(instance.instance_type, 6):
         raise error(
             "Ipv6AddressLimitExceeded", f"{eni.id}: Number of IPv6 addresses will exceed limit."
+        )
+
+
+def _check_prefixes(kind: str, *, wanted: bool) -> None:
+    if wanted and not takes_prefixes(kind):
+        raise error(
+            "InvalidParameterValue", f"Prefixes are not supported on {kind}: it is no Nitro"
         )
 
 
