@@ -220,6 +220,19 @@ def test_a_nat_gateway_has_an_eni_of_its_own(cloud: Cloud) -> None:
 
 
 @pytest.mark.row("Networks")
+def test_a_nat_gateway_that_gets_no_address_leaves_nothing(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    taken = cloud.ec2.allocate_address(Domain="vpc")["AllocationId"]
+    eni_id = cloud.create(subnet_id)
+    cloud.ec2.associate_address(AllocationId=taken, NetworkInterfaceId=eni_id)
+    with refused("Resource.AlreadyAssociated"):
+        cloud.ec2.create_nat_gateway(SubnetId=subnet_id, AllocationId=taken)
+    with refused("InvalidAllocationID.NotFound"):
+        cloud.ec2.create_nat_gateway(SubnetId=subnet_id, AllocationId="eipalloc-0")
+    assert cloud.found(("subnet-id", subnet_id)) == [eni_id]
+
+
+@pytest.mark.row("Networks")
 def test_a_route_that_no_packet_would_follow_is_refused(cloud: Cloud) -> None:
     (main,) = cloud.ec2.describe_route_tables(
         Filters=[{"Name": "vpc-id", "Values": [cloud.vpc_id]}]

@@ -314,6 +314,34 @@ def test_what_is_named_twice_is_taken_back_once(
     cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
 
 
+@pytest.mark.row("Networks")
+def test_a_cidr_is_given_to_one_subnet_however_it_is_spelled(
+    cloud: Cloud, dual: tuple[str, IPv6Network]
+) -> None:
+    subnet_id, _ = cloud.subnet()
+    with refused("InvalidSubnet.Conflict"):
+        cloud.ec2.associate_subnet_cidr_block(
+            SubnetId=subnet_id, Ipv6CidrBlock=dual[1].exploded.upper()
+        )
+
+
+@pytest.mark.row("Networks")
+def test_an_ipv6_cidr_stays_while_an_eni_has_of_it(
+    cloud: Cloud, dual: tuple[str, IPv6Network]
+) -> None:
+    cidr = IPv6Network((int(dual[1].network_address) + (9 << 64), 64))
+    subnet_id, _ = cloud.subnet()
+    association = cloud.ec2.associate_subnet_cidr_block(
+        SubnetId=subnet_id, Ipv6CidrBlock=cidr.exploded
+    )["Ipv6CidrBlockAssociation"]
+    assert association["Ipv6CidrBlock"] == str(cidr)
+    eni_id = cloud.create(subnet_id, Ipv6PrefixCount=1)
+    with refused("InvalidCidrBlock.InUse", eni_id):
+        cloud.ec2.disassociate_subnet_cidr_block(AssociationId=association["AssociationId"])
+    cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
+    cloud.ec2.disassociate_subnet_cidr_block(AssociationId=association["AssociationId"])
+
+
 # At launch
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
+from moto.ec2.exceptions import ResourceAlreadyAssociatedError
 from moto.ec2.models.nat_gateways import NatGateway
 
 from vpclab.ec2.errors import error
@@ -135,7 +136,7 @@ class Networks(Publics):
         """Create a subnet that has address books."""
         _check_subnet(cidr_block)
         if ipv6_cidr_block:
-            self._check_cidr6(vpc_id, ipv6_cidr_block)
+            ipv6_cidr_block = self._checked6(vpc_id, ipv6_cidr_block)
         subnet = super().create_subnet(vpc_id, cidr_block, ipv6_cidr_block, *rest, **more)
         # moto takes the first subnet of a zone for a default one, which gives public addresses.
         default = self.get_vpc(vpc_id).is_default in {True, "true"}
@@ -149,10 +150,23 @@ class Networks(Publics):
         subnet = self.get_subnet(subnet_id)
         if subnet.cidrs6:
             raise error("CidrLimitExceeded", f"The subnet {subnet_id} has an IPv6 CIDR block")
-        self._check_cidr6(subnet.vpc_id, ipv6_cidr_block)
-        return super().associate_subnet_cidr_block(subnet_id, ipv6_cidr_block)
+        cidr = self._checked6(subnet.vpc_id, ipv6_cidr_block)
+        return super().associate_subnet_cidr_block(subnet_id, cidr)
 
-    def _check_cidr6(self, vpc_id: str, cidr: str) -> None:
+    def disassociate_subnet_cidr_block(self, association_id: str) -> Any:
+        """Take a subnet's IPv6 CIDR away of which no ENI has any. EC2's words are not known."""
+        for eni in self.enis.values():
+            if association_id in eni.subnet.ipv6_cidr_block_associations and (
+                eni.addresses6 or eni.prefixes6
+            ):
+                raise error(
+                    "InvalidCidrBlock.InUse",
+                    f"The interface {eni.id} has addresses of the CIDR block {association_id}.",
+                )
+        return super().disassociate_subnet_cidr_block(association_id)
+
+    def _checked6(self, vpc_id: str, cidr: str) -> str:
+        """Return a subnet's IPv6 CIDR as EC2 spells it. Raises EC2ClientError."""
         network = _network(cidr)
         mine = [IPv6Network(outer) for outer in self.cidrs(vpc_id, 6)]
         if (
@@ -166,10 +180,11 @@ class Networks(Publics):
                 f"The CIDR '{cidr}' is not a /64 of the VPC's IPv6 CIDRs ({ranges}).",
             )
         for subnet in self.describe_subnets(filters={"vpc-id": [vpc_id]}):
-            if cidr in subnet.cidrs6:
+            if str(network) in subnet.cidrs6:
                 raise error(
                     "InvalidSubnet.Conflict", f"The CIDR '{cidr}' conflicts with another subnet"
                 )
+        return str(network)
 
     def delete_subnet(self, subnet_id: str) -> Any:
         """Delete a subnet that holds no ENI."""
@@ -242,12 +257,14 @@ class Networks(Publics):
             )
         if not allocation_id:
             raise error("MissingParameter", "A public NAT gateway needs an AllocationId")
+        (eip,) = self.address_by_allocation([allocation_id])
+        if eip.association_id is not None:  # moto looks when it has made the ENI
+            raise ResourceAlreadyAssociatedError(eip.public_ip)
         gateway = VpcNatGateway(self, subnet_id, allocation_id, tags, connectivity_type or "public")
         eni: Eni = gateway._eni  # noqa: SLF001 - moto keeps it there
         eni.interface_type, eni.requester_managed = "nat_gateway", True
         eni.source_dest_check = False
         eni.description = f"Interface for NAT Gateway {gateway.id}"
-        (eip,) = self.address_by_allocation([allocation_id])
         gateway.address_set.append(
             {
                 "allocationId": allocation_id,
