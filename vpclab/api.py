@@ -113,6 +113,8 @@ class ControlPlane:
                 changed = dict.fromkeys(self.backend.enis.values()) | changed
             if self.faults.lag_seconds:
                 self._history.note(time.monotonic(), changed, self.backend.enis)
+            else:
+                self._history.clear()
         if reshaping:
             self.on_reshape()
         for eni in changed:
@@ -131,7 +133,8 @@ class ControlPlane:
         """Return the ENIs as descriptions show them now."""
         if not self.faults.lag_seconds:
             return self.backend.enis
-        return self._history.at(time.monotonic() - self.faults.lag_seconds)
+        then = time.monotonic() - self.faults.lag_seconds
+        return self._history.at(then, self.backend.enis)
 
     def application(self, *, counted: bool) -> Callable[..., Iterable[bytes]]:
         """Return the WSGI application; of the *counted* one calls are counted and faults met."""

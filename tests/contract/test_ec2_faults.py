@@ -90,6 +90,29 @@ def test_what_lags_comes(faulty: Cloud) -> None:
         assert time.monotonic() - began < 10
 
 
+def test_what_becomes_of_a_branch_comes_too(faulty: Cloud) -> None:
+    subnet_id, _ = faulty.subnet()
+    trunk, branch = faulty.create(subnet_id, InterfaceType="trunk"), faulty.create(subnet_id)
+    faulty.plane.lag(0.05)
+    made = faulty.ec2.associate_trunk_interface(
+        BranchInterfaceId=branch, TrunkInterfaceId=trunk, VlanId=7
+    )["InterfaceAssociation"]
+    began = time.monotonic()
+    while faulty.eni(branch)["Status"] != "associated":
+        assert time.monotonic() - began < 10
+    faulty.ec2.disassociate_trunk_interface(AssociationId=made["AssociationId"])
+    while faulty.eni(branch)["Status"] != "available":
+        assert time.monotonic() - began < 10
+
+
+def test_a_lag_begins_with_what_is_there(faulty: Cloud) -> None:
+    subnet_id, _ = faulty.subnet()
+    made = faulty.create(subnet_id)
+    faulty.plane.faults.lag_seconds = 60  # as a test may write it, without `plane.lag`
+    assert faulty.found(("subnet-id", subnet_id)) == [made]
+    faulty.plane.lag(0)
+
+
 def test_an_action_that_is_not_modelled_is_in_the_table(faulty: Cloud) -> None:
     with refused("UnsupportedOperation", "DescribeImages"):
         faulty.ec2.describe_images()

@@ -22,11 +22,14 @@ class History:
         state |= {eni_id: there[eni_id].seen(now) for eni_id in fresh if eni_id in there}
         self._states.append((now, state))
 
-    def at(self, then: float) -> Mapping[str, Eni]:
-        """Return the ENIs as they were at *then*, or at the first time that is known."""
+    def at(self, then: float, there: Mapping[str, Eni]) -> Mapping[str, Eni]:
+        """Return the ENIs as they were at *then*, or at the first time that is known.
+
+        Before anything is noted they are those that are *there*.
+        """
         while len(self._states) > 1 and self._states[1][0] <= then:
             self._states.popleft()
-        return self._states[0][1] if self._states else {}
+        return self._states[0][1] if self._states else there
 
     def clear(self) -> None:
         """Forget."""

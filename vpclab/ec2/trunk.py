@@ -53,6 +53,7 @@ class Trunks(Networks):
         )
         self.trunk_associations[made.association_id] = made
         branch.trunk_id, branch.interface_type = trunk_id, "branch"
+        self.changed.append(branch)
         return made
 
     def disassociate_trunk_interface(self, association_id: str) -> None:
@@ -63,7 +64,9 @@ class Trunks(Networks):
                 "InvalidAssociationID.NotFound",
                 f"The association '{association_id}' does not exist",
             )
-        self.enis[made.branch_interface_id].trunk_id = None
+        branch = self.enis[made.branch_interface_id]
+        branch.trunk_id = None
+        self.changed.append(branch)
 
     def describe_trunk_interface_associations(
         self, ids: list[str], filters: dict[str, list[str]]
