@@ -5,7 +5,8 @@
 
 The rules are those of the IAM User Guide: "Policy evaluation logic", "IAM JSON policy elements:
 Condition operators", "Multiple context keys or values", "Policy variables". An element, operator or
-key that is not known here is an error when the policy is read, and never an allow.
+key that is not known here is an error when the policy is read, in a variable too, and never an
+allow.
 """
 
 from __future__ import annotations
@@ -39,8 +40,11 @@ SEVERAL = frozenset({"aws:tagkeys"})
 VERSIONS = ("2012-10-17", "2008-10-17")
 """Versions of the policy language. Only the first knows variables."""
 
+EFFECTS = ("Allow", "Deny")
 VARIABLE = re.compile(r"\$\{([^}]*)\}")
 DEFAULT = re.compile(r"\s*([^\s,]+)\s*(?:,\s*'([^']*)'\s*)?")
+SIGNS = ("*", "?", "$")
+"""What a variable can be named that stands for itself."""
 ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 
 
@@ -181,7 +185,7 @@ class _Reader:
         for element in sorted(set(raw) - ELEMENTS):
             self._complain(where, f"an identity-based policy has no element {element}")
         effect = raw.get("Effect")
-        if effect not in {"Allow", "Deny"}:
+        if effect not in EFFECTS:
             self._complain(where, f"Effect is {effect!r}, not Allow or Deny")
         actions = self._either(raw, where, "Action", "NotAction")
         for action in actions:
@@ -191,12 +195,15 @@ class _Reader:
         for resource in resources:
             if resource != "*" and not resource.startswith("arn:"):
                 self._complain(where, f"'{resource}' is no ARN")
+        conditions = tuple(self._conditions(raw.get("Condition", {}), where))
+        if has_variables:
+            self._check_variables((*resources, *(v for c in conditions for v in c.values)), where)
         return Statement(
             name=where,
             effect=effect or "Deny",
             actions=actions,
             resources=resources,
-            conditions=tuple(self._conditions(raw.get("Condition", {}), where)),
+            conditions=conditions,
             all_but_actions="NotAction" in raw,
             all_but_resources="NotResource" in raw,
             has_variables=has_variables,
@@ -240,13 +247,24 @@ class _Reader:
                     yield Condition(operator, over, rest != name, key, texts)
 
     def _check_key(self, key: str, where: str, *, alone: bool) -> None:
-        folded_key = key.lower()
-        if folded_key in SEVERAL and alone:
+        if key.lower() in SEVERAL and alone:
             self._complain(
                 where, f"{key} has several values: put ForAllValues: or ForAnyValue: before it"
             )
-        elif folded_key not in SINGLE | SEVERAL and not folded_key.startswith(TAGS):
+        elif key.lower() not in SEVERAL and not _has_one_value(key):
             self._complain(where, f"the condition key {key} is not modelled")
+
+    def _check_variables(self, texts: Iterable[str], where: str) -> None:
+        """Complain of variables without a known key of one value: a Deny would never apply."""
+        for variable in (found for text in texts for found in VARIABLE.findall(text)):
+            key = DEFAULT.fullmatch(variable)
+            if variable not in SIGNS and (key is None or not _has_one_value(key[1])):
+                self._complain(where, f"the variable ${{{variable}}} is not modelled")
+
+
+def _has_one_value(key: str) -> bool:
+    """Return whether *key* is known, and has one value at most."""
+    return key.lower() in SINGLE or key.lower().startswith(TAGS)
 
 
 def _is_arn(text: str) -> bool:
@@ -376,13 +394,11 @@ def _pattern(
 
 def _value(variable: str, context: Context) -> str | None:
     """Return what a variable stands for: a sign, a key's one value, or its default."""
-    if variable in {"*", "?", "$"}:
+    if variable in SIGNS:
         return variable
     found = DEFAULT.fullmatch(variable)
-    if found is None:
-        return None
-    values = context.get(found[1].lower(), ())
-    return values[0] if len(values) == 1 else found[2]
+    assert found is not None  # noqa: S101 - `read` complains of others
+    return next(iter(context.get(found[1].lower(), ())), found[2])
 
 
 def _signs(text: str, start: int, end: int, style: str) -> str:
@@ -396,7 +412,7 @@ def _sign(text: str, place: int, style: str) -> str:
         return re.escape(sign)
     wide = {
         "like": True,
-        "arn": text.count(":", 0, place) >= ARN_COLONS,
+        "arn": VARIABLE.sub("", text[:place]).count(":") >= ARN_COLONS,
         "resource": text[place + 1 : place + 2] in {":", ""},
     }[style]
     one = "." if wide else "[^:]"

@@ -369,7 +369,7 @@ Without a policy whoever calls may do everything, with any keys. With one (`Embe
 | --- | --- | --- |
 | elements | Effect, Action, NotAction, Resource, NotResource, Condition, Sid; versions 2012-10-17 and 2008-10-17; an explicit Deny wins | documented: IAM User Guide |
 | operators | StringEquals, StringLike and theirs with Not and IgnoreCase; ArnEquals, ArnLike and theirs with Not; Bool; Null; IfExists; ForAllValues, ForAnyValue | documented |
-| variables | `${key}`, with a default; `${*}`, `${?}`, `${$}` | documented |
+| variables | `${key}` of a key below with one value, with a default; `${*}`, `${?}`, `${$}` | documented |
 | keys | aws:ResourceTag, aws:RequestTag, aws:TagKeys, ec2:ResourceTag, ec2:Subnet, ec2:SubnetID, ec2:Vpc, ec2:VpcID, ec2:AvailabilityZone, ec2:InstanceID, ec2:InstanceType, ec2:NetworkInterfaceID, ec2:SecurityGroupID, ec2:CreateAction, ec2:AssociatePublicIpAddress, ec2:SourceInstanceARN, ec2:Region, aws:RequestedRegion, aws:PrincipalArn, aws:ViaAWSService, aws:SecureTransport (said to be true) | documented: Service Authorization Reference |
 | | aws:ARN and ec2:ARN, the resource's own ARN | seen in public policies (the first), remembered |
 | resources of a call | as the reference lists them; a new resource has a star for its id and the request's tags; tags at creation are asked about as CreateTags, too | documented |

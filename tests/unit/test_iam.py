@@ -168,6 +168,13 @@ def test_arns_are_compared_part_by_part(operator: str, wanted: str, *, fits: boo
     assert under({negated: {"ec2:Subnet": wanted}})
 
 
+def test_a_colon_in_a_variables_name_parts_no_arn() -> None:
+    condition = {"ArnLike": {"ec2:Subnet": "arn:aws:ec2:${aws:RequestedRegion}:*:subnet/a"}}
+    keys = {"aws__RequestedRegion": "us-east-1"}
+    assert under(condition, ec2__Subnet="arn:aws:ec2:us-east-1:1:subnet/a", **keys)
+    assert not under(condition, ec2__Subnet="arn:aws:ec2:us-east-1:1:x:subnet/a", **keys)
+
+
 def test_the_last_part_of_an_arn_may_have_colons() -> None:
     arn = "arn:aws:ec2:r:1:a/b:c"
     assert under({"ArnLike": {"aws:ARN": "arn:aws:ec2:*:*:a/*"}}, aws__ARN=arn)
@@ -260,13 +267,16 @@ def test_a_variable_may_have_a_default() -> None:
     assert under({"StringEquals": {KEY: "${aws:RequestTag/x, 'a'}"}}, aws__ResourceTag_team="a")
 
 
-def test_a_variable_of_several_values_has_none() -> None:
-    condition = {"StringEquals": {KEY: "${aws:TagKeys}"}}
-    assert not under(condition, aws__ResourceTag_team="a", aws__TagKeys=("a", "b"))
-
-
-def test_a_variable_of_no_name_has_no_value() -> None:
-    assert not under({"StringEquals": {KEY: "${a b}"}}, aws__ResourceTag_team="${a b}")
+@pytest.mark.parametrize("variable", ["${aws:TagKeys}", "${a b}", "${aws:username, 'x'}", "${}"])
+def test_a_variable_of_no_known_key_or_of_several_values_is_an_error(variable: str) -> None:
+    for change in (
+        {"Resource": f"arn:aws:ec2:*:*:instance/{variable}"},
+        {"Condition": {"StringLike": {KEY: ["a", f"b{variable}"]}}},
+    ):
+        with pytest.raises(PolicyError) as caught:
+            asked(ALLOW, {**DENY, **change})
+        assert f"statement 2: the variable {variable} is not modelled" in str(caught.value)
+        read({"Version": "2008-10-17", "Statement": {**DENY, **change}})
 
 
 def test_what_a_variable_stands_for_has_no_wildcards() -> None:
@@ -292,6 +302,7 @@ def test_the_old_language_has_no_variables() -> None:
     ("changes", "complaint"),
     [
         pytest.param({"Effect": "Maybe"}, "Effect is 'Maybe'", id="effect"),
+        pytest.param({"Effect": ["Allow"]}, "Effect is ['Allow']", id="effects"),
         pytest.param({"Action": "CreateNetworkInterface"}, "not SERVICE:ACTION", id="action"),
         pytest.param({"Action": []}, "Action is no text", id="no-action"),
         pytest.param({"Action": 7}, "Action is no text", id="a-number"),
