@@ -476,6 +476,16 @@ NEW = [{"ResourceType": "network-interface", "Tags": [{"Key": "a", "Value": "b"}
             [("", "elastic-ip/{eip}"), ("", "subnet/{subnet}"), ("", "natgateway/*")],
         ),
         ("DeleteNatGateway", {"NatGatewayId": "{nat}"}, [("", "natgateway/{nat}")]),
+        (
+            "AuthorizeSecurityGroupIngress",
+            {
+                "GroupId": "{group}",
+                "TagSpecifications": [
+                    {"ResourceType": "security-group-rule", "Tags": [{"Key": "a", "Value": "b"}]}
+                ],
+            },
+            [("", "security-group/{group}"), ("ec2:CreateTags", "security-group-rule/*")],
+        ),
         ("CreateRoute", {"RouteTableId": "{table}"}, [("", "route-table/{table}")]),
         ("CreateSubnet", {"VpcId": "{vpc}"}, [("", "vpc/{vpc}"), ("", "subnet/*")]),
         (
@@ -594,8 +604,21 @@ def test_an_image_is_nobodys(built: Place) -> None:
             id="a-new-instance",
         ),
         pytest.param(
-            "CreateNatGateway", {"SubnetId": "{subnet}"}, 1, {"ec2:Vpc": "{ARN}:vpc/{vpc}"},
+            "CreateNatGateway", {"SubnetId": "{subnet}"}, 1, {"ec2:Vpc": None},
             id="a-new-nat-gateway",
+        ),
+        pytest.param(
+            "CreateSubnet", {"VpcId": "{vpc}"}, 1, {"ec2:Vpc": None}, id="a-new-subnet"
+        ),
+        pytest.param(
+            "RunInstances",
+            {
+                "InstanceType": "m5.large",
+                "NetworkInterfaces": [
+                    {"AssociatePublicIpAddress": "True"}, {"AssociatePublicIpAddress": "False"},
+                ],
+            },
+            1, {"ec2:AssociatePublicIpAddress": "true"}, id="one-public-eni-of-two",
         ),
         pytest.param(
             "DeleteNatGateway", {"NatGatewayId": "{nat}"}, 0, {"ec2:Vpc": "{ARN}:vpc/{vpc}"},

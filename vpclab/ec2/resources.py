@@ -2,7 +2,8 @@
 
 The tables are the Service Authorization Reference's, "Actions, resources, and condition keys for
 Amazon EC2". A call is asked about resource by resource: all of them must be allowed. What a call
-makes has no id yet: its ARN ends in a star, and its tags are those of the request.
+makes has no id yet: its ARN ends in a star, and its tags are those of the request. What comes along
+with a call and is tagged, as a rule of a security group, is asked about for its tags only.
 """
 
 from __future__ import annotations
@@ -150,6 +151,10 @@ def asks(backend: VpcBackend, action: str, parameters: Parameters, caller: Said)
         yield Ask(f"ec2:{action}", arn, folded({**made, **tags}))
         if tags:
             yield Ask("ec2:CreateTags", arn, folded({**made, **tags, "ec2:CreateAction": action}))
+    for kind in [kind for kind in given if kind not in about.makes]:
+        arn = places.arn_of(kind, "*")
+        made = {**said, "aws:ARN": arn, "ec2:ARN": arn, "ec2:CreateAction": action}
+        yield Ask("ec2:CreateTags", arn, folded({**made, **_request_tags(given[kind])}))
     if not ids and not about.makes:
         yield Ask(f"ec2:{action}", "*", folded(said))
 
@@ -183,9 +188,10 @@ def _request_tags(tags: Iterable[Parameters]) -> dict[str, str | tuple[str, ...]
 
 
 def _new(places: Places, kind: str, parameters: Parameters) -> dict[str, str]:
-    """Return what is known of a resource that is to be made.
+    """Return what is known of a resource that is to be made, as the reference has it.
 
-    Of an ENI that CreateNetworkInterface makes no subnet is told, as the reference has it.
+    Where it will be is told by RunInstances only: CreateNetworkInterface tells no subnet of its
+    ENI, and others no VPC.
     """
     subnets = [*_texts(parameters, ["SubnetId"])]
     subnets += _texts(parameters, ["NetworkInterfaces", "SubnetId"])
@@ -196,11 +202,7 @@ def _new(places: Places, kind: str, parameters: Parameters) -> dict[str, str]:
             return {"ec2:InstanceType": str(launched), **_only(there, "ec2:AvailabilityZone")}
         case "network-interface" if launched:
             public = [*_texts(parameters, ["NetworkInterfaces", "AssociatePublicIpAddress"])]
-            return {**there, "ec2:AssociatePublicIpAddress": str(public == ["True"]).lower()}
-        case "natgateway":
-            return _only(there, "ec2:Vpc")
-        case "route-table" | "security-group" | "subnet":
-            return {"ec2:Vpc": places.arn(str(parameters.get("VpcId")))}
+            return {**there, "ec2:AssociatePublicIpAddress": str("True" in public).lower()}
         case _:
             return {}
 
