@@ -13,7 +13,10 @@ from typing import Any
 import boto3
 import pytest
 from botocore import UNSIGNED
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 
 from eni import ec2 as client
@@ -69,10 +72,10 @@ class Place:
         self.a, self.b = cloud.instance(self.subnet_id), cloud.instance(self.subnet_id)
         self.access.keys.add(ADMIN)
 
-    def client(self, key: Key, **more: Any) -> Any:
+    def client(self, key: Key, region: str = REGION, **more: Any) -> Any:
         """Return a client that signs with *key*."""
         return boto3.client(
-            "ec2", region_name=REGION, endpoint_url=self.url, aws_access_key_id=key.id,
+            "ec2", region_name=region, endpoint_url=self.url, aws_access_key_id=key.id,
             aws_secret_access_key=key.secret, aws_session_token=key.token,
             config=Config(retries={"total_max_attempts": 1}), **more,
         )  # fmt: skip
@@ -164,6 +167,46 @@ def test_a_call_that_is_not_signed_is_refused(place: Place) -> None:
     )
     with refused("AuthFailure", "not signed"):
         ec2.describe_subnets()
+
+
+@pytest.mark.parametrize("restricted", [True, False], ids=["under-a-policy", "for-anyone"])
+def test_a_call_for_another_region_is_refused(place: Place, *, restricted: bool) -> None:
+    key = place.access.keys.of_instance(place.a, ROLE)
+    if restricted:
+        place.access.restrict(f"role/{ROLE}", node_policy())
+    with refused("AuthFailure", "not 'eu-west-1'"):
+        place.client(key, region="eu-west-1").create_vpc(CidrBlock="10.0.0.0/16")
+
+
+def test_there_is_one_ec2_whatever_region_and_account_a_caller_names(place: Place) -> None:
+    ec2 = place.node(place.a, node_policy())
+
+    def name_others(request: Any, **_: Any) -> None:
+        request.headers["User-Agent"] = "region/eu-west-1"
+        request.headers["x-moto-account-id"] = "000000000000"
+
+    ec2.meta.events.register("before-send.ec2", name_others)
+    with refused("UnauthorizedOperation"):
+        ec2.create_vpc(CidrBlock="10.0.0.0/16")
+    (subnet,) = ec2.describe_subnets(SubnetIds=[place.subnet_id])["Subnets"]
+    assert subnet["OwnerId"] == ACCOUNT
+
+
+def test_a_call_at_no_time_is_refused(place: Place) -> None:
+    key = place.access.add_user("ops", node_policy())
+    headers = {"host": "ec2", "x-amz-date": "today"}
+    request = AWSRequest("POST", "http://ec2/", headers, b"")
+    request.context["timestamp"] = "today"
+    signer = SigV4Auth(Credentials(key.id, key.secret), "ec2", REGION)
+    signature = signer.signature(
+        signer.string_to_sign(request, signer.canonical_request(request)), request
+    )
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={key.id}/20260105/{REGION}/ec2/aws4_request,"
+        f" SignedHeaders=host;x-amz-date, Signature={signature}"
+    )
+    with pytest.raises(SignatureError, match="no time"):
+        place.access.caller(Call("POST", "/", headers, b""))
 
 
 def test_who_has_no_policy_is_an_administrator(place: Place) -> None:

@@ -122,5 +122,6 @@ def fresh_backend(region: str) -> VpcBackend:
         url_bases=ec2_urls.url_bases, url_paths={"{0}/": VpcResponse.dispatch}
     )
     backend = ec2_backends[ACCOUNT][region]
-    assert isinstance(backend, VpcBackend)  # noqa: S101 - set three lines above
+    assert isinstance(backend, VpcBackend)  # noqa: S101 - set some lines above
+    VpcResponse.backend = backend
     return backend

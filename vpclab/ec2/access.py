@@ -15,7 +15,7 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 
 from vpclab.ec2.backend import VpcBackend
-from vpclab.ec2.credentials import LIFETIME, Call, Key, Keys
+from vpclab.ec2.credentials import LIFETIME, Call, Key, Keys, check_scope
 from vpclab.ec2.resources import asks
 from vpclab.iam import Ask, Policy, Verdict, decide, read
 from vpclab.metadata import ROLE, Credentials
@@ -80,6 +80,7 @@ class Access:
 
     def caller(self, call: Call) -> Key | None:
         """Return whose *call* it is; None: it does not matter. Raises SignatureError."""
+        check_scope(call, self._backend.region_name)
         return None if self.is_open else self.keys.owner(call)
 
     def check(self, caller: Key | None, action: str, parameters: Mapping[str, Any]) -> None:

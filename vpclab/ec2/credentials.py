@@ -108,12 +108,28 @@ class Keys:
                 "AWS was not able to validate the provided access credentials",
                 401,
             )
-        stamp = dt.datetime.strptime(call.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(
-            tzinfo=dt.UTC
-        )
+        try:
+            stamp = dt.datetime.strptime(call.headers["x-amz-date"], "%Y%m%dT%H%M%S%z")
+        except ValueError:
+            text = "The call's X-Amz-Date is no time in ISO 8601's basic format"
+            raise SignatureError("AuthFailure", text, 401) from None
         if abs(self._now() - stamp) > SKEW or (key.until is not None and self._now() > key.until):
             raise SignatureError("RequestExpired", "Request has expired.", 400)
         return key
+
+
+def check_scope(call: Call, region: str) -> None:
+    """Raise SignatureError for a call that is signed for another region than this endpoint's.
+
+    The words are AWS's of other services; EC2's are not known.
+    """
+    found = HEADER.fullmatch(call.headers.get("authorization", ""))
+    if found is not None and (found["region"], found["service"]) != (region, "ec2"):
+        raise SignatureError(
+            "AuthFailure",
+            f"Credential should be scoped to a valid region, not '{found['region']}', and to ec2.",
+            401,
+        )
 
 
 def _sign(call: Call, found: re.Match[str], key: Key) -> str:

@@ -10,7 +10,7 @@ import binascii
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import get_service_model
@@ -32,12 +32,17 @@ TYPES_A_PAGE = 100
 class VpcResponse(EC2Response):
     """moto's EC2 responses with the ENI calls replaced."""
 
+    backend: ClassVar[VpcBackend]
+    """The one backend, set by `fresh_backend`."""
+
     @property
-    def backend(self) -> VpcBackend:
-        """The backend of the call's region."""
-        backend = self.ec2_backend
-        assert isinstance(backend, VpcBackend)  # noqa: S101 - installed by fresh_backend
-        return backend
+    def ec2_backend(self) -> VpcBackend:
+        """The one backend, where moto would make one for each region and account that is named.
+
+        It takes them from the signature, the user agent and a header of its own; nobody is
+        restricted in a new one.
+        """
+        return self.backend
 
     def _texts(self, name: str) -> list[str]:
         return [str(value) for value in self._get_param(name, [])]
