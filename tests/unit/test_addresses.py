@@ -25,7 +25,7 @@ steps = st.lists(
         st.tuples(st.just("address"), st.integers(0, 63)),
         st.tuples(st.just("prefix"), st.integers(0, 3)),
         st.tuples(st.just("back"), st.integers(0, 30)),
-        st.tuples(st.just("reserve"), st.integers(0, 3)),
+        st.tuples(st.just("reserve"), st.integers(0, 63)),
     ),
     max_size=25,
 )
@@ -42,8 +42,8 @@ def step(book: AddressBook, held: list[Address | Network], verb: str, number: in
         case "prefix":
             held.append(book.take_prefix_exactly(IPv4Network((SUBNET[number * 16], 28))))
         case "reserve":
-            cidr = IPv4Network((SUBNET[number * 16], 28))
-            book.reservations = [Reservation(cidr, "explicit" if number % 2 else "prefix")]
+            cidr = IPv4Network((SUBNET[number], 27 + number % 6), strict=False)
+            book.reservations = [Reservation(cidr, "explicit" if number % 5 else "prefix")]
         case _ if held:
             book.give_back([held.pop(number % len(held))])
 

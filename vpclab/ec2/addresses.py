@@ -61,15 +61,11 @@ class AddressBook:
         A reservation for prefixes takes its addresses out at once, one for explicit addresses does
         not (documented: "Subnet CIDR reservations").
         """
-        usable = self._size - RESERVED_FIRST - RESERVED_LAST
-        reserved = [self._span(r.cidr) for r in self.reservations if r.kind == "prefix"]
-        out = sum(
-            min(end, self._size - RESERVED_LAST) - max(start, RESERVED_FIRST)
-            for start, end in reserved
-        )
-        singles = sum(not _within(offset, reserved) for offset in self._singles)
-        blocks = sum(not _within(block * self._block, reserved) for block in self._blocks)
-        return usable - out - singles - blocks * self._block
+        out = [self._span(r.cidr) for r in self.reservations if r.kind == "prefix"]
+        usable = _outside(out, RESERVED_FIRST, self._size - RESERVED_LAST)
+        singles = sum(_outside(out, offset, offset + 1) for offset in self._singles)
+        starts = (block * self._block for block in self._blocks)
+        return usable - singles - sum(_outside(out, s, s + self._block) for s in starts)
 
     @property
     def taken(self) -> frozenset[Network]:
@@ -221,8 +217,9 @@ class AddressBook:
         return start, start + cidr.num_addresses
 
 
-def _within(offset: int, spans: Iterable[tuple[int, int]]) -> bool:
-    return any(start <= offset < end for start, end in spans)
+def _outside(spans: Iterable[tuple[int, int]], start: int, end: int) -> int:
+    """Return how many offsets of [start, end) are in none of *spans*, which lie apart."""
+    return end - start - sum(max(0, min(end, e) - max(start, s)) for s, e in spans)
 
 
 def _holds(outer: Network, inner: Network) -> bool:
