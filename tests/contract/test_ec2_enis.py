@@ -415,6 +415,16 @@ def test_filters_must_all_match_and_one_value_suffices(cloud: Cloud, subnet: str
     assert [eni["NetworkInterfaceId"] for eni in described["NetworkInterfaces"]] == [a, b]
 
 
+@pytest.mark.row("DescribeNetworkInterfaces")
+def test_a_star_and_a_question_mark_are_all_the_signs_of_a_filter(
+    cloud: Cloud, subnet: str
+) -> None:
+    eni_id = cloud.create(subnet, Description="pods[0] of a")
+    for pattern in ("pods[0] of a", "pods[*", "pods[?] of a"):
+        assert cloud.found(("description", pattern)) == [eni_id], pattern
+    assert cloud.found(("description", "pod[s][[]0] of a")) == []
+
+
 @pytest.mark.row("Malformed calls")
 @pytest.mark.parametrize("action", ["network_interfaces", "subnets", "instances", "vpcs"])
 def test_an_unknown_filter_is_the_callers_error(cloud: Cloud, subnet: str, action: str) -> None:

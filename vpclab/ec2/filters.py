@@ -78,7 +78,13 @@ def matches(eni: Eni, name: str, patterns: Iterable[str]) -> bool:
         values = [tag["value"] for tag in eni.get_tags() if tag["key"] == name[4:]]
     else:
         values = FILTERS[name](eni)
-    return any(fnmatchcase(str(v), p) for v in values if v is not None for p in patterns)
+    return _fit(values, patterns)
+
+
+def _fit(values: Iterable[object], patterns: Iterable[str]) -> bool:
+    """Return whether one of *values* fits one of *patterns*, in which only * and ? are signs."""
+    signs = [pattern.replace("[", "[[]") for pattern in patterns]
+    return any(fnmatchcase(str(v), p) for v in values if v is not None for p in signs)
 
 
 INSTANCES: Mapping[str, Callable[[Any], Iterable[object]]] = {
@@ -147,4 +153,4 @@ def fits(instance: Any, reservation_id: str, name: str, patterns: Iterable[str])
         values = [reservation_id]
     else:
         values = INSTANCES[name](instance)
-    return any(fnmatchcase(str(v), p) for v in values if v is not None for p in patterns)
+    return _fit(values, patterns)
