@@ -31,6 +31,9 @@ from vpclab.metadata import VERSIONS, Metadata, Options, Tree, find
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a header's name
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 MAX_TTL_SECONDS = 21_600
+TTL = re.compile(r"[0-9]{1,9}")
+"""What `int` takes whoever sends it: not ², nor thousands of digits."""
+
 KEPT_SECONDS = 900
 """How far back an answer can be stale: longer than the lags that were reported of EC2, minutes."""
 
@@ -192,10 +195,11 @@ class Imds:
             return Answer(403 if request.path.endswith("/api/token") else 404)
         if request.forwarded:
             return Answer(403)
-        if not request.ttl.isdigit() or not 1 <= int(request.ttl) <= MAX_TTL_SECONDS:
+        if not TTL.fullmatch(request.ttl) or not 1 <= int(request.ttl) <= MAX_TTL_SECONDS:
             return Answer(400)
-        token = secrets.token_urlsafe(40)
-        self._tokens[token] = (instance_id, self._clock() + int(request.ttl))
+        now, token = self._clock(), secrets.token_urlsafe(40)
+        self._tokens = {old: held for old, held in self._tokens.items() if now <= held[1]}
+        self._tokens[token] = (instance_id, now + int(request.ttl))
         return Answer(200, token, request.ttl, options.hop_limit)
 
     def _may_read(self, token: str | None, instance_id: str, options: Options) -> bool:

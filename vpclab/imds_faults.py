@@ -48,7 +48,7 @@ class ImdsFaults:
     """
 
     delay_seconds: float = 0.0
-    """How late every answer is."""
+    """How long ago was true what every answer tells: at least."""
     _stale: list[Rule] = field(default_factory=list)
     _short: list[Rule] = field(default_factory=list)
     _missing: list[Rule] = field(default_factory=list)
@@ -58,7 +58,8 @@ class ImdsFaults:
     def stale(self, pattern: str, seconds: float, instance_id: str | None = None) -> None:
         """Let keys tell what was true *seconds* ago, or when the instance was new.
 
-        Raises ValueError for what is no time.
+        It goes no further back than what is kept (`imds.KEPT_SECONDS`). Raises ValueError for what
+        is no time.
         """
         check_seconds("a lag of IMDS", seconds)
         with self._lock:

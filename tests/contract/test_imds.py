@@ -348,8 +348,11 @@ def test_what_is_said_of_an_instance_is_told_to_it_alone(a: Reader, b: Reader, p
 @pytest.mark.row("IMDS: tokens")
 @pytest.mark.parametrize(
     ("ttl", "status"),
-    [("1", 200), (str(MAX_TTL_SECONDS), 200), ("0", 400), ("21601", 400), ("soon", 400), ("", 400)],
-)
+    [
+        ("1", 200), (str(MAX_TTL_SECONDS), 200), ("0", 400), ("21601", 400), ("soon", 400),
+        ("", 400), ("\u00b2", 400), ("9" * 5000, 400),
+    ],
+)  # fmt: skip
 def test_a_token_lives_for_a_second_to_six_hours(a: Reader, ttl: str, status: int) -> None:
     assert a.put(ttl=ttl)[0] == status
 
