@@ -187,6 +187,20 @@ def test_an_elastic_address_comes_and_goes(cloud: Cloud) -> None:
 
 
 @pytest.mark.row("Networks")
+def test_an_elastic_address_gives_way_to_another(cloud: Cloud) -> None:
+    eni_id = cloud.create(cloud.subnet()[0])
+    (first, _), (second, public) = elastic(cloud), elastic(cloud)
+    for allocation_id in (first, second):
+        cloud.ec2.associate_address(AllocationId=allocation_id, NetworkInterfaceId=eni_id)
+    assert cloud.eni(eni_id)["Association"]["PublicIp"] == public
+    (address,) = cloud.ec2.describe_addresses(AllocationIds=[first])["Addresses"]
+    assert "AssociationId" not in address
+    cloud.ec2.release_address(AllocationId=first)
+    cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
+    cloud.ec2.release_address(AllocationId=second)
+
+
+@pytest.mark.row("Networks")
 def test_an_elastic_address_leaves_with_its_private_one(cloud: Cloud) -> None:
     eni_id = cloud.create(cloud.subnet()[0])
     allocation_id, _ = elastic(cloud)

@@ -57,7 +57,10 @@ class Publics(EC2Backend):
         reassociate: bool = False,  # noqa: FBT001, FBT002 - moto's signature
         private: str | None = None,
     ) -> Any:
-        """Give an address of an ENI a public one: the primary, unless *private* is named."""
+        """Give an address of an ENI a public one: the primary, unless *private* is named.
+
+        An elastic address that it has is disassociated and stays the account's (API reference).
+        """
         if not address and not allocation_id:
             raise error("MissingParameter", "Either public IP or allocation id must be specified")
         target: Eni = eni if eni is not None else instance.nics[0]
@@ -71,9 +74,11 @@ class Publics(EC2Backend):
             for owned in [a for a, public in other.public.items() if public == eip.public_ip]:
                 other.publish(owned, None, {})
                 self.changed.append(other)
-        automatic = target.public.get(private)
-        if automatic is not None and not any(e.public_ip == automatic for e in self.addresses):
-            self.free_public(automatic)
+        former = target.public.get(private)
+        if former in {e.public_ip for e in self.addresses}:
+            self.disassociate_address(address=former)
+        elif former is not None:
+            self.free_public(former)
         marks = {"AllocationId": eip.allocation_id, "AssociationId": eip.association_id}
         target.publish(private, eip.public_ip, {**marks, "IpOwnerId": self.account_id})
         self.changed.append(target)
