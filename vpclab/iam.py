@@ -7,6 +7,9 @@ The rules are those of the IAM User Guide: "Policy evaluation logic", "IAM JSON 
 Condition operators", "Multiple context keys or values", "Policy variables". An element, operator or
 key that is not known here is an error when the policy is read, in a variable too, and never an
 allow.
+
+It is long because the two halves, reading and asking, share one vocabulary: what one accepts the
+other must be able to ask.
 """
 
 from __future__ import annotations
@@ -307,8 +310,17 @@ def _reach(statement: Statement, ask: Ask) -> tuple[int, str]:
         if not _holds(condition, ask.context, statement):
             values = ask.context.get(condition.key.lower())
             has = f"it is {' and '.join(map(repr, values))}" if values else "it is not there"
-            return 2, f"if {condition} ({has})"
+            where = "".join(_said(condition, ask.context)) if statement.has_variables else ""
+            return 2, f"if {condition} ({has}{where})"
     return _ALL, ""
+
+
+def _said(condition: Condition, context: Context) -> Iterator[str]:
+    """Yield what the variables of a condition stand for, as its end."""
+    found = (v for text in condition.values for v in VARIABLE.findall(text) if v not in SIGNS)
+    for variable in dict.fromkeys(found):
+        value = _value(variable, context)
+        yield f"; ${{{variable}}} {'has no value' if value is None else f'is {value!r}'}"
 
 
 def _is_about(statement: Statement, ask: Ask) -> bool:

@@ -331,7 +331,8 @@ def test_a_wrong_tag_is_denied_and_the_condition_is_named(place: Place) -> None:
         " identity-based policy allows the ec2:CreateNetworkInterface action. The lab adds:"
         " statement CreateForThisInstance allows it only if ArnLike ec2:SourceInstanceARN"
         " 'arn:aws:ec2:*:*:instance/${aws:RequestTag/node.k8s.amazonaws.com/instance_id}'"
-        f" (it is '{ARN}:instance/{place.a}')."
+        f" (it is '{ARN}:instance/{place.a}';"
+        " ${aws:RequestTag/node.k8s.amazonaws.com/instance_id} is 'i-another')."
     )
     denied = [line for line in place.access.denials if "CreateForThisInstance" in line]
     assert len(denied) == 1
@@ -380,7 +381,7 @@ def test_a_node_is_kept_in_its_vpc_as_the_document_says(place: Place) -> None:
 def test_a_user_is_no_instance(place: Place) -> None:
     """Keys from elsewhere, as of a service account, have no ec2:SourceInstanceARN."""
     ops = place.client(place.access.add_user("ops", node_policy()))
-    with refused("UnauthorizedOperation", "(it is not there)"):
+    with refused("UnauthorizedOperation", "(it is not there; ${aws:RequestTag/"):
         ops.create_network_interface(SubnetId=place.subnet_id, TagSpecifications=tags_of(place.a))
 
 

@@ -408,6 +408,20 @@ def test_a_condition_is_said_as_it_was_written(condition: dict[str, Any], words:
     assert verdict.reason == f"statement 1 allows it only {words}"
 
 
+def test_a_denial_says_what_variables_stand_for() -> None:
+    statement = {**ALLOW, "Condition": {"ArnLike": {"ec2:SourceInstanceARN": OWN}}}
+    variable = "${aws:ResourceTag/node}"
+    begin = (
+        f"statement 1 allows it only if ArnLike ec2:SourceInstanceARN '{OWN}' (it is '{INSTANCE}'"
+    )
+    context = {"ec2__SourceInstanceARN": INSTANCE}
+    assert asked(statement, **context).reason == f"{begin}; {variable} has no value)"
+    assert asked(statement, **context, aws__ResourceTag_node="i-0c4").reason == (
+        f"{begin}; {variable} is 'i-0c4')"
+    )
+    assert asked(statement, version="2008-10-17", **context).reason == f"{begin})"
+
+
 # Laws -------------------------------------------------------------------------------------------
 STATEMENTS = st.lists(
     st.fixed_dictionaries(
