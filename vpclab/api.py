@@ -115,10 +115,13 @@ class ControlPlane:
                 self._history.note(time.monotonic(), changed, self.backend.enis)
             else:
                 self._history.clear()
-        if reshaping:
-            self.on_reshape()
-        for eni in changed:
-            self.on_change(eni)
+        with (
+            contextlib.ExitStack() as told
+        ):  # all of it is, also when one fails; last in, first out
+            for eni in reversed(changed):
+                told.callback(self.on_change, eni)
+            if reshaping:
+                told.callback(self.on_reshape)
         return result
 
     def lag(self, seconds: float) -> None:

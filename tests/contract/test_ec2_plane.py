@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 
 import boto3
+import pytest
 from botocore.exceptions import ClientError
 
 from tests.contract.cloud import REGION, new_cloud, refused
 from vpclab.api import control_plane
+from vpclab.ec2.model import Eni
 
 
 def test_a_new_control_plane_knows_nothing_of_the_last() -> None:
@@ -40,6 +42,22 @@ def test_changes_are_told_before_the_caller_hears_and_without_the_lock() -> None
         cloud.plane.on_change = listen
         cloud.attach(eni_id, instance_id)
         assert told == [(eni_id, True)]
+
+
+def test_everyone_is_told_though_one_fails() -> None:
+    with new_cloud() as cloud:
+        plane, told = cloud.plane, []
+        subnet_id, _ = cloud.subnet()
+        first, second = cloud.create(subnet_id), cloud.create(subnet_id)
+
+        def fail(eni: Eni) -> None:
+            told.append(eni.id)
+            raise RuntimeError(eni.id)
+
+        plane.on_change = fail
+        with pytest.raises(RuntimeError):
+            plane.perform(lambda: plane.backend.changed.extend(plane.backend.enis.values()))
+        assert told == [first, second]
 
 
 def test_another_service_is_refused() -> None:
