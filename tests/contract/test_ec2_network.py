@@ -234,6 +234,22 @@ def test_a_nat_gateway_has_an_eni_of_its_own(cloud: Cloud) -> None:
 
 
 @pytest.mark.row("Networks")
+def test_a_nat_gateways_eni_is_nobody_elses(cloud: Cloud) -> None:
+    subnet_id, _ = cloud.subnet()
+    allocation_id = cloud.ec2.allocate_address(Domain="vpc")["AllocationId"]
+    cloud.ec2.create_nat_gateway(SubnetId=subnet_id, AllocationId=allocation_id)
+    (eni_id,) = cloud.found(("subnet-id", subnet_id))
+    with refused("InvalidParameterValue", "currently in use"):
+        cloud.attach(eni_id, cloud.instance(subnet_id))
+    trunk = cloud.create(subnet_id, InterfaceType="trunk")
+    for branch in (eni_id, trunk):
+        with refused("InvalidParameterValue", "currently in use"):
+            cloud.ec2.associate_trunk_interface(
+                BranchInterfaceId=branch, TrunkInterfaceId=trunk, VlanId=1
+            )
+
+
+@pytest.mark.row("Networks")
 def test_a_nat_gateway_that_gets_no_address_leaves_nothing(cloud: Cloud) -> None:
     subnet_id, _ = cloud.subnet()
     taken = cloud.ec2.allocate_address(Domain="vpc")["AllocationId"]

@@ -166,7 +166,7 @@ class Enis(Trunks):
     def delete_network_interface(self, eni_id: str) -> None:
         """Delete an ENI that nobody uses."""
         eni: Eni = self.get_network_interface(eni_id)
-        if eni.attachment_id or eni.trunk_id or eni.interface_type == "nat_gateway":
+        if eni.is_used:
             raise error(
                 "InvalidParameterValue", f"Network interface '{eni_id}' is currently in use."
             )
@@ -186,7 +186,7 @@ class Enis(Trunks):
         """Attach at a free device index of a card, within what the instance type takes."""
         eni: Eni = self.get_network_interface(eni_id)
         instance = self.get_instance(instance_id)
-        if eni.attachment_id or eni.trunk_id:
+        if eni.is_used:
             raise error(
                 "InvalidParameterValue", f"Network interface '{eni_id}' is currently in use."
             )

@@ -378,6 +378,11 @@ class Eni(NetworkInterface):
         return Attachment(self) if self.attachment_id else None
 
     @property
+    def is_used(self) -> bool:
+        """Whether it is attached, associated, or a NAT gateway's."""
+        return bool(self.attachment_id or self.trunk_id) or self.interface_type == "nat_gateway"
+
+    @property
     def status(self) -> str:
         """Its state, as EC2 names it."""
         if self._is_new:

@@ -39,7 +39,7 @@ class Trunks(Networks):
         trunk: Eni = self.get_network_interface(trunk_id)
         if trunk.interface_type != "trunk":
             raise error("InvalidParameterValue", f"Interface '{trunk_id}' is not a trunk interface")
-        if branch.attachment_id or branch.trunk_id:
+        if branch.is_used or branch is trunk:
             raise error(
                 "InvalidParameterValue", f"Network interface '{branch_id}' is currently in use."
             )
