@@ -46,14 +46,25 @@ class VpcEni:
     instance_id: str | None
     device_index: int | None
     subnet_id: str
-    primary: IPv4Address
-    secondary: tuple[IPv4Address, ...]
+    addresses: tuple[IPv4Address, ...]
+    """The primary first; an efa-only ENI has none."""
+
     status: str
     tags: Mapping[str, str]
     prefixes: tuple[IPv4Network, ...] = ()
     ipv6: tuple[IPv6Address, ...] = ()
     ipv6_prefixes: tuple[IPv6Network, ...] = ()
     card: int = 0
+
+    @property
+    def primary(self) -> IPv4Address:
+        """Its primary address. Raises IndexError for an efa-only ENI."""
+        return self.addresses[0]
+
+    @property
+    def secondary(self) -> tuple[IPv4Address, ...]:
+        """Its other addresses."""
+        return self.addresses[1:]
 
 
 @dataclass(slots=True)
@@ -160,8 +171,7 @@ class Desired:
                     instance_id=eni.instance.id if eni.instance is not None else None,
                     device_index=eni.device_index if eni.attachment_id else None,
                     subnet_id=eni.subnet.id,
-                    primary=IPv4Address(eni.private_ip_address),
-                    secondary=tuple(IPv4Address(a) for a in eni.addresses[1:]),
+                    addresses=tuple(map(IPv4Address, eni.addresses)),
                     status=eni.status,
                     tags={tag["key"]: tag["value"] for tag in eni.get_tags()},
                     prefixes=tuple(map(IPv4Network, eni.prefixes)),

@@ -31,8 +31,6 @@ TTLS = range(1, 255)
 """Times to live that the fabric gives back what its routing takes: a VPC's router is no hop. nft
 has no increment, but a chain for each value."""
 
-ANYTHING = "-1"
-
 
 class Element(NamedTuple):
     """One element of a set, or of a map where it has a value."""

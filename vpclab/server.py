@@ -93,7 +93,7 @@ class Lab:
                     **facts,
                     "primary": str(node.primary),
                     "enis": len(mine),
-                    "addresses": sum(1 + len(eni.secondary) for eni in mine),
+                    "addresses": sum(len(eni.addresses) for eni in mine),
                     "prefixes": sum(len(eni.prefixes) + len(eni.ipv6_prefixes) for eni in mine),
                 }
             )

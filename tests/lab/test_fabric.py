@@ -338,6 +338,23 @@ def test_an_attached_eni_is_a_link_that_is_down(vpc: EmbeddedVPC, nodes: Nodes) 
 
 
 @pytest.mark.row("hot-plug")
+def test_an_efa_only_eni_is_no_link_and_has_no_address(vpc: EmbeddedVPC, nodes: Nodes) -> None:
+    a, links = nodes[0], nodes[0].run(["ip", "-br", "link"]).stdout
+    made = vpc.ec2.create_network_interface(
+        SubnetId=primary_eni(vpc, a).subnet_id, InterfaceType="efa-only"
+    )["NetworkInterface"]["NetworkInterfaceId"]
+    attachment = vpc.ec2.attach_network_interface(
+        NetworkInterfaceId=made, InstanceId=a.instance_id, DeviceIndex=1
+    )["AttachmentId"]
+    (seen,) = (eni for eni in vpc.enis() if eni.id == made)
+    assert (seen.addresses, seen.device_index) == ((), 1)
+    assert a.run(["ip", "-br", "link"]).stdout == links
+    assert vpc.check() == []
+    vpc.ec2.detach_network_interface(AttachmentId=attachment)
+    vpc.ec2.delete_network_interface(NetworkInterfaceId=made)
+
+
+@pytest.mark.row("hot-plug")
 def test_what_is_sent_the_moment_a_link_is_there_is_no_drop(vpc: EmbeddedVPC, nodes: Nodes) -> None:
     """A daemon raises a link when the kernel tells of it, before the API call has returned."""
     a, _ = nodes

@@ -219,7 +219,7 @@ class Stage:
 
     def find_enis(self) -> None:
         """Note on which ENI each pod's address truly is."""
-        owner = {a: eni.id for eni in self.vpc.enis() for a in (eni.primary, *eni.secondary)}
+        owner = {a: eni.id for eni in self.vpc.enis() for a in eni.addresses}
         for pod in self.pods:
             pod.eni_id = owner.get(pod.address, "")
 
