@@ -24,6 +24,32 @@ AttachmentId = NewType("AttachmentId", str)
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+Block = IPv4Network
+"""What takes one slot of an ENI: a secondary address (/32) or a prefix (/28)."""
+
+PREFIX_LENGTH = 28
+"""EC2 gives IPv4 prefixes of this length only, aligned to it."""
+
+PREFIX_SIZE = 16
+"""Addresses of a /28; pods may have all of them."""
+
+
+class Kind(StrEnum):
+    """The two kinds of blocks; one call of EC2 asks for one kind."""
+
+    SINGLE = "single"
+    PREFIX = "prefix"
+
+    @property
+    def size(self) -> int:
+        """Addresses in a block of this kind."""
+        return PREFIX_SIZE if self is Kind.PREFIX else 1
+
+
+def kind_of(block: Block) -> Kind:
+    """Return which kind *block* is."""
+    return Kind.PREFIX if block.prefixlen == PREFIX_LENGTH else Kind.SINGLE
+
 
 class AttachmentStatus(StrEnum):
     """EC2's words for how far an attachment is."""
@@ -74,20 +100,28 @@ class Eni:
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     attachment: Attachment | None = None
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """What takes its IPv4 slots: secondary addresses as /32, then prefixes."""
+        singles = tuple(IPv4Network(address) for address in self.secondary)
+        return (*singles, *(p for p in self.prefixes if isinstance(p, IPv4Network)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateEni:
     """The whole of one CreateNetworkInterface call.
 
     EC2 takes a repeat with the same *token* as the same ENI only if every
-    other field is the same, so a wish is stored and repeated as it is.
+    other field is the same, so a wish is stored and repeated as it is. EC2
+    refuses *secondary_count* and *prefix_count* in one call.
     """
 
     token: str
     subnet_id: SubnetId
     security_groups: tuple[SecurityGroupId, ...]
     description: str
-    secondary_count: int
+    secondary_count: int = 0
+    prefix_count: int = 0
     tags: tuple[tuple[str, str], ...]
 
 
@@ -101,6 +135,7 @@ class Subnet:
     ipv6_cidrs: tuple[IPv6Network, ...] = ()
     availability_zone: str
     available: int
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The pool engine: look, decide, act, one step at a time. Shell.
 
 A round: settle what is unknown (a census of EC2), take up intents that were left, then
-perform `ipamd.plan`'s actions until there are none. EC2 and the kernel are touched on the
+perform `ipamd.decide`'s actions until there are none. EC2 and the kernel are touched on the
 cloud thread only; the pool is changed on the loop only, with what the thread returns.
 """
 
@@ -26,12 +26,12 @@ from eni.errors import (
     UnreachableError,
 )
 from eni.model import Address, Eni, EniId
-from ipamd import plan
+from ipamd import decide
 from ipamd.attachments import Attachments
 from ipamd.clock import Instant
 from ipamd.cloud import UNMANAGED_TAG, Cloud, Ready
+from ipamd.decide import Action, AddEni, Assign, RemoveEni, Situation, Targets, Unassign
 from ipamd.journal import EniState, Intent, JournalError
-from ipamd.plan import Action, AddEni, Assign, RemoveEni, Situation, Targets, Unassign
 from ipamd.pool import Assigned, Free, Pool, PoolEni
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class Engine:
         self.wake()
 
     def situation(self) -> Situation:
-        """Return what `plan` decides from."""
+        """Return what `decide` decides from."""
         census = self.pool.census()
         busy = len(census) + len(self.unmanaged) + self._pending
         return Situation(
@@ -178,13 +178,13 @@ class Engine:
 
     def _decide(self) -> Action | None:
         now = self.situation()
-        action = plan.grow(now, self._targets)
+        action = decide.grow(now, self._targets)
         if action is not None:
             self._surplus_since = None
             return action
         moment = self._clock()
         ages = [moment.elapsed(census.eni.since) for census in now.enis]
-        shrink = plan.shrink(now, self._targets, ages)
+        shrink = decide.shrink(now, self._targets, ages)
         if shrink is None:
             self._surplus_since = None
             return None

@@ -35,10 +35,10 @@ from ipamd import __version__, metrics, spool, status, web
 from ipamd.attachments import Attachments, Node, read_request
 from ipamd.clock import Instant
 from ipamd.cloud import Cloud, Home
+from ipamd.decide import Targets
 from ipamd.engine import Engine
 from ipamd.journal import EniState, Held, Intent, Journal, JournalError
 from ipamd.lease import LeaseRow
-from ipamd.plan import Targets
 from ipamd.pool import Pool, PoolEni
 from ipamd.replies import Shortage
 from ipamd.server import Call, Server

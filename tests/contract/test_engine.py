@@ -31,11 +31,11 @@ from eni.model import Address, Eni, EniId, Identity, InstanceId, Network, Securi
 from ipamd.attachments import Attachments, Node
 from ipamd.clock import Instant
 from ipamd.cloud import UNMANAGED_TAG, Cloud, Home
+from ipamd.decide import ENI_MIN_AGE_SECONDS, Targets
 from ipamd.engine import CALM_SECONDS, LOOK_AGAIN_SECONDS, ORPHAN_SECONDS, Engine
 from ipamd.journal import EniState, Intent, Journal, JournalError
 from ipamd.lease import LeaseRow
 from ipamd.leases import Leases
-from ipamd.plan import ENI_MIN_AGE_SECONDS, Targets
 from ipamd.pool import Assigned, Pool, PoolEni
 from ipamd.replies import Shortage
 from vpclab.api import ControlPlane, control_plane

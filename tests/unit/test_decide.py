@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from eni.model import EniId
 from ipamd.clock import Instant
-from ipamd.plan import (
+from ipamd.decide import (
     Action,
     AddEni,
     Assign,
