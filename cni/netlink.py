@@ -13,7 +13,6 @@ import errno
 import logging
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from pathlib import Path
 from socket import AF_INET, AF_INET6
@@ -41,6 +40,7 @@ from cni.dataplane import (
     eni_table,
     steps,
 )
+from cni.kernel import Link, NodeError
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +49,6 @@ NFT_SECONDS = 30
 """An nft that takes longer hangs: a whole table takes 30 ms beside 5,000 services."""
 
 RTN_UNREACHABLE = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One link of the node."""
-
-    index: int
-    name: str
-    mac: str
-    mtu: int
-    is_up: bool
-    group: int
-
-
-class NodeError(Exception):
-    """The kernel or nft refused: its own words are in the text."""
-
-    id = "NODE"
 
 
 @contextlib.contextmanager
@@ -81,7 +63,7 @@ def _in_our_words(what: str) -> Iterator[None]:
 
 
 class NodeNetlink:
-    """The node's network namespace, for one thread."""
+    """The node's network namespace, for one thread; a `cni.kernel.NodeNet`."""
 
     def __init__(self) -> None:
         self._ip: Any = IPRoute()

@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 from cni import rtnl
@@ -34,6 +34,7 @@ from cni.dataplane import (
     parse_alias,
     pod_mac,
 )
+from cni.kernel import HostLink, NetnsId, WireError, Wish
 from cni.spec import Attached, CniError, Code, Sandbox
 
 NS_GET_NSTYPE = 0xB703
@@ -52,43 +53,6 @@ MAX_ALIAS_BYTES = 255
 CARRIER_TRIES, CARRIER_SECONDS = 50, 0.001
 """How often the host's side is looked at, and the pause between. A pod whose side is late all
 the same is well, and has lost its first packet."""
-
-
-class WireError(Exception):
-    """The wire cannot be made: the kernel's own words are in the text."""
-
-    id = "WIRE"
-
-
-@dataclass(frozen=True, slots=True)
-class NetnsId:
-    """Which network namespace: device and inode of its nsfs file."""
-
-    dev: int
-    ino: int
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a wire should be. *node_primary* is the source of the node's own packets to it."""
-
-    sandbox: Sandbox
-    addresses: tuple[Address, ...]
-    eni_number: int
-    eni_id: str
-    pod_uid: str
-    mtu: int
-    node_primary: Address
-
-
-@dataclass(frozen=True, slots=True)
-class HostLink:
-    """A host veth that says it is ours."""
-
-    ifname: str
-    index: int
-    alias: Alias
-    group: int
 
 
 def check_netns(descriptor: int) -> NetnsId:
@@ -118,7 +82,7 @@ def check_netns(descriptor: int) -> NetnsId:
 
 
 class KernelWiring:
-    """Wires in the real kernel; `connect` and `disconnect` on one thread."""
+    """Wires in the real kernel; a `cni.kernel.Wiring`."""
 
     def __init__(self) -> None:
         self._host = rtnl.Channel()
@@ -128,6 +92,11 @@ class KernelWiring:
         """Close the sockets."""
         self._host.close()
         self._reaper.close()
+
+    @staticmethod
+    def identify(netns_fd: int) -> NetnsId:
+        """Return which network namespace *netns_fd* is; see `check_netns`."""
+        return check_netns(netns_fd)
 
     def connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, netns_path: str) -> Attached:
         """Make the wire; a half-made one of the same sandbox is made anew.
@@ -252,7 +221,7 @@ class KernelWiring:
 
         A link in the group that is not ours stops it: deleting by group takes all.
         """
-        dying = [link for link in self._reaper.dump_links() if link.group == DYING_GROUP]
+        dying = [link for link in _dump(self._reaper) if link.group == DYING_GROUP]
         strangers = [link.name for link in dying if parse_alias(link.alias) is None]
         if strangers:
             raise WireError(f"{', '.join(strangers)} in link group {DYING_GROUP} is not ours")
@@ -264,9 +233,16 @@ class KernelWiring:
         """Return every link whose alias is ours."""
         return tuple(
             HostLink(link.name, link.index, alias, link.group)
-            for link in self._host.dump_links()
+            for link in _dump(self._host)
             if (alias := parse_alias(link.alias)) is not None
         )
+
+
+def _dump(channel: rtnl.Channel) -> list[rtnl.Link]:
+    try:
+        return channel.dump_links()
+    except (rtnl.NetlinkError, OSError) as error:
+        raise WireError(f"the links: {error}") from error
 
 
 def _check_socket(netlink_fd: int, netns_fd: int) -> None:

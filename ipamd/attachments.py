@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
@@ -19,6 +19,7 @@ from typing import Protocol, assert_never
 from cachetools import TTLCache
 
 from cni import dataplane
+from cni.kernel import WireError, Wiring, Wish
 from cni.plugin import version_in
 from cni.spec import (
     Attached,
@@ -31,9 +32,8 @@ from cni.spec import (
     parse_request,
     result_json,
 )
-from cni.wire import WireError, Wish, check_netns
 from eni.model import Address
-from ipamd import lanes, metrics, replies
+from ipamd import lanes, replies
 from ipamd.clock import Instant
 from ipamd.journal import Event
 from ipamd.lanes import Lane, Outcome
@@ -63,16 +63,6 @@ class Client(Protocol):
 
     def close(self) -> None:
         """Close the descriptors."""
-
-
-class Wiring(Protocol):
-    """The part of the kernel that an attachment needs."""
-
-    def connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, netns_path: str) -> Attached:
-        """Make the wire of *wish*, or leave no trace and raise WireError. Idempotent."""
-
-    def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
-        """Unmake what there is of it; nothing if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +106,8 @@ class Attachments:
         self.pool, self.leases, self.node = pool, leases, node
         self.on_demand: Callable[[], None] = lambda: None
         self.on_unwired: Callable[[], None] = lambda: None
+        self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
+        """Told each verb, its answer, and the seconds from the frame's arrival."""
         self.shortage: Callable[[], replies.Shortage]
         self.events: list[Event] = []
         self._wiring, self._thread, self._clock = wiring, thread, clock
@@ -162,7 +154,7 @@ class Attachments:
         event: lanes.Event
         if request.verb is Verb.ADD:
             try:
-                ask.netns = _netns_of(client, request)
+                ask.netns = self._netns_of(client, request)
             except CniError as error:
                 self._answer(ask, error)
                 return
@@ -172,6 +164,16 @@ class Attachments:
         self._asks[client.id] = ask
         client.on_gone = lambda: self._on_gone(ask)
         self._step(request.sandbox, event)
+
+    def _netns_of(self, client: Client, request: Request) -> lanes.Netns:
+        if len(client.descriptors) < 2:  # noqa: PLR2004 - the pod's netns, and a netlink socket in it
+            raise CniError(
+                Code.INVALID_ENVIRONMENT,
+                f"no network namespace came with the ADD of {request.sandbox.container_id}",
+                "CNI_NETNS must name the pod's network namespace",
+            )
+        netns = self._wiring.identify(client.descriptors[0])
+        return (netns.dev, netns.ino)
 
     def _on_gone(self, ask: Ask) -> None:
         ask.gone = True
@@ -381,7 +383,7 @@ class Attachments:
             log.warning("refused", extra={**_fields(ask), "code": what.code, "reason": what.msg})
         else:
             ask.client.reply(0, result_json(version, what) if what else b"")
-        metrics.observe(ask.request.verb, what, self._clock().elapsed(ask.since))
+        self.on_answer(ask.request.verb, what, self._clock().elapsed(ask.since))
         self._end(ask)
 
     def _end(self, ask: Ask) -> None:
@@ -399,17 +401,6 @@ def read_request(client: Client, env: dict[str, str], stdin: bytes) -> Request |
         client.reply(1, error_json(error, version_in(stdin)))
         client.close()
         return None
-
-
-def _netns_of(client: Client, request: Request) -> lanes.Netns:
-    if len(client.descriptors) < 2:  # noqa: PLR2004 - the pod's netns, and a netlink socket in it
-        raise CniError(
-            Code.INVALID_ENVIRONMENT,
-            f"no network namespace came with the ADD of {request.sandbox.container_id}",
-            "CNI_NETNS must name the pod's network namespace",
-        )
-    netns = check_netns(client.descriptors[0])
-    return (netns.dev, netns.ino)
 
 
 def _fields(ask: Ask) -> dict[str, object]:

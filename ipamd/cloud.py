@@ -18,12 +18,13 @@ import datetime as dt
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Protocol
 
 from cni.dataplane import EniLink
+from cni.kernel import NodeNet
 from eni.errors import EniError, NotFoundError, NotYetError, RefusedError, UnknownOutcomeError
 from eni.model import (
     Address,
@@ -35,7 +36,6 @@ from eni.model import (
     EniId,
     Identity,
     InstanceId,
-    Network,
     SecurityGroupId,
     Subnet,
     SubnetId,
@@ -98,31 +98,6 @@ class Ec2Calls(Protocol):
 
     def subnet(self, subnet_id: SubnetId) -> Subnet:
         """Return the subnet."""
-
-
-class NodeNet(Protocol):
-    """The node's side of an ENI in the kernel; the contract is `cni.netlink.NodeNetlink`'s."""
-
-    def find_link(self, mac: str) -> object | None:
-        """Return the link with this MAC, None if the kernel shows none."""
-
-    def configure_eni(self, eni: EniLink) -> None:
-        """Bring the link to its desired state."""
-
-    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
-        """Bring the rules to their desired state; without *prune* only add."""
-
-    def add_guards(self, networks: Iterable[Network]) -> None:
-        """Guard what we hold."""
-
-    def remove_guards(self, networks: Iterable[Network]) -> None:
-        """Stop guarding what is EC2's again."""
-
-    def guards(self, want: Iterable[Network]) -> object:
-        """Guard exactly *want*."""
-
-    def host_addresses(self) -> Mapping[Address, str]:
-        """Return the addresses on host links, and which link."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import TypeVar
 
-from cni.netlink import NodeError
+from cni.kernel import NodeError
 from eni.errors import (
     CredentialsError,
     EniError,

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 
-from cni.netlink import NodeError
+from cni.kernel import NodeError
 from ipamd import __version__, logs
 from ipamd.node import live
 from ipamd.settings import SETTINGS, SettingsError, read_settings

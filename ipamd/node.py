@@ -22,10 +22,10 @@ from ipaddress import IPv4Address, ip_address
 from typing import TypeVar
 
 from cni import dataplane, nft
-from cni.netlink import NodeError, NodeNetlink
-from cni.rtnl import NetlinkError
+from cni.kernel import HostLink, NodeError, WireError
+from cni.netlink import NodeNetlink
 from cni.spec import Pod, Sandbox
-from cni.wire import HostLink, KernelWiring, WireError
+from cni.wire import KernelWiring
 from eni.ec2 import Ec2
 from eni.errors import EniError
 from eni.imds import Imds
@@ -213,6 +213,7 @@ class Daemon:
             clock=now,
             jitter=random.random,
         )
+        self.attachments.on_answer = metrics.observe
         self.attachments.on_demand = self.engine.wake
         self.attachments.on_unwired = self._reap_soon
         self.attachments.shortage = self._shortage
@@ -338,7 +339,7 @@ class Daemon:
     def _reap(self) -> None:
         try:
             self.wiring.reap()
-        except (WireError, NetlinkError) as error:
+        except WireError as error:
             log.warning("dying links not deleted", extra={"reason": str(error)})
 
     async def _look(self) -> None:
@@ -346,7 +347,7 @@ class Daemon:
         while True:
             try:
                 links = await self.loop.run_in_executor(self._wire_thread, self.wiring.links)
-            except NetlinkError as error:
+            except WireError as error:
                 log.warning("links not read", extra={"reason": str(error)})
                 await asyncio.sleep(SECOND_LOOK_SECONDS)
                 continue

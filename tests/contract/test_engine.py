@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ import boto3
 import pytest
 
 from cni.dataplane import EniLink, host_ifname, pod_mac
-from cni.netlink import NodeError
+from cni.kernel import HostLink, Link, NetnsId, NodeError, Wish
 from cni.spec import Attached, NetConf, Pod, Request, Sandbox, Verb
-from cni.wire import Wish
+from cni.wire import check_netns
 from eni.ec2 import Ec2
 from eni.errors import EniError, SubnetExhaustedError, ThrottledError, UnknownOutcomeError
 from eni.limits import shipped
@@ -59,9 +59,11 @@ class FakeKernel:
         self.hosts: dict[Address, str] = {}
         self.refusals = 0
 
-    def find_link(self, mac: str) -> object | None:
-        plugged = (e for e in self._plane.backend.enis.values() if e.is_plugged)
-        return next((e for e in plugged if e.mac_address == mac), None)
+    def find_link(self, mac: str) -> Link | None:
+        plugged = {e.mac_address for e in self._plane.backend.enis.values() if e.is_plugged}
+        if mac not in plugged:
+            return None
+        return Link(index=2, name="ens2", mac=mac, mtu=9001, is_up=True, group=0)
 
     def configure_eni(self, eni: EniLink) -> None:
         assert self.find_link(eni.mac) is not None
@@ -81,12 +83,27 @@ class FakeKernel:
     def remove_guards(self, networks: Iterable[Network]) -> None:
         self.guarded -= set(networks)
 
-    def guards(self, want: Iterable[Network]) -> object:
-        self.guarded = set(want)
-        return None
+    def guards(self, want: Iterable[Network]) -> tuple[int, int]:
+        wanted, there = set(want), self.guarded
+        self.guarded = wanted
+        return len(wanted - there), len(there - wanted)
 
     def host_addresses(self) -> Mapping[Address, str]:
         return self.hosts
+
+    def purge_conntrack(self, addresses: Collection[Address]) -> int:
+        del addresses
+        return 0
+
+    def apply_nft(self, text: str) -> bool:
+        del text
+        return False
+
+    def missing_features(self) -> tuple[str, ...]:
+        return ()
+
+    def sysctl_complaints(self) -> tuple[str, ...]:
+        return ()
 
 
 class FakeWiring:
@@ -94,6 +111,9 @@ class FakeWiring:
 
     def __init__(self) -> None:
         self.wires: dict[str, Wish] = {}
+
+    def identify(self, netns_fd: int) -> NetnsId:
+        return check_netns(netns_fd)
 
     def connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, netns_path: str) -> Attached:
         del netns_fd, pod_netlink_fd
@@ -103,6 +123,12 @@ class FakeWiring:
     def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
         del addresses
         self.wires.pop(host_ifname, None)
+
+    def reap(self) -> int:
+        return 0
+
+    def links(self) -> tuple[HostLink, ...]:
+        return ()
 
 
 class FaultyEc2:

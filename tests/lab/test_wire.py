@@ -27,9 +27,10 @@ from cni.dataplane import (
     EniLink,
     host_ifname,
 )
-from cni.netlink import NodeError, NodeNetlink
+from cni.kernel import NodeError, WireError, Wish
+from cni.netlink import NodeNetlink
 from cni.spec import CniError, Sandbox
-from cni.wire import KernelWiring, WireError, Wish, check_netns
+from cni.wire import KernelWiring, check_netns
 from vpclab.netns import Worker
 
 T = TypeVar("T")
@@ -450,8 +451,9 @@ RIGHTS = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-
 CHILD = """
 import socket, sys
 from ipaddress import IPv4Address
+from cni.kernel import Wish
 from cni.spec import Sandbox
-from cni.wire import KernelWiring, Wish
+from cni.wire import KernelWiring
 status = dict(l.split(":", 1) for l in open("/proc/self/status") if l.startswith("Cap"))
 assert status["CapEff"].strip() == status["CapBnd"].strip() == "0000000000001000", status
 netns, netlink = int(sys.argv[1]), int(sys.argv[2])

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cni.netlink import NodeError
+from cni.kernel import NodeError, WireError
 from cni.spec import Code
-from cni.wire import WireError
 from eni.errors import EniError
 from ipamd.cli import CommandError
 from ipamd.journal import JournalError

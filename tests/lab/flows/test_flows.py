@@ -23,9 +23,10 @@ from pyroute2 import IPRoute
 
 from cni import nft
 from cni.dataplane import EniLink
+from cni.kernel import Wish
 from cni.netlink import NodeNetlink
 from cni.spec import Sandbox
-from cni.wire import KernelWiring, Wish
+from cni.wire import KernelWiring
 from tests.lab.flows.kubeproxy import FLAVOURS, HOSTPORT_MASQUERADE, Flavour, Forward, render
 from vpclab.enid import prepare
 from vpclab.netns import Worker

@@ -1,0 +1,150 @@
+"""The part of the kernel that the daemon needs: the contract. Pure.
+
+Two sides of one node: `NodeNet` is its ENIs (links, tables, rules, guards, nft, conntrack),
+`Wiring` is its pods. `cni.netlink` and `cni.wire` keep both promises with the real kernel;
+a model of it keeps the same ones, and one contract suite holds both to them.
+Nothing here may import what talks to a kernel, so that whoever decides can be loaded, and
+run, without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cni.dataplane import Address, Alias, EniLink, Network
+from cni.spec import Attached, Sandbox
+
+
+class NodeError(Exception):
+    """The kernel or nft refused: its own words are in the text."""
+
+    id = "NODE"
+
+
+class WireError(Exception):
+    """The wire cannot be made: the kernel's own words are in the text."""
+
+    id = "WIRE"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link of the node."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    is_up: bool
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetnsId:
+    """Which network namespace: device and inode of its nsfs file."""
+
+    dev: int
+    ino: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a wire should be. *node_primary* is the source of the node's own packets to it."""
+
+    sandbox: Sandbox
+    addresses: tuple[Address, ...]
+    eni_number: int
+    eni_id: str
+    pod_uid: str
+    mtu: int
+    node_primary: Address
+
+
+@dataclass(frozen=True, slots=True)
+class HostLink:
+    """A host veth that says it is ours."""
+
+    ifname: str
+    index: int
+    alias: Alias
+    group: int
+
+
+class NodeNet(Protocol):
+    """The node's side of its ENIs; on one thread. Every method may raise NodeError.
+
+    Wishes are whole and may be said again: the second time changes nothing. What others
+    made stays.
+    """
+
+    def find_link(self, mac: str) -> Link | None:
+        """Return the link with this MAC, None if the kernel shows none."""
+
+    def configure_eni(self, eni: EniLink) -> None:
+        """Bring link, address and table of an ENI to their desired state.
+
+        Of the primary, the node's own, only group and rp_filter are ours. Raises NodeError if
+        there is no link with its MAC.
+        """
+
+    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
+        """Bring our rules to what *enis* need; without *prune* only add."""
+
+    def add_guards(self, networks: Iterable[Network]) -> None:
+        """Make every address of *networks* unreachable as long as no pod has it."""
+
+    def remove_guards(self, networks: Iterable[Network]) -> None:
+        """Stop guarding *networks*; nothing for those that are not guarded."""
+
+    def guards(self, want: Iterable[Network]) -> tuple[int, int]:
+        """Guard exactly *want*; return how many were added and removed."""
+
+    def host_addresses(self) -> Mapping[Address, str]:
+        """Return every address that is configured on a host link, and on which."""
+
+    def purge_conntrack(self, addresses: Collection[Address]) -> int:
+        """Delete every flow from or to *addresses*; return how many."""
+
+    def apply_nft(self, text: str) -> bool:
+        """Write our table if what is there is not what *text* makes; return whether."""
+
+    def missing_features(self) -> tuple[str, ...]:
+        """Return a sentence for each kernel feature that pods need and is not there."""
+
+    def sysctl_complaints(self) -> tuple[str, ...]:
+        """Return a sentence for each node-wide sysctl that would break pods."""
+
+
+class Wiring(Protocol):
+    """The wires of pods. `connect`, `disconnect` and `links` on one thread."""
+
+    def identify(self, netns_fd: int) -> NetnsId:
+        """Return which network namespace a descriptor is; on any thread.
+
+        Raises CniError if it is none, or the node's own.
+        """
+
+    def connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, netns_path: str) -> Attached:
+        """Make the wire of *wish*, or leave no trace and raise WireError.
+
+        What a former try for the same sandbox left is made anew. A kill may leave part: a host
+        veth with or without alias, but never a host route without the pod's side.
+        """
+
+    def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
+        """Unmake what there is of a wire; nothing if there is none.
+
+        The guards take the addresses over at once; the link is only put to die. Raises
+        WireError.
+        """
+
+    def reap(self) -> int:
+        """Delete the links that were put to die; return how many. On a thread of its own.
+
+        Raises WireError, deleting nothing, if one of them is not ours.
+        """
+
+    def links(self) -> tuple[HostLink, ...]:
+        """Return every link whose alias is ours, dying ones included. Raises WireError."""
