@@ -15,14 +15,19 @@ from eni.errors import EniError
 
 ADVICE: Mapping[type[EniError], str] = {
     errors.ThrottledError: "EC2 throttles this account; kubelet retries, no action needed",
+    errors.CapacityError: "EC2 is short of what its words name; kubelet retries",
     errors.SubnetExhaustedError: "free addresses in the subnet, or add one for this zone",
+    errors.PrefixesExhaustedError: "reserve a CIDR of type prefix in the subnet, or add a subnet",
     errors.UnreachableError: "check the route to the EC2 endpoint; kubelet retries",
     errors.CredentialsError: "check the node's role and IMDS; kubelet retries",
     errors.ImdsError: "check that IMDS answers on the node; kubelet retries",
     errors.UnauthorizedError: "allow the named action in the node's IAM policy",
     errors.LimitExceededError: "use a larger instance type or raise the quota named",
+    errors.InstanceLimitError: "ipamd looks what is attached; if that is all, use a larger type",
+    errors.QuotaExceededError: "raise the quota named, or remove what uses it up",
     errors.NotFoundError: "the object is gone or not known yet; `enid status` shows what is held",
     errors.InvalidStateError: "something else changes this ENI; `enid status` shows its state",
+    errors.RefusedError: "EC2's own words say what it refuses; someone must act",
     errors.UnknownOutcomeError: "EC2 gave no answer; ipamd looks before it acts again",
 }
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cni.kernel import NodeError, WireError
 from cni.spec import Code
-from eni.errors import EniError
+from cni.wire import WireError
+from eni.errors import RAISED, EniError
 from ipamd.cli import CommandError
 from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
@@ -32,8 +33,8 @@ FAMILIES: tuple[type[Exception], ...] = (
 
 
 def leaves(family: type[Exception]) -> Iterator[type[Exception]]:
-    """Yield the classes of *family* that are raised: those nobody derives from."""
-    if not family.__subclasses__():
+    """Yield the classes of *family* that are raised: EC2's, and those nobody derives from."""
+    if family in RAISED or not family.__subclasses__():
         yield family
     for child in family.__subclasses__():
         yield from leaves(child)
