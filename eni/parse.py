@@ -75,7 +75,7 @@ def eni(raw: NetworkInterfaceTypeDef) -> Eni:
 
 
 def subnet(raw: SubnetTypeDef) -> Subnet:
-    """Return the subnet with those of its IPv6 CIDRs that are in use now."""
+    """Return the subnet with its tags and those of its IPv6 CIDRs that are in use now."""
     return Subnet(
         id=SubnetId(raw["SubnetId"]),
         vpc_id=VpcId(raw["VpcId"]),
@@ -87,6 +87,7 @@ def subnet(raw: SubnetTypeDef) -> Subnet:
         ),
         availability_zone=raw["AvailabilityZone"],
         available=raw["AvailableIpAddressCount"],
+        tags={tag["Key"]: tag["Value"] for tag in raw.get("Tags", ())},
     )
 
 

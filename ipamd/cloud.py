@@ -36,6 +36,7 @@ from eni.model import (
     EniId,
     Identity,
     InstanceId,
+    Kind,
     SecurityGroupId,
     Subnet,
     SubnetId,
@@ -90,11 +91,11 @@ class Ec2Calls(Protocol):
     def delete(self, eni_id: EniId) -> None:
         """Delete."""
 
-    def assign(self, eni_id: EniId, count: int) -> tuple[IPv4Address, ...]:
-        """Assign that many more addresses, and return them."""
+    def assign(self, eni_id: EniId, kind: Kind, count: int) -> tuple[IPv4Network, ...]:
+        """Assign that many more blocks, and return them."""
 
-    def unassign(self, eni_id: EniId, addresses: Sequence[IPv4Address]) -> None:
-        """Give addresses back."""
+    def unassign(self, eni_id: EniId, blocks: Sequence[IPv4Network]) -> None:
+        """Give blocks back."""
 
     def subnet(self, subnet_id: SubnetId) -> Subnet:
         """Return the subnet."""
@@ -373,7 +374,8 @@ class Cloud:
         if self.journal.trouble:
             raise RefusedError(self.journal.trouble, action="journal")
         try:
-            new: tuple[Address, ...] = self.ec2.assign(eni_id, count)
+            blocks = self.ec2.assign(eni_id, Kind.SINGLE, count)
+            new: tuple[Address, ...] = tuple(block.network_address for block in blocks)
         except UnknownOutcomeError:
             eni = self.ec2.eni(eni_id)
             if eni is None:
@@ -387,7 +389,7 @@ class Cloud:
             raise RefusedError(self.journal.trouble, action="journal")
         self.journal.begin_release(addresses, self._wall())
         try:
-            self.ec2.unassign(eni_id, addresses)
+            self.ec2.unassign(eni_id, [IPv4Network(a) for a in addresses])
             gone: tuple[Address, ...] = addresses
         except (UnknownOutcomeError, NotFoundError):
             eni = self.ec2.eni(eni_id)

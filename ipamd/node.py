@@ -421,7 +421,7 @@ class Daemon:
             leases=status.leases_of(self.attachments.rows),
             cooling=status.cooling_of(self.pool, now(), self.settings.cooldown_seconds),
             ec2_calls=dict(self.ec2.calls),
-            ec2_errors=status.errors_of(self.ec2.errors),
+            ec2_errors=status.errors_of(self.ec2.errors.copy()),
         )
 
 

@@ -23,7 +23,7 @@ from eni import ec2 as client
 from tests.contract.cloud import REGION, Cloud, refused
 from vpclab.ec2 import ACCOUNT
 from vpclab.ec2.credentials import Call, Key, Keys, SignatureError
-from vpclab.enid import node_policy
+from vpclab.enid import POLICY, node_policy
 from vpclab.iam import PolicyError
 from vpclab.metadata import ROLE
 
@@ -31,6 +31,8 @@ pytestmark = pytest.mark.row("IAM")
 
 NODE_TAG = "node.k8s.amazonaws.com/instance_id"
 ARN = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
+IN_A_VPC = {"CreateInAnySubnet", "SetAnyGroups", "ItsOwnEnis", "PrimaryEnis"}
+"""The statements that docs/iam.md tells to keep within a VPC."""
 ADMIN = Key("test", "test", f"arn:aws:iam::{ACCOUNT}:user/admin", "user/admin")
 """The keys that a Cloud's own client has."""
 
@@ -53,6 +55,19 @@ def without(policy: dict[str, Any], action: str) -> dict[str, Any]:
         if kept:
             statements.append({**statement, "Action": kept})
     return {**policy, "Statement": statements}
+
+
+def without_statement(policy: dict[str, Any], sid: str) -> dict[str, Any]:
+    """Return *policy* with one statement less."""
+    kept = [statement for statement in policy["Statement"] if statement["Sid"] != sid]
+    return {**policy, "Statement": kept}
+
+
+def with_adoption(policy: dict[str, Any]) -> dict[str, Any]:
+    """Return *policy* with the statement that docs/iam.md offers."""
+    text = (POLICY.parents[2] / "docs" / "iam.md").read_text()
+    (offered,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    return {**policy, "Statement": [*policy["Statement"], json.loads(offered)]}
 
 
 def actions(policy: dict[str, Any]) -> list[str]:
@@ -102,13 +117,16 @@ def tags_of(instance_id: str) -> Any:
     ]
 
 
-def live(ec2: Any, place: Place, instance_id: str) -> None:
+def live(ec2: Any, place: Place, instance_id: str, *, reservations: bool = True) -> None:
     """Do everything that a node's daemon does with an ENI, and take it all back."""
     ec2.describe_subnets(SubnetIds=[place.subnet_id])
+    if reservations:
+        ec2.get_subnet_cidr_reservations(SubnetId=place.subnet_id)
     ec2.describe_instance_types(InstanceTypes=["m5.large"])
-    made = ec2.create_network_interface(
+    created = ec2.create_network_interface(
         SubnetId=place.subnet_id, TagSpecifications=tags_of(instance_id)
-    )["NetworkInterface"]["NetworkInterfaceId"]
+    )["NetworkInterface"]
+    made, groups = created["NetworkInterfaceId"], [g["GroupId"] for g in created["Groups"]]
     attachment = ec2.attach_network_interface(
         NetworkInterfaceId=made, InstanceId=instance_id, DeviceIndex=1
     )["AttachmentId"]
@@ -116,6 +134,8 @@ def live(ec2: Any, place: Place, instance_id: str) -> None:
         NetworkInterfaceId=made,
         Attachment={"AttachmentId": attachment, "DeleteOnTermination": True},
     )
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=made, Groups=groups)
+    ec2.create_tags(Resources=[made], Tags=[{"Key": "cluster", "Value": "blue"}])
     for eni_id in (made, place.born(instance_id)):
         given = ec2.assign_private_ip_addresses(
             NetworkInterfaceId=eni_id, SecondaryPrivateIpAddressCount=2
@@ -266,7 +286,7 @@ def _call(request: Any) -> Call:
 # What the managed policy allows -----------------------------------------------------------------
 def test_the_managed_cni_policy_allows_what_a_cni_does(place: Place) -> None:
     ec2 = place.node(place.a, managed_cni_policy())
-    live(ec2, place, place.a)
+    live(ec2, place, place.a, reservations=False)
     ec2.describe_instances()
     ec2.describe_tags()
     eni_id = place.cloud.create(place.subnet_id)
@@ -278,6 +298,7 @@ def test_the_managed_cni_policy_allows_what_a_cni_does(place: Place) -> None:
     [
         ("create_vpc", {"CidrBlock": "10.9.0.0/16"}),
         ("describe_vpcs", {}),
+        ("get_subnet_cidr_reservations", {"SubnetId": "subnet-0"}),
         ("terminate_instances", {"InstanceIds": ["A"]}),
         ("assign_ipv6_addresses", {"NetworkInterfaceId": "eni-0", "Ipv6AddressCount": 1}),
         ("create_tags", {"Resources": ["A"], "Tags": [{"Key": "a", "Value": "b"}]}),
@@ -299,7 +320,7 @@ def test_the_shipped_policy_allows_what_our_daemon_does(place: Place) -> None:
 
 def test_the_shipped_policy_has_the_actions_that_our_client_calls_and_no_other() -> None:
     source = Path(client.__file__).read_text()
-    called = set(re.findall(r"self\._(?:ask|act)\(\s*\"(\w+)\"", source))
+    called = set(re.findall(r"self\._session\.(?:ask|act)\(\s*\"(\w+)\"", source))
     # TagSpecifications of CreateNetworkInterface are asked about as CreateTags.
     assert {f"ec2:{a}" for a in called | {"CreateTags"}} == set(actions(node_policy()))
 
@@ -309,11 +330,75 @@ def test_one_action_less_is_denied_by_its_name(place: Place, action: str) -> Non
     ec2 = place.node(place.a, without(node_policy(), action))
     with refused("UnauthorizedOperation", f"to perform: {action} on resource: "):
         live(ec2, place, place.a)
-    for eni_id in place.cloud.found((f"tag:{NODE_TAG}", place.a)):
+    clear(place, place.a)
+
+
+@pytest.mark.parametrize("sid", [statement["Sid"] for statement in node_policy()["Statement"]])
+def test_one_statement_less_is_denied(place: Place, sid: str) -> None:
+    with refused("UnauthorizedOperation"):
+        live(place.node(place.a, without_statement(node_policy(), sid)), place, place.a)
+    clear(place, place.a)
+
+
+def clear(place: Place, instance_id: str) -> None:
+    """Delete the ENIs that an instance's daemon has left."""
+    for eni_id in place.cloud.found((f"tag:{NODE_TAG}", instance_id)):
         attachment = place.cloud.eni(eni_id).get("Attachment")
         if attachment:
             place.cloud.ec2.detach_network_interface(AttachmentId=attachment["AttachmentId"])
         place.cloud.ec2.delete_network_interface(NetworkInterfaceId=eni_id)
+
+
+def test_a_node_tags_its_own_enis_and_never_by_whose_they_are(place: Place) -> None:
+    ec2 = place.node(place.a, node_policy())
+    own = ec2.create_network_interface(
+        SubnetId=place.subnet_id, TagSpecifications=tags_of(place.a)
+    )["NetworkInterface"]["NetworkInterfaceId"]
+    theirs, nobodys = place.born(place.b), place.born(place.a)
+    ec2.create_tags(Resources=[own], Tags=[{"Key": "note", "Value": "new"}])
+    for eni_id in (theirs, nobodys):
+        with refused("UnauthorizedOperation", "ec2:CreateTags"):
+            ec2.create_tags(Resources=[eni_id], Tags=[{"Key": "note", "Value": "new"}])
+    for eni_id, key, owner in (
+        (own, NODE_TAG, place.b),
+        (own, NODE_TAG, place.a),
+        (own, NODE_TAG.upper(), place.b),
+        (nobodys, NODE_TAG, place.a),
+    ):
+        with refused("UnauthorizedOperation", "ec2:CreateTags"):
+            ec2.create_tags(Resources=[eni_id], Tags=[{"Key": key, "Value": owner}])
+    clear(place, place.a)
+
+
+def test_what_another_attached_is_used_and_left_to_them(place: Place) -> None:
+    ec2 = place.node(place.a, node_policy())
+    foreign = place.cloud.create(place.subnet_id)
+    attachment = place.cloud.attach(foreign, place.a)
+    group = place.cloud.eni(foreign)["Groups"][0]["GroupId"]
+    given = ec2.assign_private_ip_addresses(NetworkInterfaceId=foreign, Ipv4PrefixCount=1)
+    ec2.unassign_private_ip_addresses(
+        NetworkInterfaceId=foreign,
+        Ipv4Prefixes=[p["Ipv4Prefix"] for p in given["AssignedIpv4Prefixes"]],
+    )
+    with refused("UnauthorizedOperation", "ItsOwnEnis"):
+        ec2.detach_network_interface(AttachmentId=attachment)
+    with refused("UnauthorizedOperation", "ItsOwnEnis"):
+        ec2.modify_network_interface_attribute(NetworkInterfaceId=foreign, Groups=[group])
+    place.cloud.ec2.detach_network_interface(AttachmentId=attachment)
+    place.cloud.ec2.delete_network_interface(NetworkInterfaceId=foreign)
+
+
+def test_the_offered_statement_lets_a_node_adopt_what_has_no_tag(place: Place) -> None:
+    ec2 = place.node(place.a, with_adoption(node_policy()))
+    foreign = place.cloud.create(place.subnet_id)
+    attachment = place.cloud.attach(foreign, place.a)
+    with refused("UnauthorizedOperation", "ec2:CreateTags"):
+        ec2.create_tags(Resources=[foreign], Tags=[{"Key": NODE_TAG, "Value": place.b}])
+    ec2.create_tags(Resources=[foreign], Tags=[{"Key": NODE_TAG, "Value": place.a}])
+    with refused("UnauthorizedOperation", "ec2:CreateTags"):
+        ec2.create_tags(Resources=[foreign], Tags=[{"Key": NODE_TAG, "Value": place.a}])
+    ec2.detach_network_interface(AttachmentId=attachment)
+    ec2.delete_network_interface(NetworkInterfaceId=foreign)
 
 
 def test_a_wrong_tag_is_denied_and_the_condition_is_named(place: Place) -> None:
@@ -333,7 +418,7 @@ def test_a_wrong_tag_is_denied_and_the_condition_is_named(place: Place) -> None:
         f" (it is '{ARN}:instance/{place.a}';"
         " ${aws:RequestTag/node.k8s.amazonaws.com/instance_id} is 'i-another')."
     )
-    denied = [line for line in place.access.denials if "CreateForThisInstance" in line]
+    denied = [line for line in place.access.denials if "is 'i-another'" in line]
     assert len(denied) == 1
     tally = place.cloud.plane.tallies["CreateNetworkInterface"]
     assert tally.outcomes["UnauthorizedOperation"] >= 1
@@ -367,7 +452,7 @@ def test_a_node_is_kept_in_its_vpc_as_the_document_says(place: Place) -> None:
     def within(vpc_id: str) -> dict[str, Any]:
         policy = node_policy()
         for statement in policy["Statement"]:
-            if statement["Sid"] in {"CreateInAnySubnet", "ItsOwnEnis", "PrimaryEnis"}:
+            if statement["Sid"] in IN_A_VPC:
                 condition = statement.setdefault("Condition", {})
                 condition["ArnEquals"] = {"ec2:Vpc": f"{ARN}:vpc/{vpc_id}"}
         return policy

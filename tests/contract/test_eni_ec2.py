@@ -14,9 +14,10 @@ import pytest
 from eni import limits
 from eni.ec2 import Ec2
 from eni.errors import (
+    InstanceLimitError,
     InvalidStateError,
-    LimitExceededError,
     NotFoundError,
+    PrefixesExhaustedError,
     RefusedError,
     SubnetExhaustedError,
 )
@@ -29,7 +30,10 @@ from eni.model import (
     EniId,
     Identity,
     InstanceId,
+    Kind,
+    SecurityGroupId,
     SubnetId,
+    VpcId,
 )
 from vpclab import imds as lab
 from vpclab.api import ControlPlane, control_plane
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mypy_boto3_ec2 import EC2Client
+
+    from eni.calls import Ec2Calls
 
 REGION = "us-east-1"
 ZONE = "us-east-1a"
@@ -123,7 +129,7 @@ def slow(world: World, seconds: float) -> Iterator[None]:
 tokens = (f"intent-{number}" for number in itertools.count())
 
 
-def wish(place: Place, *, secondary_count: int = 9) -> CreateEni:
+def wish(place: Place, *, secondary_count: int = 9, prefix_count: int = 0) -> CreateEni:
     token = next(tokens)
     return CreateEni(
         token=token,
@@ -131,6 +137,7 @@ def wish(place: Place, *, secondary_count: int = 9) -> CreateEni:
         security_groups=(),
         description=f"aws-K8S-{place.instance_id}",
         secondary_count=secondary_count,
+        prefix_count=prefix_count,
         tags=(("enid.dev/intent", token),),
     )
 
@@ -202,7 +209,8 @@ def test_an_unknown_eni_is_none(ec2: Ec2) -> None:
 
 
 def test_no_eni_has_a_tag_that_nobody_gave(ec2: Ec2) -> None:
-    assert ec2.by_tag("enid.dev/intent", "nobody") == ()
+    calls: Ec2Calls = ec2  # the contract, which mypy compares
+    assert calls.by_tag("enid.dev/intent", "nobody") == ()
 
 
 def attached(ec2: Ec2, place: Place, index: int = 1) -> tuple[Eni, AttachmentId]:
@@ -255,7 +263,7 @@ def test_a_taken_device_index_is_a_wrong_state(ec2: Ec2, place: Place) -> None:
 def test_an_instance_has_a_limit_of_enis(ec2: Ec2, place: Place) -> None:
     attached(ec2, place, 1)
     attached(ec2, place, 2)
-    with pytest.raises(LimitExceededError):
+    with pytest.raises(InstanceLimitError):
         attached(ec2, place, 3)
 
 
@@ -267,37 +275,208 @@ def test_an_instance_that_does_not_exist_takes_no_eni(ec2: Ec2, place: Place) ->
 
 def test_assign_names_the_new_addresses_only(ec2: Ec2, place: Place) -> None:
     eni, _ = attached(ec2, place)
-    new = ec2.assign(eni.id, 3)
+    new = ec2.assign(eni.id, Kind.SINGLE, 3)
     now = ec2.eni(eni.id)
     assert now is not None
     assert len(new) == 3
-    assert set(now.secondary) == {*eni.secondary, *new}
+    assert set(now.blocks) == {*eni.blocks, *new}
     assert len(now.secondary) == 5
 
 
 def test_an_eni_has_a_limit_of_addresses(ec2: Ec2, place: Place) -> None:
     eni, _ = attached(ec2, place)
-    with pytest.raises(LimitExceededError, match=f"assign 8 more addresses to {eni.id}"):
-        ec2.assign(eni.id, 8)
+    with pytest.raises(InstanceLimitError, match=f"assign 8 more addresses to {eni.id}"):
+        ec2.assign(eni.id, Kind.SINGLE, 8)
 
 
 def test_an_unassigned_address_is_gone(ec2: Ec2, place: Place) -> None:
     eni, _ = attached(ec2, place)
-    kept, given_up = eni.secondary
+    kept, given_up = eni.blocks
     ec2.unassign(eni.id, [given_up])
     now = ec2.eni(eni.id)
     assert now is not None
-    assert now.secondary == (kept,)
+    assert now.blocks == (kept,)
 
 
 def test_unassigning_what_is_gone_is_not_found(ec2: Ec2, place: Place) -> None:
     eni, _ = attached(ec2, place)
-    ec2.unassign(eni.id, eni.secondary[:1])
+    ec2.unassign(eni.id, eni.blocks[:1])
     with pytest.raises(NotFoundError):
-        ec2.unassign(eni.id, eni.secondary)
+        ec2.unassign(eni.id, eni.blocks)
     now = ec2.eni(eni.id)
     assert now is not None
     assert now.secondary == eni.secondary[1:]
+
+
+# Prefixes
+def with_prefixes(ec2: Ec2, place: Place, count: int) -> Eni:
+    return ec2.create(wish(place, secondary_count=0, prefix_count=count))
+
+
+def seen(ec2: Ec2, eni_id: EniId) -> Eni:
+    eni = ec2.eni(eni_id)
+    assert eni is not None
+    return eni
+
+
+def test_an_eni_is_born_with_its_prefixes(ec2: Ec2, place: Place) -> None:
+    eni = with_prefixes(ec2, place, 2)
+    assert eni.secondary == ()
+    assert [block.prefixlen for block in eni.blocks] == [28, 28]
+    assert all(block.subnet_of(place.cidr) for block in eni.blocks)
+
+
+def test_an_eni_is_born_with_addresses_or_with_prefixes(ec2: Ec2, place: Place) -> None:
+    with pytest.raises(RefusedError):
+        ec2.create(wish(place, secondary_count=1, prefix_count=1))
+
+
+def test_assign_names_the_new_prefixes_only(ec2: Ec2, place: Place) -> None:
+    eni = with_prefixes(ec2, place, 1)
+    new = ec2.assign(eni.id, Kind.PREFIX, 2)
+    assert [block.prefixlen for block in new] == [28, 28]
+    assert set(seen(ec2, eni.id).blocks) == {*eni.blocks, *new}
+
+
+def test_prefixes_and_addresses_lie_side_by_side(ec2: Ec2, place: Place) -> None:
+    eni = with_prefixes(ec2, place, 1)
+    singles = ec2.assign(eni.id, Kind.SINGLE, 2)
+    assert set(seen(ec2, eni.id).blocks) == {*eni.blocks, *singles}
+    ec2.unassign(eni.id, eni.blocks)
+    assert set(seen(ec2, eni.id).blocks) == set(singles)
+    ec2.unassign(eni.id, singles)
+    assert seen(ec2, eni.id).blocks == ()
+
+
+def test_unassigning_a_prefix_that_is_gone_is_not_found(ec2: Ec2, place: Place) -> None:
+    eni = with_prefixes(ec2, place, 2)
+    ec2.unassign(eni.id, eni.blocks[:1])
+    with pytest.raises(NotFoundError):
+        ec2.unassign(eni.id, eni.blocks)
+    assert seen(ec2, eni.id).blocks == eni.blocks[1:]
+
+
+def test_a_prefix_takes_one_slot(ec2: Ec2, place: Place) -> None:
+    eni, _ = attached(ec2, place)
+    ec2.assign(eni.id, Kind.PREFIX, 7)
+    with pytest.raises(InstanceLimitError, match=f"assign 1 more prefix to {eni.id}"):
+        ec2.assign(eni.id, Kind.PREFIX, 1)
+
+
+def test_a_subnet_in_pieces_has_addresses_and_no_prefix(
+    world: World, ec2: Ec2, place: Place
+) -> None:
+    for first in range(16, 255, 16):
+        world.maker.create_network_interface(
+            SubnetId=place.subnet_id, PrivateIpAddress=str(place.cidr[first])
+        )
+    eni = ec2.create(wish(place, secondary_count=0))
+    with pytest.raises(PrefixesExhaustedError):
+        ec2.assign(eni.id, Kind.PREFIX, 1)
+    with pytest.raises(PrefixesExhaustedError):
+        with_prefixes(ec2, place, 1)
+    assert len(ec2.assign(eni.id, Kind.SINGLE, 9)) == 9
+
+
+def test_a_small_subnet_has_addresses_and_no_prefix(ec2: Ec2, small: Place) -> None:
+    with pytest.raises(PrefixesExhaustedError):
+        with_prefixes(ec2, small, 1)
+    assert len(ec2.create(wish(small, secondary_count=2)).blocks) == 2
+
+
+def test_reservations_for_prefixes_are_told(world: World, ec2: Ec2, place: Place) -> None:
+    assert ec2.reservations(place.subnet_id) == ()
+    first, _, third, _ = place.cidr.subnets(prefixlen_diff=2)
+    for cidr, kind in ((first, "prefix"), (third, "explicit")):
+        world.maker.create_subnet_cidr_reservation(
+            SubnetId=place.subnet_id,
+            Cidr=str(cidr),
+            ReservationType=kind,  # type: ignore[arg-type] # both are there
+        )
+    assert ec2.reservations(place.subnet_id) == (first,)
+    assert all(block.subnet_of(first) for block in with_prefixes(ec2, place, 2).blocks)
+
+
+def test_reservations_of_an_unknown_subnet_are_not_found(ec2: Ec2) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        ec2.reservations(SubnetId("subnet-0123456789abcdef0"))
+    assert caught.value.code == "InvalidSubnetID.NotFound"
+
+
+# Subnets
+def test_the_subnets_of_a_zone_come_by_id_with_their_tags(
+    world: World, ec2: Ec2, place: Place
+) -> None:
+    world.maker.create_tags(
+        Resources=[place.subnet_id], Tags=[{"Key": "kubernetes.io/role/cni", "Value": "1"}]
+    )
+    elsewhere = world.maker.create_subnet(
+        VpcId=world.vpc_id, CidrBlock=str(next(subnets)), AvailabilityZone="us-east-1b"
+    )["Subnet"]["SubnetId"]
+    found = ec2.subnets(VpcId(world.vpc_id), ZONE)
+    ids = [subnet.id for subnet in found]
+    assert ids == sorted(ids)
+    assert place.subnet_id in ids
+    assert elsewhere not in ids
+    (tagged,) = (subnet for subnet in found if subnet.id == place.subnet_id)
+    assert tagged == ec2.subnet(place.subnet_id)
+    assert tagged.tags == {"kubernetes.io/role/cni": "1"}
+    assert ec2.subnets(VpcId("vpc-0123456789abcdef0"), ZONE) == ()
+
+
+# Tags and groups
+def test_tags_come_to_those_that_are_there(ec2: Ec2, place: Place) -> None:
+    wanted = wish(place)
+    eni = ec2.create(wanted)
+    ec2.tag(eni.id, [("cluster", "blue"), ("note", "new")])
+    ec2.tag(eni.id, [("note", "newer")])
+    assert seen(ec2, eni.id).tags == {**dict(wanted.tags), "cluster": "blue", "note": "newer"}
+
+
+def test_what_nobody_uses_is_found_by_all_its_tags(ec2: Ec2, place: Place) -> None:
+    free, used = ec2.create(wish(place)), attached(ec2, place)[0]
+    for eni in (free, used):
+        ec2.tag(eni.id, [("cluster", place.subnet_id), ("node", place.instance_id)])
+    cluster = ("cluster", place.subnet_id)
+    assert [eni.id for eni in ec2.available([cluster])] == [free.id]
+    assert [eni.id for eni in ec2.available([cluster, ("node", "")])] == [free.id]
+    assert ec2.available([cluster, ("node", "i-another")]) == ()
+    assert ec2.available([cluster, ("nobody", "")]) == ()
+    assert ec2.available([cluster, ("node", ""), ("nobody", "")]) == ()
+
+
+def test_groups_are_exactly_those_that_are_set(world: World, ec2: Ec2, place: Place) -> None:
+    eni, _ = attached(ec2, place)
+    made = [
+        SecurityGroupId(
+            world.maker.create_security_group(
+                GroupName=f"{name}-{place.subnet_id}", Description="pods", VpcId=world.vpc_id
+            )["GroupId"]
+        )
+        for name in ("one", "two")
+    ]
+    ec2.set_groups(eni.id, made)
+    assert set(seen(ec2, eni.id).security_groups) == set(made)
+    ec2.set_groups(eni.id, made[:1])
+    assert seen(ec2, eni.id).security_groups == (made[0],)
+    with pytest.raises(NotFoundError) as caught:
+        ec2.set_groups(eni.id, [SecurityGroupId("sg-0123456789abcdef0")])
+    assert caught.value.code == "InvalidGroup.NotFound"
+
+
+def test_an_eni_sits_on_the_card_that_is_named(world: World, ec2: Ec2, place: Place) -> None:
+    (instance,) = world.maker.run_instances(
+        ImageId="ami-760aaa0f",
+        MinCount=1,
+        MaxCount=1,
+        InstanceType="m6in.32xlarge",
+        SubnetId=place.subnet_id,
+    )["Instances"]
+    eni = ec2.create(wish(place, secondary_count=0))
+    ec2.attach(eni.id, InstanceId(instance["InstanceId"]), 1, 1)
+    attachment = seen(ec2, eni.id).attachment
+    assert attachment is not None
+    assert (attachment.device_index, attachment.network_card) == (1, 1)
 
 
 def test_a_detached_eni_can_be_deleted(ec2: Ec2, place: Place) -> None:
@@ -358,7 +537,7 @@ def status_of(eni: Eni) -> AttachmentStatus:
 
 def test_requests_are_counted_as_the_endpoint_counts_them(world: World, place: Place) -> None:
     ours, theirs = world.ec2.calls.copy(), world.plane.calls.copy()
-    world.ec2.assign(attached(world.ec2, place)[0].id, 1)
+    world.ec2.assign(attached(world.ec2, place)[0].id, Kind.SINGLE, 1)
     world.ec2.attached(place.instance_id)
     assert world.ec2.calls - ours == world.plane.calls - theirs
     assert (world.ec2.calls - ours).total() == 4

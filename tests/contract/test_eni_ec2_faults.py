@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -18,6 +19,7 @@ from eni.errors import (
     CredentialsError,
     EniError,
     InvalidStateError,
+    PrefixesExhaustedError,
     RefusedError,
     SubnetExhaustedError,
     ThrottledError,
@@ -25,7 +27,17 @@ from eni.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from eni.model import AttachmentId, CreateEni, EniId, InstanceId, SubnetId
+from eni.model import (
+    AttachmentId,
+    CreateEni,
+    EniId,
+    InstanceId,
+    Kind,
+    SecurityGroupId,
+    SubnetId,
+    VpcId,
+)
+from eni.session import Took
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,6 +78,42 @@ ASSIGNED = Answer(
     "<privateIpAddress>10.0.0.5</privateIpAddress></item></assignedPrivateIpAddressesSet>"
     "</AssignPrivateIpAddressesResponse>",
 )
+ADDRESS = IPv4Network("10.0.0.5/32")
+PREFIX = IPv4Network("10.0.0.16/28")
+
+
+def assigned(*prefixes: str) -> Answer:
+    listed = "".join(f"<item><ipv4Prefix>{prefix}</ipv4Prefix></item>" for prefix in prefixes)
+    return Answer(
+        200,
+        f"<AssignPrivateIpAddressesResponse><assignedIpv4PrefixSet>{listed}"
+        "</assignedIpv4PrefixSet></AssignPrivateIpAddressesResponse>",
+    )
+
+
+def reserved(cidr: str, kind: str, more: str = "") -> Answer:
+    return Answer(
+        200,
+        "<GetSubnetCidrReservationsResponse><subnetIpv4CidrReservationSet><item>"
+        f"<cidr>{cidr}</cidr><reservationType>{kind}</reservationType></item>"
+        f"</subnetIpv4CidrReservationSet><nextToken>{more}</nextToken>"
+        "</GetSubnetCidrReservationsResponse>",
+    )
+
+
+def enis(*tags: tuple[str, str]) -> Answer:
+    """Return a describe's answer: an ENI for each tag."""
+    listed = "".join(
+        f"<item><networkInterfaceId>eni-{number}</networkInterfaceId><subnetId>subnet-1</subnetId>"
+        f"<macAddress>0a:00:00:00:00:0{number}</macAddress><status>available</status>"
+        f"<tagSet><item><key>{key}</key><value>{value}</value></item></tagSet></item>"
+        for number, (key, value) in enumerate(tags)
+    )
+    return Answer(
+        200,
+        "<DescribeNetworkInterfacesResponse><networkInterfaceSet>"
+        f"{listed}</networkInterfaceSet></DescribeNetworkInterfacesResponse>",
+    )
 
 
 @dataclass
@@ -120,10 +168,10 @@ def pair() -> Iterator[tuple[FakeEc2, Ec2]]:
     fake = FakeEc2()
     with serving(fake) as url, pytest.MonkeyPatch.context() as monkeypatch:
         environment(monkeypatch, url)
-        ec2 = Ec2(region="us-east-1", total_attempts=2, read_timeout_seconds=0.2)
+        ec2 = Ec2(region="us-east-1", total_attempts=2, http_timeout_seconds=0.2)
         fake.answers = [SUBNET, ASSIGNED]
         ec2.subnet(SubnetId("subnet-1"))
-        ec2.assign(EniId("eni-1"), 1)
+        ec2.assign(EniId("eni-1"), Kind.SINGLE, 1)
         yield fake, ec2
 
 
@@ -133,6 +181,12 @@ def ec2(pair: tuple[FakeEc2, Ec2]) -> Ec2:
     ec2.calls.clear()
     ec2.errors.clear()
     return ec2
+
+
+def taken(ec2: Ec2, action: str) -> tuple[int, float]:
+    """Return how many requests of *action* are over, and the seconds that EC2 took."""
+    took = ec2.took.get(action, Took())
+    return took.requests, took.seconds
 
 
 @pytest.fixture
@@ -170,16 +224,27 @@ MUTATIONS: dict[str, Callable[[Ec2], object]] = {
     ),
     "DetachNetworkInterface": lambda ec2: ec2.detach(AttachmentId("eni-attach-1")),
     "DeleteNetworkInterface": lambda ec2: ec2.delete(EniId("eni-1")),
-    "AssignPrivateIpAddresses": lambda ec2: ec2.assign(EniId("eni-1"), 5),
-    "UnassignPrivateIpAddresses": lambda ec2: ec2.unassign(
-        EniId("eni-1"), [IPv4Address("10.0.0.5")]
-    ),
+    "AssignPrivateIpAddresses": lambda ec2: ec2.assign(EniId("eni-1"), Kind.SINGLE, 5),
+    "UnassignPrivateIpAddresses": lambda ec2: ec2.unassign(EniId("eni-1"), [ADDRESS]),
+    "CreateTags": lambda ec2: ec2.tag(EniId("eni-1"), [("a", "b")]),
 }
 QUESTIONS: dict[str, Callable[[Ec2], object]] = {
+    "GetSubnetCidrReservations": lambda ec2: ec2.reservations(SubnetId("subnet-1")),
     "DescribeNetworkInterfaces": lambda ec2: ec2.attached(InstanceId("i-1")),
     "DescribeSubnets": lambda ec2: ec2.subnet(SubnetId("subnet-1")),
     "DescribeInstanceTypes": lambda ec2: ec2.limits("m5.large"),
 }
+
+
+OTHERS: dict[str, Callable[[Ec2], object]] = {
+    "set_groups": lambda ec2: ec2.set_groups(EniId("eni-1"), [SecurityGroupId("sg-1")]),
+    "unassign prefixes": lambda ec2: ec2.unassign(EniId("eni-1"), [PREFIX]),
+    "available": lambda ec2: ec2.available([("a", "")]),
+    "subnets": lambda ec2: ec2.subnets(VpcId("vpc-1"), "us-east-1a"),
+    "eni": lambda ec2: ec2.eni(EniId("eni-1")),
+    "by_tag": lambda ec2: ec2.by_tag("a", "b"),
+}
+"""What else goes by an action that is there already."""
 
 
 @pytest.mark.parametrize("action", MUTATIONS)
@@ -331,7 +396,147 @@ def test_attaching_what_is_attached_says_so_and_not_where(fake: FakeEc2, ec2: Ec
 
 def test_the_new_addresses_are_those_that_ec2_names(fake: FakeEc2, ec2: Ec2) -> None:
     fake.answers = [ASSIGNED]
-    assert ec2.assign(EniId("eni-1"), 1) == (IPv4Address("10.0.0.5"),)
+    assert ec2.assign(EniId("eni-1"), Kind.SINGLE, 1) == (ADDRESS,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "answer"),
+    [
+        pytest.param(Kind.SINGLE, 2, ASSIGNED, id="fewer"),
+        pytest.param(Kind.PREFIX, 1, assigned("10.0.0.16/28", "10.0.0.32/28"), id="more"),
+        pytest.param(Kind.PREFIX, 1, assigned("not a prefix"), id="nonsense"),
+    ],
+)
+def test_another_number_of_blocks_than_wished_is_to_be_looked_into(
+    fake: FakeEc2, ec2: Ec2, kind: Kind, count: int, answer: Answer
+) -> None:
+    fake.answers = [answer]
+    with pytest.raises(UnknownOutcomeError, match="assign"):
+        ec2.assign(EniId("eni-1"), kind, count)
+
+
+def test_addresses_and_prefixes_are_asked_for_by_their_own_counts(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [ASSIGNED, assigned("10.0.0.16/28")]
+    assert ec2.assign(EniId("eni-1"), Kind.SINGLE, 1) == (ADDRESS,)
+    assert ec2.assign(EniId("eni-1"), Kind.PREFIX, 1) == (PREFIX,)
+    singles, prefixes = fake.asked
+    assert (singles["SecondaryPrivateIpAddressCount"], "Ipv4PrefixCount" in singles) == ("1", False)
+    assert (prefixes["Ipv4PrefixCount"], "SecondaryPrivateIpAddressCount" in prefixes) == (
+        "1", False
+    )  # fmt: skip
+
+
+def test_addresses_and_prefixes_are_given_back_by_their_own_lists(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [Answer(200, "<R><return>true</return></R>")] * 2
+    ec2.unassign(EniId("eni-1"), [ADDRESS])
+    ec2.unassign(EniId("eni-1"), [PREFIX])
+    singles, prefixes = fake.asked
+    assert singles["PrivateIpAddress.1"] == "10.0.0.5"
+    assert prefixes["Ipv4Prefix.1"] == "10.0.0.16/28"
+    assert "PrivateIpAddress.1" not in prefixes
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [pytest.param([ADDRESS, PREFIX], id="of-both-kinds"), pytest.param([], id="none")],
+)
+def test_blocks_that_are_no_single_call_are_a_mistake_of_ours(
+    fake: FakeEc2, ec2: Ec2, blocks: list[IPv4Network]
+) -> None:
+    with pytest.raises(ValueError, match="one call unassigns"):
+        ec2.unassign(EniId("eni-1"), blocks)
+    assert fake.asked == []
+
+
+def test_the_default_card_is_not_named(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [EMPTY, EMPTY]
+    with pytest.raises(UnknownOutcomeError, match="at device index 1, and"):
+        ec2.attach(EniId("eni-1"), InstanceId("i-1"), 1)
+    with pytest.raises(UnknownOutcomeError, match="index 1 of network card 2, and"):
+        ec2.attach(EniId("eni-1"), InstanceId("i-1"), 1, 2)
+    assert [asked.get("NetworkCardIndex") for asked in fake.asked] == [None, "2"]
+
+
+def test_a_subnet_short_of_prefixes_may_have_addresses(fake: FakeEc2, ec2: Ec2) -> None:
+    short = error(400, "InvalidParameterValue", "There aren't sufficient free Ipv4 addresses")
+    fake.answers = [short, short, short, error(400, "InsufficientFreeAddressesInSubnet")]
+    with pytest.raises(PrefixesExhaustedError, match="assign 2 more prefixes to eni-1"):
+        ec2.assign(EniId("eni-1"), Kind.PREFIX, 2)
+    with pytest.raises(PrefixesExhaustedError, match="an ENI with 1 prefix in subnet-1"):
+        ec2.create(replace(WISH, secondary_count=0, prefix_count=1))
+    for kind in (Kind.SINGLE, Kind.PREFIX):
+        with pytest.raises(SubnetExhaustedError) as caught:
+            ec2.assign(EniId("eni-1"), kind, 2)
+        assert caught.type is SubnetExhaustedError
+
+
+def test_reservations_come_in_pages_and_those_for_prefixes_count(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [
+        reserved("10.0.0.0/26", "prefix", "more"),
+        reserved("10.0.0.64/26", "explicit", "and more"),
+        reserved("10.0.0.128/26", "prefix"),
+    ]
+    assert ec2.reservations(SubnetId("subnet-1")) == (
+        IPv4Network("10.0.0.0/26"),
+        IPv4Network("10.0.0.128/26"),
+    )
+    assert [asked.get("NextToken") for asked in fake.asked] == [None, "more", "and more"]
+
+
+def test_what_a_filter_lets_through_is_looked_at_again(fake: FakeEc2, ec2: Ec2) -> None:
+    fake.answers = [enis(("cluster", "a*"), ("cluster", "ab"), ("other", "a*"))] * 2
+    assert [eni.id for eni in ec2.available([("cluster", "a*")])] == ["eni-0"]
+    assert [eni.id for eni in ec2.available([("cluster", "")])] == ["eni-0", "eni-1"]
+    assert [fake.asked[n]["Filter.2.Name"] for n in (0, 1)] == ["tag:cluster", "tag-key"]
+
+
+def test_the_endpoint_that_is_given_is_the_one_that_is_asked(
+    fake: FakeEc2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(fake) as url:
+        environment(monkeypatch, "http://127.0.0.1:9")
+        ec2 = Ec2(region="us-east-1", endpoint_url=url, total_attempts=1)
+        fake.answers = [SUBNET]
+        assert ec2.subnet(SubnetId("subnet-1")).available == 9
+
+
+def test_each_request_is_timed_also_one_without_an_answer(fake: FakeEc2, ec2: Ec2) -> None:
+    before, seconds = taken(ec2, "DescribeSubnets")
+    fake.answers = [SILENT, SUBNET]
+    ec2.subnet(SubnetId("subnet-1"))
+    after, more_seconds = taken(ec2, "DescribeSubnets")
+    assert after - before == 2
+    assert more_seconds - seconds >= 0.2
+    assert ec2.took["DescribeSubnets"].longest_seconds >= 0.2
+
+
+def test_an_answer_that_is_not_xml_is_timed_too(fake: FakeEc2, ec2: Ec2) -> None:
+    before, _ = taken(ec2, "CreateTags")
+    fake.answers = [NONSENSE]
+    with pytest.raises(UnknownOutcomeError):
+        ec2.tag(EniId("eni-1"), [("a", "b")])
+    assert taken(ec2, "CreateTags")[0] == before + 1
+
+
+def test_many_threads_use_one_client_and_every_call_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeEc2([SUBNET] * 40)
+    with serving(fake) as url, ThreadPoolExecutor(8) as threads:
+        environment(monkeypatch, url)
+        ec2 = Ec2(region="us-east-1", total_attempts=1)
+        start = threading.Barrier(8)
+
+        def ask(_: int) -> None:
+            start.wait(10)
+            for _ in range(5):
+                ec2.subnet(SubnetId("subnet-1"))
+
+        for _ in threads.map(ask, range(8)):
+            pass
+    assert ec2.calls == {"DescribeSubnets": 40}
+    assert ec2.took["DescribeSubnets"].requests == 40
+    assert ec2.errors == {}
 
 
 def test_ec2_sees_who_calls(fake: FakeEc2, ec2: Ec2) -> None:
@@ -345,7 +550,7 @@ def test_a_closed_port_is_never_an_unknown_outcome(monkeypatch: pytest.MonkeyPat
         bound.bind(("127.0.0.1", 0))
         environment(monkeypatch, f"http://127.0.0.1:{bound.getsockname()[1]}")
         ec2 = Ec2(region="us-east-1", total_attempts=1)
-        for call in (MUTATIONS | QUESTIONS).values():
+        for call in (MUTATIONS | QUESTIONS | OTHERS).values():
             with pytest.raises(UnreachableError):
                 call(ec2)
 

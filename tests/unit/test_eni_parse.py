@@ -130,6 +130,7 @@ def test_a_subnet_keeps_the_ipv6_cidrs_that_are_in_use() -> None:
         "CidrBlock": "10.0.0.0/24",
         "AvailabilityZone": "us-east-1a",
         "AvailableIpAddressCount": 250,
+        "Tags": [{"Key": "kubernetes.io/role/cni", "Value": "1"}],
         "Ipv6CidrBlockAssociationSet": [
             {"Ipv6CidrBlock": "fd00:1::/64", "Ipv6CidrBlockState": {"State": "associated"}},
             {"Ipv6CidrBlock": "fd00:2::/64", "Ipv6CidrBlockState": {"State": "disassociated"}},
@@ -142,6 +143,7 @@ def test_a_subnet_keeps_the_ipv6_cidrs_that_are_in_use() -> None:
         ipv6_cidrs=(IPv6Network("fd00:1::/64"),),
         availability_zone="us-east-1a",
         available=250,
+        tags={"kubernetes.io/role/cni": "1"},
     )
 
 
