@@ -104,4 +104,8 @@ def limits(raw: InstanceTypeInfoTypeDef) -> InstanceLimits:
         enis=cards[default],
         ipv4_per_eni=network["Ipv4AddressesPerInterface"],
         ipv6_per_eni=network["Ipv6AddressesPerInterface"],
+        cards=tuple(sorted(cards.items())),
+        hypervisor=raw.get("Hypervisor", ""),
+        bare_metal=raw["BareMetal"],
+        vcpus=raw["VCpuInfo"]["DefaultVCpus"],
     )

@@ -35,6 +35,7 @@ from eni.model import (
     SubnetId,
     VpcId,
 )
+from tests.tools import make_limits
 from vpclab import imds as lab
 from vpclab.api import ControlPlane, control_plane
 from vpclab.ec2 import ACCOUNT
@@ -148,6 +149,10 @@ def test_the_shipped_limits_are_ec2s(ec2: Ec2) -> None:
 
 def test_the_shipped_limits_of_two_cards_are_ec2s(ec2: Ec2) -> None:
     assert ec2.limits("m6in.32xlarge") == limits.shipped("m6in.32xlarge")
+
+
+def test_the_shipped_table_is_the_one_that_its_tool_makes() -> None:
+    assert limits.TABLE.read_text() == make_limits.table()
 
 
 def test_an_unknown_type_is_not_found(ec2: Ec2) -> None:

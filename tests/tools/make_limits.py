@@ -4,12 +4,14 @@
 
 moto's table is a recent DescribeInstanceTypes of all regions. One type per
 line, so that a diff shows what a new moto knows: [ENIs on the default network
-card, IPv4 per ENI, IPv6 per ENI].
+card, IPv4 per ENI, IPv6 per ENI, [[card index, ENIs], ...], hypervisor, bare
+metal, vCPUs].
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
@@ -23,11 +25,13 @@ def table() -> str:
     """Return the file's text."""
     every = (parse.limits(raw) for _, raw in sorted(INSTANCE_TYPES.items()))
     lines = (
-        f"{json.dumps(limits.instance_type)}: "
-        f"{json.dumps([limits.enis, limits.ipv4_per_eni, limits.ipv6_per_eni])}"
-        for limits in every
+        f"{_json(limits.instance_type)}:{_json(list(astuple(limits)[1:]))}" for limits in every
     )
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 if __name__ == "__main__":

@@ -147,20 +147,39 @@ def test_a_subnet_keeps_the_ipv6_cidrs_that_are_in_use() -> None:
     )
 
 
+TYPE: InstanceTypeInfoTypeDef = {
+    "InstanceType": "m6in.32xlarge",
+    "Hypervisor": "nitro",
+    "BareMetal": False,
+    "VCpuInfo": {"DefaultVCpus": 128},
+    "NetworkInfo": {
+        "MaximumNetworkInterfaces": 16,
+        "DefaultNetworkCardIndex": 0,
+        "NetworkCards": [
+            {"NetworkCardIndex": 1, "MaximumNetworkInterfaces": 9},
+            {"NetworkCardIndex": 0, "MaximumNetworkInterfaces": 7},
+        ],
+        "Ipv4AddressesPerInterface": 50,
+        "Ipv6AddressesPerInterface": 40,
+    },
+}
+
+
 def test_limits_are_the_default_cards() -> None:
-    raw: InstanceTypeInfoTypeDef = {
-        "InstanceType": "m6in.32xlarge",
-        "NetworkInfo": {
-            "MaximumNetworkInterfaces": 16,
-            "DefaultNetworkCardIndex": 0,
-            "NetworkCards": [
-                {"NetworkCardIndex": 1, "MaximumNetworkInterfaces": 9},
-                {"NetworkCardIndex": 0, "MaximumNetworkInterfaces": 7},
-            ],
-            "Ipv4AddressesPerInterface": 50,
-            "Ipv6AddressesPerInterface": 40,
-        },
-    }
-    assert parse.limits(raw) == InstanceLimits(
-        instance_type="m6in.32xlarge", enis=7, ipv4_per_eni=50, ipv6_per_eni=40
+    assert parse.limits(TYPE) == InstanceLimits(
+        instance_type="m6in.32xlarge",
+        enis=7,
+        ipv4_per_eni=50,
+        ipv6_per_eni=40,
+        cards=((0, 7), (1, 9)),
+        hypervisor="nitro",
+        bare_metal=False,
+        vcpus=128,
     )
+
+
+def test_bare_metal_has_no_hypervisor() -> None:
+    raw = TYPE.copy()
+    del raw["Hypervisor"]
+    raw["BareMetal"] = True
+    assert (parse.limits(raw).hypervisor, parse.limits(raw).bare_metal) == ("", True)
