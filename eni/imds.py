@@ -10,6 +10,7 @@ them: read at start and on change, never for a pod. IMDSv2 only.
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -19,7 +20,16 @@ from botocore.exceptions import BotoCoreError
 from botocore.utils import BadIMDSRequestError, IMDSFetcher, resolve_imds_endpoint_mode
 
 from eni.errors import ImdsError
-from eni.model import EniId, Identity, ImdsEni, InstanceId, SecurityGroupId, SubnetId
+from eni.model import (
+    EniId,
+    Identity,
+    ImdsEni,
+    InstanceId,
+    Notices,
+    SecurityGroupId,
+    SubnetId,
+    VpcId,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +130,24 @@ class Imds:
         enis = [eni for mac in macs if (eni := reading.eni(mac))]
         return tuple(sorted(enis, key=lambda eni: (eni.network_card, eni.device_index)))
 
+    def notices(self) -> Notices:
+        """Return what AWS has in mind with this instance; a key that is not there says nothing."""
+        reading = Reading(self._fetcher)
+        return Notices(
+            spot_action=reading.text("spot/instance-action", _action),
+            rebalance=reading.text("events/recommendations/rebalance", str) is not None,
+            lifecycle=next(iter(reading.some("autoscaling/target-lifecycle-state", str)), None),
+        )
+
+
+def _action(text: str) -> str:
+    """Return the action of a spot notice, which is JSON. Raises ValueError."""
+    match json.loads(text):
+        case {"action": str(action)}:
+            return action
+        case _:
+            raise ValueError(f"no action in {text!r}")
+
 
 class Reading:
     """One pass over some keys under one token."""
@@ -128,14 +156,18 @@ class Reading:
         self._fetcher = fetcher
         self._token = fetcher.token()
 
-    def some(self, key: str, parse: Callable[[str], T]) -> tuple[T, ...]:
-        """Return the words at *key*; none if IMDS has no such key."""
+    def text(self, key: str, parse: Callable[[str], T]) -> T | None:
+        """Return the whole text at *key*; None if IMDS has no such key, or nothing to say."""
         path = f"latest/meta-data/{key}"
         text = self._fetcher.text(path, self._token)
         try:
-            return tuple(map(parse, text.split()))
+            return parse(text) if text else None
         except ValueError as error:
             raise unanswered(path, error) from error
+
+    def some(self, key: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+        """Return the words at *key*; none if IMDS has no such key."""
+        return self.text(key, lambda text: tuple(map(parse, text.split()))) or ()
 
     def one(self, key: str, parse: Callable[[str], T]) -> T:
         """Return the one word at *key*; ImdsError if it is not there."""
@@ -150,17 +182,19 @@ class Reading:
         root = f"network/interfaces/macs/{mac}/"
         ids = self.some(f"{root}interface-id", EniId)
         indexes = self.some(f"{root}device-number", int)
+        vpcs = self.some(f"{root}vpc-id", VpcId)
         subnets = self.some(f"{root}subnet-id", SubnetId)
         cidrs = self.some(f"{root}subnet-ipv4-cidr-block", IPv4Network)
         vpc_cidrs = self.some(f"{root}vpc-ipv4-cidr-blocks", IPv4Network)
         addresses = self.some(f"{root}local-ipv4s", IPv4Address)
-        if not (ids and indexes and subnets and cidrs and vpc_cidrs and addresses):
+        if not all((ids, indexes, vpcs, subnets, cidrs, vpc_cidrs, addresses)):
             return None
         return ImdsEni(
             id=ids[0],
             mac=mac.lower(),
             device_index=indexes[0],
             network_card=next(iter(self.some(f"{root}network-card", int)), 0),
+            vpc_id=vpcs[0],
             subnet_id=subnets[0],
             subnet_cidr=cidrs[0],
             vpc_cidrs=(*vpc_cidrs, *self.some(f"{root}vpc-ipv6-cidr-blocks", IPv6Network)),

@@ -161,6 +161,7 @@ class ImdsEni:
     mac: str
     device_index: int
     network_card: int = 0
+    vpc_id: VpcId
     subnet_id: SubnetId
     subnet_cidr: IPv4Network
     vpc_cidrs: tuple[Network, ...]
@@ -168,3 +169,17 @@ class ImdsEni:
     ipv6s: tuple[IPv6Address, ...] = ()
     prefixes: tuple[Network, ...] = ()
     security_groups: tuple[SecurityGroupId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notices:
+    """What AWS has in mind with this instance, as IMDS tells.
+
+    *spot_action* is to come within two minutes: terminate, stop or hibernate. *rebalance* is
+    advice: the risk of that is higher than usual. *lifecycle* is the state that the Auto
+    Scaling group wants: InService, Terminated, or one of a warm pool; None without a group.
+    """
+
+    spot_action: str | None = None
+    rebalance: bool = False
+    lifecycle: str | None = None

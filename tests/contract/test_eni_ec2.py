@@ -572,7 +572,9 @@ def metadata(world: World, place: Place, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.mark.usefixtures("metadata")
 def test_imds_and_ec2_tell_of_the_same_enis(world: World, place: Place) -> None:
     attached(world.ec2, place)
-    told = {eni.id: (eni.mac, eni.addresses, eni.subnet_id) for eni in Imds().enis()}
+    found = Imds().enis()
+    assert {eni.vpc_id for eni in found} == {world.vpc_id}
+    told = {eni.id: (eni.mac, eni.addresses, eni.subnet_id) for eni in found}
     assert told == {
         eni.id: (eni.mac, (eni.primary, *eni.secondary), eni.subnet_id)
         for eni in world.ec2.attached(place.instance_id)

@@ -14,7 +14,18 @@ import pytest
 
 from eni.errors import ImdsError, NotYetError
 from eni.imds import Imds
-from eni.model import EniId, Identity, ImdsEni, InstanceId, SecurityGroupId, SubnetId
+from eni.model import (
+    EniId,
+    Identity,
+    ImdsEni,
+    InstanceId,
+    Notices,
+    SecurityGroupId,
+    SubnetId,
+    VpcId,
+)
+from vpclab import imds as labs
+from vpclab.metadata import Metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +42,7 @@ KEYS = {
     f"{MACS}/": "0a:00:00:00:00:02/\n0a:00:00:00:00:01/",
     f"{MACS}/0a:00:00:00:00:01/interface-id": "eni-1",
     f"{MACS}/0a:00:00:00:00:01/device-number": "0",
+    f"{MACS}/0a:00:00:00:00:01/vpc-id": "vpc-1",
     f"{MACS}/0a:00:00:00:00:01/subnet-id": "subnet-1",
     f"{MACS}/0a:00:00:00:00:01/subnet-ipv4-cidr-block": "10.0.0.0/24",
     f"{MACS}/0a:00:00:00:00:01/vpc-ipv4-cidr-blocks": "10.0.0.0/16",
@@ -38,6 +50,7 @@ KEYS = {
     f"{SECOND}/interface-id": "eni-2",
     f"{SECOND}/device-number": "1",
     f"{SECOND}/network-card": "0",
+    f"{SECOND}/vpc-id": "vpc-1",
     f"{SECOND}/subnet-id": "subnet-1",
     f"{SECOND}/subnet-ipv4-cidr-block": "10.0.0.0/24",
     f"{SECOND}/vpc-ipv4-cidr-blocks": "10.0.0.0/16\n100.64.0.0/16",
@@ -138,6 +151,7 @@ def test_enis_come_by_device_index_with_the_primary_address_first() -> None:
         mac="0a:00:00:00:00:02",
         device_index=1,
         network_card=0,
+        vpc_id=VpcId("vpc-1"),
         subnet_id=SubnetId("subnet-1"),
         subnet_cidr=IPv4Network("10.0.0.0/24"),
         vpc_cidrs=(
@@ -153,7 +167,16 @@ def test_enis_come_by_device_index_with_the_primary_address_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["interface-id", "device-number", "subnet-id", "subnet-ipv4-cidr-block", "local-ipv4s"]
+    "key",
+    [
+        "interface-id",
+        "device-number",
+        "vpc-id",
+        "subnet-id",
+        "subnet-ipv4-cidr-block",
+        "vpc-ipv4-cidr-blocks",
+        "local-ipv4s",
+    ],
 )
 def test_an_eni_told_of_in_part_is_left_out(fake: FakeImds, key: str) -> None:
     del fake.keys[f"{SECOND}/{key}"]
@@ -206,3 +229,73 @@ def test_a_disabled_imds_is_not_asked(fake: FakeImds, monkeypatch: pytest.Monkey
     with pytest.raises(ImdsError):
         Imds(timeout_seconds=0.2).region()
     assert fake.asked == {}
+
+
+# Notices
+SPOT = "spot/instance-action"
+REBALANCE = "events/recommendations/rebalance"
+LIFECYCLE = "autoscaling/target-lifecycle-state"
+
+
+@pytest.mark.parametrize(
+    ("told", "notices"),
+    [
+        pytest.param({}, Notices(), id="nothing"),
+        pytest.param(
+            {SPOT: '{"action": "terminate", "time": "2026-01-05T18:02:00Z"}'},
+            Notices(spot_action="terminate"),
+            id="a-spot-instance-ends",
+        ),
+        pytest.param(
+            {REBALANCE: '{"noticeTime": "2026-01-05T18:02:00Z"}'},
+            Notices(rebalance=True),
+            id="rebalance",
+        ),
+        pytest.param({LIFECYCLE: "Terminated"}, Notices(lifecycle="Terminated"), id="scaled-in"),
+        pytest.param(
+            {SPOT: '{"action": "stop"}', REBALANCE: "{}", LIFECYCLE: "InService"},
+            Notices(spot_action="stop", rebalance=True, lifecycle="InService"),
+            id="all-at-once",
+        ),
+    ],
+)
+def test_notices(fake: FakeImds, told: dict[str, str], notices: Notices) -> None:
+    fake.keys |= told
+    assert Imds(timeout_seconds=0.2).notices() == notices
+    assert fake.asked["/latest/api/token"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["not json", "[]", '{"time": "2026-01-05T18:02:00Z"}', '{"action": null}'],
+    ids=["no-json", "no-object", "no-action", "no-word"],
+)
+def test_a_notice_that_makes_no_sense_is_a_failure(fake: FakeImds, text: str) -> None:
+    fake.keys[SPOT] = text
+    with pytest.raises(ImdsError, match=SPOT):
+        Imds(timeout_seconds=0.2).notices()
+
+
+def test_an_imds_that_fails_does_not_say_that_all_is_well(fake: FakeImds) -> None:
+    fake.faults[f"/latest/meta-data/{SPOT}"] = [503] * 3
+    with pytest.raises(ImdsError, match=SPOT):
+        Imds(timeout_seconds=0.2).notices()
+
+
+def test_the_labs_imds_tells_notices_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = labs.Imds(lambda _: "i-1", lambda _: Metadata({"meta-data/instance-id": "i-1"}))
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with lab.listen("127.0.0.1", 0).serving() as url:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+        imds = Imds()
+        assert imds.notices() == Notices()
+        lab.say("i-1", SPOT, '{"action": "terminate", "time": "2026-01-05T18:02:00Z"}')
+        lab.say("i-1", REBALANCE, '{"noticeTime": "2026-01-05T18:02:00Z"}')
+        lab.say("i-1", LIFECYCLE, "Terminated")
+        assert imds.notices() == Notices(
+            spot_action="terminate", rebalance=True, lifecycle="Terminated"
+        )
+        for path in (SPOT, REBALANCE, LIFECYCLE):
+            lab.unsay("i-1", path)
+        assert imds.notices() == Notices()
