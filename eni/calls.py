@@ -62,7 +62,10 @@ class Ec2Calls(Protocol):
 
     # Mutations: each is sent exactly once ----------------------------------------------
     def create(self, wish: CreateEni) -> Eni:
-        """Create the ENI, or return the one that the same wish created before."""
+        """Create the ENI, or return the one that the same wish created before.
+
+        Raises PrefixesExhaustedError where addresses may still be had, as `assign` does.
+        """
 
     def attach(
         self, eni_id: EniId, instance_id: InstanceId, device_index: int, network_card: int = 0
@@ -79,10 +82,17 @@ class Ec2Calls(Protocol):
         """Delete the ENI; NotFoundError if it is gone, InvalidStateError while attached."""
 
     def assign(self, eni_id: EniId, kind: Kind, count: int) -> tuple[Block, ...]:
-        """Return the *count* blocks of *kind* that the ENI got, all or none."""
+        """Return the *count* blocks of *kind* that the ENI got, all or none.
+
+        Raises SubnetExhaustedError where the subnet has too little; for prefixes it is
+        PrefixesExhaustedError unless EC2 says that there are not even addresses.
+        """
 
     def unassign(self, eni_id: EniId, blocks: Sequence[Block]) -> None:
-        """Take all of *blocks*, of one kind, or none: NotFoundError if it lacks one."""
+        """Take all of *blocks*, or none: NotFoundError if it lacks one.
+
+        Raises ValueError unless they are of one kind: that would be two calls.
+        """
 
     def set_groups(self, eni_id: EniId, groups: Sequence[SecurityGroupId]) -> None:
         """Give the ENI exactly these security groups."""
