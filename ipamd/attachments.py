@@ -16,8 +16,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
-from cachetools import TTLCache
-
 from cni import dataplane
 from cni.kernel import WireError, Wiring, Wish
 from cni.plugin import version_in
@@ -34,6 +32,7 @@ from cni.spec import (
 )
 from eni.model import Address
 from ipamd import lanes, replies
+from ipamd.caches import Cache
 from ipamd.clock import Instant
 from ipamd.journal import Event
 from ipamd.lanes import Lane, Outcome
@@ -113,8 +112,11 @@ class Attachments:
         self._wiring, self._thread, self._clock = wiring, thread, clock
         self._cooldown_seconds = cooldown_seconds
         self._lanes: dict[Sandbox, Lane] = {}
-        self._deleted: TTLCache[Sandbox, int] = TTLCache(
-            LANES_REMEMBERED, REMEMBER_DEL_SECONDS, timer=lambda: clock().boot
+        self.deleted: Cache[Sandbox, int] = Cache(
+            "deleted",
+            size=LANES_REMEMBERED,
+            age_seconds=REMEMBER_DEL_SECONDS,
+            timer=lambda: clock().boot,
         )
         self._rows: dict[Sandbox, LeaseRow] = {}
         self._attached: dict[Sandbox, Attached] = {}
@@ -141,7 +143,7 @@ class Attachments:
 
     def remember_delete(self, sandbox: Sandbox, started_ns: int) -> None:
         """Take up a DEL of a former daemon's life."""
-        self._deleted[sandbox] = started_ns
+        self.deleted.put(sandbox, started_ns)
 
     def is_busy(self, sandbox: Sandbox) -> bool:
         """Whether a verb for *sandbox* is on its way."""
@@ -184,7 +186,7 @@ class Attachments:
 
     def _lane(self, sandbox: Sandbox) -> Lane:
         lane = self._lanes.get(sandbox)
-        return lane or Lane(deleted_ns=self._deleted.get(sandbox, 0))
+        return lane or Lane(deleted_ns=self.deleted.get(sandbox) or 0)
 
     def _step(self, sandbox: Sandbox, event: lanes.Event) -> None:
         lane, effects = lanes.step(self._lane(sandbox), event)
@@ -208,7 +210,7 @@ class Attachments:
             case lanes.Release():
                 self._release(sandbox)
             case lanes.Remember(started_ns):
-                self._deleted[sandbox] = max(started_ns, self._deleted.get(sandbox, 0))
+                self.deleted.put(sandbox, max(started_ns, self.deleted.get(sandbox) or 0))
                 self.leases.remember_delete(sandbox, started_ns, self._clock())
             case lanes.Reply(call, outcome):
                 self._reply(self._asks[call], outcome)
