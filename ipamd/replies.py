@@ -1,35 +1,16 @@
 """What a caller is told when an attachment cannot be had. Pure.
 
-`msg` says what and which object, `details` the next step. Every leaf of `EniError` has a
-row in `ADVICE`; a test keeps that so.
+`msg` says what and which object, `details` the next step; what an error of EC2 means for
+the caller is in the one table (ipamd/reactions.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cni.spec import CniError, Code, Sandbox
-from eni import errors
 from eni.errors import EniError
-
-ADVICE: Mapping[type[EniError], str] = {
-    errors.ThrottledError: "EC2 throttles this account; kubelet retries, no action needed",
-    errors.CapacityError: "EC2 is short of what its words name; kubelet retries",
-    errors.SubnetExhaustedError: "free addresses in the subnet, or add one for this zone",
-    errors.PrefixesExhaustedError: "reserve a CIDR of type prefix in the subnet, or add a subnet",
-    errors.UnreachableError: "check the route to the EC2 endpoint; kubelet retries",
-    errors.CredentialsError: "check the node's role and IMDS; kubelet retries",
-    errors.ImdsError: "check that IMDS answers on the node; kubelet retries",
-    errors.UnauthorizedError: "allow the named action in the node's IAM policy",
-    errors.LimitExceededError: "use a larger instance type or raise the quota named",
-    errors.InstanceLimitError: "ipamd looks what is attached; if that is all, use a larger type",
-    errors.QuotaExceededError: "raise the quota named, or remove what uses it up",
-    errors.NotFoundError: "the object is gone or not known yet; `enid status` shows what is held",
-    errors.InvalidStateError: "something else changes this ENI; `enid status` shows its state",
-    errors.RefusedError: "EC2's own words say what it refuses; someone must act",
-    errors.UnknownOutcomeError: "EC2 gave no answer; ipamd looks before it acts again",
-}
+from ipamd.reactions import consequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +34,8 @@ def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> C
     )
     match s.trouble:
         case EniError():
-            advice = ADVICE.get(type(s.trouble), "kubelet retries")
-            return CniError(Code.TRY_AGAIN_LATER, f"{msg}; {s.trouble}", advice)
+            told = consequence(s.trouble)
+            return CniError(told.code, f"{msg}; {s.trouble}", told.advice)
         case str():
             return CniError(Code.TRY_AGAIN_LATER, f"{msg}; {s.trouble}", "see `enid status`")
         case None if s.enis >= s.max_enis:

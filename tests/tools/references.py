@@ -10,13 +10,11 @@ from pathlib import Path
 
 from cni.kernel import NodeError, WireError
 from cni.spec import Code
-from cni.wire import WireError
-from eni.errors import RAISED, EniError
 from ipamd.cli import CommandError
 from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
-from ipamd.replies import ADVICE
+from ipamd.reactions import CONSEQUENCES
 from ipamd.settings import SettingsError, render_settings
 from ipamd.start import StartError
 from tests.tools import fidelity
@@ -27,14 +25,14 @@ from vpclab.running import LabError
 DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
-    SettingsError, StartError, CommandError, JournalError, LeasesError, WireError, NodeError,
-    BoxError, LabError, PolicyError, EniError,
+    SettingsError, StartError, CommandError, JournalError, LeasesError, WireError,
+    NodeError, BoxError, LabError, PolicyError,
 )  # fmt: skip
 
 
 def leaves(family: type[Exception]) -> Iterator[type[Exception]]:
-    """Yield the classes of *family* that are raised: EC2's, and those nobody derives from."""
-    if family in RAISED or not family.__subclasses__():
+    """Yield the classes of *family* that are raised: those nobody derives from."""
+    if not family.__subclasses__():
         yield family
     for child in family.__subclasses__():
         yield from leaves(child)
@@ -44,18 +42,30 @@ def render_errors() -> Iterator[str]:
     """Yield the lines of `docs/errors.md`."""
     yield "# Errors"
     yield ""
-    yield "Every error has an id that stays over releases. This page is made from the code by"
-    yield "`python -m tests.tools.references`."
+    yield "Every error has an id that stays over releases; metrics are labelled with it. This page"
+    yield "is made from the code by `python -m tests.tools.references`."
     yield ""
     yield "| id | what it means | what to do |"
     yield "| --- | --- | --- |"
     for family in FAMILIES:
         for leaf in sorted(set(leaves(family)), key=lambda c: c.__name__):
             meaning, _, advice = (leaf.__doc__ or "").strip().splitlines()[0].partition(": ")
-            if issubclass(leaf, EniError):
-                meaning, advice = " ".join((leaf.__doc__ or "").split()), ADVICE[leaf]
             name = getattr(leaf, "id", leaf.__name__)
             yield f"| `{name}` | {meaning.rstrip('.')} | {advice.rstrip('.') or 'see its text'} |"
+    yield ""
+    yield "## Errors of EC2 and IMDS"
+    yield ""
+    yield "None of them ends the daemon or touches a running pod. What enid then does concerns the"
+    yield "call that met the error; the event is the reason on the pod that waits and on the node."
+    yield ""
+    yield "| id | what it means | what to do | what enid does | event | CNI code |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for kind, told in CONSEQUENCES.items():
+        meaning = " ".join((kind.__doc__ or "").split("\n\n")[0].split()).rstrip(".")
+        yield (
+            f"| `{kind.id}` | {meaning} | {told.advice} | {told.reaction}"
+            f" | `{told.event}` | {told.code.value} |"
+        )
     yield ""
     yield "## Codes of the plugin's answers"
     yield ""
