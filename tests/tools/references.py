@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cni.kernel import NodeError, WireError
 from cni.spec import Code
+from ipamd.account_limits import AccountLimitsError
 from ipamd.cli import CommandError
 from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
@@ -25,7 +26,7 @@ from vpclab.running import LabError
 DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
-    SettingsError, StartError, CommandError, JournalError, LeasesError, WireError,
+    SettingsError, AccountLimitsError, StartError, CommandError, JournalError, LeasesError, WireError,
     NodeError, BoxError, LabError, PolicyError,
 )  # fmt: skip
 
