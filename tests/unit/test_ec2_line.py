@@ -377,6 +377,27 @@ def test_a_call_on_its_way_is_made_and_learned_from_though_nobody_waits() -> Non
     assert world.line.budget.limiter("CreateNetworkInterface").rate == 0.5
 
 
+def test_an_executor_that_is_shut_down_teaches_nothing() -> None:
+    world = World(Limit(10, 1))
+
+    class Closed(Executor):
+        def submit(self, _fn: Callable[P, T], /, *_: P.args, **__: P.kwargs) -> Future[T]:
+            future: Future[T] = Future()
+            future.cancel()
+            return future
+
+    line = Ec2Line(
+        executor=Closed(),
+        budget=world.line.budget,
+        clock=world.loop.time,
+        random=lambda: 0.5,
+    )
+    with pytest.raises(asyncio.CancelledError):
+        world.run(line.call(Priority.STEADY, world.ec2.create, "a"))
+    assert line.counts == {"CreateNetworkInterface": Count()}
+    assert world.line.budget.limiter("CreateNetworkInterface").rate == 1
+
+
 # A real loop, real threads ---------------------------------------------------------------
 def test_on_a_real_loop_calls_run_on_threads() -> None:
     class Real:
