@@ -1,0 +1,320 @@
+"""What a daemon holds of the modelled kernel for one life: `cni.kernel`'s promises, kept.
+
+By the same steps, in the same order, as `cni.netlink` and `cni.wire` keep them, so that a kill
+behind any of them leaves what it leaves on a node. `tests/contract/kernel_contract.py` holds
+model and real kernel to each other, in `ip`'s words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from ipaddress import IPv4Interface, IPv4Network, ip_interface, ip_network
+
+from cni.dataplane import (
+    DYING_GROUP,
+    ENI_GROUP,
+    GUARD_METRIC,
+    HOST_MAC,
+    POD_GROUP,
+    PODS_TABLE,
+    Address,
+    Alias,
+    Delete,
+    EniLink,
+    Network,
+    Put,
+    Route,
+    Rule,
+    desired_routes,
+    desired_rules,
+    eni_table,
+    host_ifname,
+    parse_alias,
+    pod_mac,
+    steps,
+)
+from cni.kernel import HostLink, Link, NetnsId, NodeError, WireError, Wish
+from cni.rtnl import MAX_BATCH, NetlinkError
+from cni.spec import Attached, CniError, Code, Sandbox
+from cni.wire import MAX_ALIAS_BYTES
+from tests.chaos.kernel import HostSide, Kernel, Netns, PodLink, Way, by_table, rule_words
+
+
+@contextlib.contextmanager
+def _in_our_words(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise NodeError(f"{what}: {error}") from error
+
+
+class ModelNet:
+    """A `cni.kernel.NodeNet` of the model."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def find_link(self, mac: str) -> Link | None:
+        """Return the link with this MAC."""
+        found = next((link for link in self._kernel.links if link.mac == mac), None)
+        if found is None:
+            return None
+        return Link(found.index, found.name, found.mac, found.mtu, found.is_up, found.group)
+
+    @_in_our_words("the set-up of an ENI")
+    def configure_eni(self, eni: EniLink) -> None:
+        """Bring link, address and table to their desired state."""
+        kernel, link = self._kernel, next((k for k in self._kernel.links if k.mac == eni.mac), None)
+        if link is None:
+            raise NodeError(f"there is no link with MAC {eni.mac}")
+        mtu, up = (None, link.is_up) if eni.is_primary else (eni.mtu, True)
+        group = ENI_GROUP + eni.number
+        words = f"ip link set {link.name} group {group} mtu {mtu}"
+        kernel.send(words, partial(kernel.set_link, link.name, up=up, group=group, mtu=mtu))
+        kernel.send(f"ip link set {link.name} rp_filter 2")
+        if not eni.is_primary:
+            self._set_address(link, eni)
+            self._set_routes(link, eni)
+
+    def _set_address(self, link: HostSide, eni: EniLink) -> None:
+        own = IPv4Interface((eni.address, eni.subnet.prefixlen))
+        foreign = [address for address in link.addresses if address != own]
+        if own not in link.addresses:
+            self._kernel.send(f"ip addr add {own}", partial(link.addresses.append, own))
+        for address in foreign:
+            self._kernel.send(f"ip addr del {address}", partial(link.addresses.remove, address))
+
+    def _set_routes(self, link: HostSide, eni: EniLink) -> None:
+        kernel, table = self._kernel, eni_table(eni.number)
+        there = [
+            Route(way.network, table, way.index, way.gateway)
+            for way in kernel.ways.values()
+            if way.table == table and isinstance(way.network, IPv4Network)
+        ]
+        for step in steps(desired_routes(eni, link.index), there):
+            match step:
+                case Put(Route() as r):
+                    way = Way(r.destination, table, index=r.index, gateway=r.gateway)
+                    kernel.send(f"ip route replace {r}", partial(kernel.put_way, way))
+                case Delete(Route() as r):
+                    held = kernel.ways.get((r.destination, table, 0))
+                    if held is not None and (held.index, held.gateway) == (r.index, r.gateway):
+                        gone = partial(kernel.delete_way, r.destination, table, 0)
+                        kernel.send(f"ip route del {r}", gone)
+
+    @_in_our_words("the rules")
+    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
+        """Bring our rules to what *enis* need."""
+        kernel = self._kernel
+        for step in steps(desired_rules(enis), sorted(kernel.rules, key=by_table)):
+            match step:
+                case Put(Rule() as rule):
+                    kernel.send(f"ip rule add {rule_words(rule)}", partial(kernel.rules.add, rule))
+                case Delete(Rule() as rule) if prune:
+                    gone = partial(kernel.rules.discard, rule)
+                    kernel.send(f"ip rule del {rule_words(rule)}", gone)
+
+    @_in_our_words("the guards")
+    def add_guards(self, networks: Iterable[Network]) -> None:
+        """Guard *networks*."""
+        put = self._kernel.put_way
+        self._batches("replace", [partial(put, Way(n, PODS_TABLE, GUARD_METRIC)) for n in networks])
+
+    @_in_our_words("the guards")
+    def remove_guards(self, networks: Iterable[Network]) -> None:
+        """Stop guarding *networks*."""
+        keys = [(network, PODS_TABLE, GUARD_METRIC) for network in networks]
+        self._batches("del", [partial(self._forget, key) for key in keys])
+
+    def _forget(self, key: tuple[Network, int, int]) -> None:
+        self._kernel.ways.pop(key, None)
+
+    def _batches(self, verb: str, changes: Sequence[Callable[[], None]]) -> None:
+        for start in range(0, len(changes), MAX_BATCH):
+            batch = changes[start : start + MAX_BATCH]
+            self._kernel.send(f"ip route {verb} unreachable, {len(batch)} times", *batch)
+
+    def guards(self, want: Iterable[Network]) -> tuple[int, int]:
+        """Guard exactly *want*."""
+        wanted = set(want)
+        there = {w.network for w in self._kernel.ways.values() if w.metric == GUARD_METRIC}
+        self.add_guards(sorted(wanted - there, key=str))
+        self.remove_guards(sorted(there - wanted, key=str))
+        return len(wanted - there), len(there - wanted)
+
+    def host_addresses(self) -> Mapping[Address, str]:
+        """Return the addresses on host links."""
+        self._kernel.look()
+        return self._kernel.addresses()
+
+    @_in_our_words("the flows of released addresses")
+    def purge_conntrack(self, addresses: Collection[Address]) -> int:
+        """Delete every flow from or to *addresses*."""
+        kernel = self._kernel
+        doomed = [flow for flow in kernel.flows if not flow.isdisjoint(addresses)]
+        if doomed:
+            changes = [partial(kernel.flows.remove, flow) for flow in doomed]
+            kernel.send(f"conntrack -D, {len(doomed)} times", *changes)
+        return len(doomed)
+
+    @_in_our_words("nft")
+    def apply_nft(self, text: str) -> bool:
+        """Write the table if it differs."""
+        if self._kernel.nft == text:
+            return False
+        self._kernel.send("nft -f -", partial(setattr, self._kernel, "nft", text))
+        return True
+
+    def missing_features(self) -> tuple[str, ...]:
+        """Return what a test says is missing."""
+        return self._kernel.lacks
+
+    def sysctl_complaints(self) -> tuple[str, ...]:
+        """Return a sentence if packets are not forwarded."""
+        return () if self._kernel.forwards else ("net.ipv4.ip_forward is 0 and must be 1",)
+
+
+class ModelWiring:
+    """A `cni.kernel.Wiring` of the model."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def identify(self, netns_fd: int) -> NetnsId:
+        """Return which network namespace a descriptor is."""
+        netns = self._kernel.netns_of(netns_fd)
+        if netns is None:
+            raise CniError(Code.INVALID_ENVIRONMENT, "CNI_NETNS is not a network namespace")
+        if netns is self._kernel.own:
+            words = "CNI_NETNS is the node's own network namespace"
+            raise CniError(Code.INVALID_ENVIRONMENT, words)
+        return netns.identity
+
+    def connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, netns_path: str) -> Attached:
+        """Make the wire of *wish*, or leave no trace."""
+        try:
+            return self._connect(wish, netns_fd, pod_netlink_fd, netns_path)
+        except NetlinkError as error:
+            raise WireError(f"{wish.sandbox.container_id}: {error}") from error
+
+    def _connect(self, wish: Wish, netns_fd: int, socket_fd: int, path: str) -> Attached:
+        kernel, ifname = self._kernel, wish.sandbox.ifname
+        name, mac = host_ifname(wish.sandbox), pod_mac(wish.addresses[0])
+        alias = Alias(wish.sandbox, wish.pod_uid, wish.addresses, wish.eni_id).text()
+        if len(alias) > MAX_ALIAS_BYTES:
+            raise WireError(f"the names in {alias!r} are too long: {MAX_ALIAS_BYTES} bytes at most")
+        netns = self._check_socket(socket_fd, netns_fd)
+        self._remove_leftover(name, wish.sandbox)
+        with self._undone(name):
+            group = POD_GROUP + wish.eni_number
+            pair = partial(kernel.add_veth, name, group, ifname, mac, netns, wish.mtu)
+            self._make_pair(name, ifname, pair)
+            up = partial(kernel.set_link, name, up=True, alias=alias)
+            kernel.send(f"ip link set {name} up alias {alias!r} rp_filter 1", up)
+            inside = partial(self._configure_pod, netns.links[ifname], wish)
+            kernel.send(f"ip -n {netns.name} link set {ifname} up, addresses, routes", inside)
+            link = kernel.link(name)
+            assert link is not None
+            ways = [_pod_way(address, link.index, wish) for address in wish.addresses]
+            words = f"ip route replace {name} of {', '.join(map(str, wish.addresses))}"
+            kernel.send(words, *(partial(kernel.put_way, way) for way in ways))
+        return Attached(
+            host_ifname=name,
+            host_mac=HOST_MAC,
+            pod_mac=mac,
+            ifname=ifname,
+            netns_path=path,
+            addresses=tuple(ip_interface(a) for a in wish.addresses),
+            mtu=wish.mtu,
+        )
+
+    def _check_socket(self, socket_fd: int, netns_fd: int) -> Netns:
+        owner = self._kernel.netns_of_socket(socket_fd)
+        if owner is None:
+            raise WireError("[Errno 25] Inappropriate ioctl for device")
+        if owner is not self._kernel.netns_of(netns_fd):
+            raise WireError("the netlink socket that came is not of the pod's network namespace")
+        return owner
+
+    def _remove_leftover(self, name: str, sandbox: Sandbox) -> None:
+        link = self._kernel.link(name)
+        if link is None:
+            return
+        alias = parse_alias(link.alias)
+        if link.alias and (alias is None or alias.sandbox != sandbox):
+            raise WireError(f"{name} exists and is not ours (alias {link.alias!r}); remove it")
+        with contextlib.suppress(NetlinkError):
+            self._kernel.send(f"ip link del {name}", partial(self._kernel.delete_link, name))
+
+    @contextlib.contextmanager
+    def _undone(self, name: str) -> Iterator[None]:
+        """Take the link away again after an error; a kill is none."""
+        try:
+            yield
+        except (NetlinkError, WireError):
+            with contextlib.suppress(NetlinkError):
+                self._kernel.send(f"ip link del {name}", partial(self._kernel.delete_link, name))
+            raise
+
+    def _make_pair(self, name: str, peer: str, pair: Callable[[], None]) -> None:
+        try:
+            self._kernel.send(f"ip link add {name} type veth peer {peer}", pair)
+        except NetlinkError as error:
+            if error.errno == errno.EEXIST:
+                words = f"the pod has an interface {peer} already, and it is not ours"
+                raise WireError(words) from error
+            raise
+
+    @staticmethod
+    def _configure_pod(pod: PodLink, wish: Wish) -> None:
+        pod.is_up = True
+        pod.addresses |= set(wish.addresses)
+
+    def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
+        """Cut the wire; nothing if there is none."""
+        kernel = self._kernel
+        for address in addresses:
+            network, metric = ip_network(address), _metric(address)
+            self._cut(
+                f"ip route del {address}", partial(kernel.delete_way, network, PODS_TABLE, metric)
+            )
+        down = partial(kernel.set_link, host_ifname, up=False, group=DYING_GROUP)
+        self._cut(f"ip link set {host_ifname} down group {DYING_GROUP}", down)
+
+    def _cut(self, words: str, change: Callable[[], None]) -> None:
+        try:
+            self._kernel.send(words, change)
+        except NetlinkError as error:
+            if error.errno not in {errno.ESRCH, errno.ENODEV}:
+                raise WireError(str(error)) from error
+
+    def reap(self) -> int:
+        """Delete the links that were put to die."""
+        dying = [link for link in self._kernel.links if link.group == DYING_GROUP]
+        strangers = [link.name for link in dying if parse_alias(link.alias) is None]
+        if strangers:
+            raise WireError(f"{', '.join(strangers)} in link group {DYING_GROUP} is not ours")
+        if dying:
+            gone = partial(self._kernel.delete_group, DYING_GROUP)
+            self._cut(f"ip link del group {DYING_GROUP}", gone)
+        return len(dying)
+
+    def links(self) -> tuple[HostLink, ...]:
+        """Return every link whose alias is ours."""
+        return tuple(
+            HostLink(link.name, link.index, alias, link.group)
+            for link in self._kernel.links
+            if (alias := parse_alias(link.alias)) is not None
+        )
+
+
+def _metric(address: Address) -> int:
+    return 0 if address.version == 4 else 1024
+
+
+def _pod_way(address: Address, index: int, wish: Wish) -> Way:
+    source = wish.node_primary if wish.node_primary.version == address.version else None
+    return Way(ip_network(address), PODS_TABLE, _metric(address), index, source=source)

@@ -1,0 +1,133 @@
+"""Linux keeps the promises that the modelled kernel keeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from socket import AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
+from typing import ParamSpec, TypeVar
+
+import pytest
+
+from cni.dataplane import NODE_SYSCTLS, PROTOCOL, Address
+from cni.netlink import NodeNetlink
+from cni.wire import KernelWiring
+from tests.contract.kernel_contract import PRIMARY, SECOND, NodeContract, WiringContract
+from vpclab.netns import Worker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LinuxBench:
+    """A namespace that plays a node, with veths for ENIs, and two for pods."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._worker = Worker("host")
+        stack.callback(self._worker.close)
+        self._worker.write_sysctls(dict(NODE_SYSCTLS))
+        self._pods = [Worker("pod-0"), Worker("pod-1")]
+        self._sockets = [pod.socket(AF_NETLINK, SOCK_RAW) for pod in self._pods]
+        for pod, sock in zip(self._pods, self._sockets, strict=True):
+            stack.callback(pod.close)
+            stack.callback(sock.close)
+        self._own = os.open("/proc/self/ns/net", os.O_RDONLY)
+        stack.callback(os.close, self._own)
+        self.plug(PRIMARY.mac)
+        self.plug(SECOND.mac)
+        self.run("ip", "link", "set", self._name(PRIMARY.mac), "up")
+        self.add_address(PRIMARY.mac, f"{PRIMARY.address}/24")
+        self.net = self.do(NodeNetlink)
+        self.wiring = self.do(KernelWiring)
+        stack.callback(self.do, self.net.close)
+        stack.callback(self.do, self.wiring.close)
+
+    def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._worker.call(work, *args, **kwargs)
+
+    def run(self, *argv: str, pod: int | None = None) -> str:
+        worker = self._worker if pod is None else self._pods[pod]
+        done = worker.call(subprocess.run, argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    @staticmethod
+    def _name(mac: str) -> str:
+        return f"ens{mac[-1]}"
+
+    def pod(self, number: int) -> tuple[int, int]:
+        return self._pods[number].fd, self._sockets[number].fileno()
+
+    def own(self) -> int:
+        return self._own
+
+    def pod_addresses(self, number: int) -> dict[str, set[str]]:
+        return {
+            link["ifname"]: {a["local"] for a in link["addr_info"] if a["scope"] != "link"}
+            for link in json.loads(self.run("ip", "-j", "addr", pod=number))
+            if link["ifname"] != "lo"
+        }
+
+    def routes(self, table: int, version: int = 4) -> list[str]:
+        # A table that nothing was ever put into does not exist: "all" does.
+        lines = self.run("ip", f"-{version}", "route", "show", "table", "all").splitlines()
+        word = f" table {table} "
+        return [line.replace(word, " ").strip() for line in lines if word in line]
+
+    def rules(self) -> list[str]:
+        lines = self.run("ip", "rule").splitlines()
+        return [line.strip() for line in lines if f"proto {PROTOCOL}" in line]
+
+    def alias(self, name: str) -> str | None:
+        links = json.loads(self.run("ip", "-j", "link"))
+        found: dict[str, str] = {link["ifname"]: link.get("ifalias", "") for link in links}
+        return found.get(name)
+
+    def add_link(self, name: str, alias: str = "") -> None:
+        self.run("ip", "link", "add", name, "type", "veth", "peer", f"far{name[-8:]}")
+        if alias:
+            self.run("ip", "link", "set", name, "alias", alias)
+
+    def add_pod_link(self, number: int, name: str) -> None:
+        self.run("ip", "link", "add", name, "type", "veth", pod=number)
+
+    def delete_link(self, name: str) -> None:
+        self.run("ip", "link", "del", name)
+
+    def set_group(self, name: str, group: int) -> None:
+        self.run("ip", "link", "set", name, "group", str(group))
+
+    def delete_route(self, network: str, table: int) -> None:
+        self.run("ip", "route", "del", network, "table", str(table))
+
+    def add_address(self, mac: str, address: str) -> None:
+        self.run("ip", "addr", "add", address, "dev", self._name(mac))
+
+    def plug(self, mac: str) -> None:
+        name, far = self._name(mac), f"far{mac[-1]}"
+        self.run("ip", "link", "add", name, "address", mac, "type", "veth", "peer", far)
+        self.run("ip", "link", "set", far, "up")
+
+    def unplug(self, mac: str) -> None:
+        self.delete_link(self._name(mac))
+
+    def add_flow(self, address: Address) -> None:
+        with self._worker.socket(AF_INET, SOCK_DGRAM) as sock:
+            sock.sendto(b"one flow", (str(address), 9))
+
+
+@pytest.fixture
+def bench() -> Iterator[LinuxBench]:
+    with ExitStack() as stack:
+        yield LinuxBench(stack)
+
+
+class TestLinuxWiring(WiringContract):
+    """The contract, of the kernel that runs here."""
+
+
+class TestLinuxNode(NodeContract):
+    """The contract, of the kernel that runs here."""
