@@ -94,6 +94,9 @@ class Bench(Protocol):
     def unplug(self, mac: str) -> None:
         """Detach an ENI."""
 
+    def killed(self, steps: int, *, cut: bool = False) -> None:
+        """Let a daemon make (or cut, and reap) `WISH` in pod 0, and be killed behind a step."""
+
     def add_flow(self, address: Address) -> None:
         """Let the node talk to *address*, so that conntrack knows it."""
 
@@ -174,6 +177,44 @@ class WiringContract:
         assert (bench.routes(PODS_TABLE), bench.routes(PODS_TABLE, 6)) == ([GUARD], [guard6])
 
     # After a kill ----------------------------------------------------------------------
+    @pytest.mark.parametrize(
+        ("steps", "alias", "inside", "routes"),
+        [
+            pytest.param(1, "", {"eth0": set()}, [], id="behind-the-pair"),
+            pytest.param(2, "enid1", {"eth0": set()}, [], id="behind-the-alias"),
+            pytest.param(3, "enid1", {"eth0": {str(POD)}}, [], id="behind-the-pods-side"),
+            pytest.param(4, "enid1", {"eth0": {str(POD)}}, [ROUTE], id="behind-the-route"),
+        ],
+    )
+    def test_what_a_kill_left_of_a_connect_is_made_anew(
+        self, bench: Bench, steps: int, alias: str, inside: dict[str, set[str]], routes: list[str]
+    ) -> None:
+        bench.killed(steps)
+        assert str(bench.alias(NAME)).partition(" ")[0] == alias
+        assert (bench.pod_addresses(0), bench.routes(PODS_TABLE)) == (inside, routes)
+        connect(bench)
+        assert groups(bench) == {NAME: 5122}
+        assert (bench.pod_addresses(0), bench.routes(PODS_TABLE)) == ({"eth0": {str(POD)}}, [ROUTE])
+
+    @pytest.mark.parametrize(
+        ("steps", "left"),
+        [
+            pytest.param(1, {NAME: 5122}, id="behind-the-route"),
+            pytest.param(2, {NAME: DYING_GROUP}, id="behind-the-group"),
+            pytest.param(3, {}, id="behind-the-reaper"),
+        ],
+    )
+    def test_what_a_kill_left_of_a_disconnect_is_cut(
+        self, bench: Bench, steps: int, left: dict[str, int]
+    ) -> None:
+        connect(bench)
+        bench.killed(steps, cut=True)
+        assert groups(bench) == left
+        assert bench.routes(PODS_TABLE) == []
+        disconnect(bench)
+        assert bench.do(bench.wiring.reap) == len(left)
+        assert no_trace(bench)
+
     def test_a_pair_without_alias_is_made_anew(self, bench: Bench) -> None:
         bench.add_link(NAME)
         assert groups(bench) == {}

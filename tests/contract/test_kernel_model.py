@@ -105,6 +105,16 @@ class ModelBench:
     def unplug(self, mac: str) -> None:
         self.plugged.discard(mac)
 
+    def killed(self, steps: int, *, cut: bool = False) -> None:
+        self.kernel.crash_after = steps
+        with pytest.raises(KilledError):
+            self._cut() if cut else connect(self)
+        self.restart()
+
+    def _cut(self) -> None:
+        disconnect(self)
+        self.wiring.reap()
+
     def add_flow(self, address: Address) -> None:
         self.kernel.flows.append(frozenset({PRIMARY.address, address}))
 
@@ -126,48 +136,22 @@ class TestModelNode(NodeContract):
 STEPS_OF_A_CONNECT = 4
 
 
-@pytest.mark.parametrize(
-    ("steps", "alias", "inside", "routes"),
-    [
-        pytest.param(1, "", {"eth0": set()}, [], id="behind-the-pair"),
-        pytest.param(2, "enid1", {"eth0": set()}, [], id="behind-the-alias"),
-        pytest.param(3, "enid1", {"eth0": {str(POD)}}, [], id="behind-the-pods-side"),
-        pytest.param(4, "enid1", {"eth0": {str(POD)}}, [ROUTE], id="behind-the-route"),
-    ],
-)
-def test_a_kill_leaves_what_was_done_and_the_next_life_makes_the_wire(
-    bench: ModelBench, steps: int, alias: str, inside: dict[str, set[str]], routes: list[str]
-) -> None:
-    bench.kernel.crash_after = steps
-    with pytest.raises(KilledError):
-        connect(bench)
-    assert str(bench.alias(NAME)).partition(" ")[0] == alias
-    assert (bench.pod_addresses(0), bench.routes(PODS_TABLE)) == (inside, routes)
-    assert bench.kernel.half_made() == (() if routes else (NAME,))
-    bench.restart()
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_who_has_an_address_and_what_is_half_made_is_told(bench: ModelBench, steps: int) -> None:
+    bench.killed(steps)
+    assert bench.kernel.half_made() == (() if steps == STEPS_OF_A_CONNECT else (NAME,))
+    assert bench.kernel.owners() == ({POD: (NAME,)} if steps > 2 else {})
     connect(bench)
     assert bench.kernel.owners() == {POD: (NAME,)}
     assert bench.kernel.half_made() == ()
 
 
-def cut(bench: ModelBench) -> None:
-    """Unmake the wire to the last trace."""
-    disconnect(bench)
-    bench.wiring.reap()
-
-
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_kill_while_a_wire_is_cut_is_taken_up(bench: ModelBench, steps: int) -> None:
+def test_the_guard_holds_while_a_wire_is_cut(bench: ModelBench, steps: int) -> None:
     bench.net.add_guards([ip_network(POD)])
     connect(bench)
-    bench.kernel.crash_after = steps
-    with pytest.raises(KilledError):
-        cut(bench)
+    bench.killed(steps, cut=True)
     assert bench.kernel.way_to(POD) == "unreachable"
-    bench.restart()
-    disconnect(bench)
-    bench.wiring.reap()
-    assert (bench.alias(NAME), bench.routes(PODS_TABLE)) == (None, [GUARD])
 
 
 def whole_set_up(bench: ModelBench) -> None:

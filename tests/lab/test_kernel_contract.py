@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from socket import AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
@@ -16,10 +17,38 @@ from cni.dataplane import NODE_SYSCTLS, PROTOCOL, Address
 from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
 from tests.contract.kernel_contract import PRIMARY, SECOND, NodeContract, WiringContract
+from tests.tools.pure import ROOT
 from vpclab.netns import Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+DAEMON = """
+import os, sys
+from cni import rtnl
+from cni.wire import KernelWiring
+from tests.contract.kernel_contract import NAME, POD, WISH
+
+try_all, steps = rtnl.Channel.try_all, int(sys.argv[4])
+
+def try_and_die(channel, messages):
+    global steps
+    answer = try_all(channel, messages)
+    steps -= any(message.kind != 18 for message in messages)  # RTM_GETLINK only looks
+    if steps == 0:
+        os._exit(9)
+    return answer
+
+rtnl.Channel.try_all = try_and_die
+wiring = KernelWiring()
+if sys.argv[1] == "cut":
+    wiring.disconnect(NAME, (POD,))
+    wiring.reap()
+else:
+    wiring.connect(WISH, int(sys.argv[2]), int(sys.argv[3]), "/run/netns/x")
+"""
+"""A daemon that is killed behind the send that changes something for the n-th time."""
 
 
 class LinuxBench:
@@ -113,6 +142,13 @@ class LinuxBench:
 
     def unplug(self, mac: str) -> None:
         self.delete_link(self._name(mac))
+
+    def killed(self, steps: int, *, cut: bool = False) -> None:
+        fds = self.pod(0)
+        words = ["cut" if cut else "connect", *map(str, fds), str(steps)]
+        argv = [sys.executable, "-c", DAEMON, *words]
+        died = self.do(subprocess.run, argv, pass_fds=fds, check=False, cwd=ROOT)
+        assert died.returncode == 9
 
     def add_flow(self, address: Address) -> None:
         with self._worker.socket(AF_INET, SOCK_DGRAM) as sock:
