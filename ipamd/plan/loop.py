@@ -279,7 +279,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         dead process does that. The only way to keep Python from it is to never drop it: one
         reference too many is counted for each, so that it, and what its frames hold, stays
         until the program's end, and then too is not finished. A planner never does this; a
-        test pays some kilobytes a crash.
+        test pays for the state of each dead daemon, tens of kilobytes.
         """
         if self.is_running():
             raise RuntimeError("a loop that is running cannot be abandoned")

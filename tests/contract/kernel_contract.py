@@ -244,6 +244,13 @@ class WiringContract:
             connect(bench)
         assert bench.alias(NAME) == "uplink of something"
 
+    def test_a_link_of_our_name_that_is_another_sandboxs_is_left_alone(self, bench: Bench) -> None:
+        alias = f"enid1 {'d' * 64}/eth0 enid - {OTHER} eni-0123"
+        bench.add_link(NAME, alias)
+        with pytest.raises(WireError, match="exists and is not ours"):
+            connect(bench)
+        assert bench.alias(NAME) == alias
+
     def test_an_interface_of_somebody_else_in_the_pod_is_left_alone(self, bench: Bench) -> None:
         bench.add_pod_link(0, "eth0")
         with pytest.raises(
@@ -310,6 +317,11 @@ class WiringContract:
         assert bench.do(bench.wiring.reap) == 1
         assert bench.do(bench.wiring.reap) == 0
         assert no_trace(bench)
+
+    def test_a_route_that_nobody_names_goes_with_its_link(self, bench: Bench) -> None:
+        connect(bench)
+        bench.do(bench.wiring.disconnect, NAME, ())
+        assert bench.routes(PODS_TABLE) == []
 
     def test_the_reaper_takes_the_dying_and_leaves_the_living(self, bench: Bench) -> None:
         second = replace(WISH, sandbox=replace(SANDBOX, container_id="d" * 64), addresses=(OTHER,))
