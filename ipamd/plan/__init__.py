@@ -1,4 +1,1 @@
-"""The planner: the daemon's own engine against a model of EC2.
-
-Its clock runs as fast as it can.
-"""
+"""What would happen, without AWS: a model of EC2 that nodes can be run against. Pure."""
