@@ -35,3 +35,8 @@ def set_up(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler])
     for library in ("boto3", "botocore", "urllib3", "pyroute2"):
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def set_level(level: str) -> None:
+    """Log from *level* on, a word that `logging` knows."""
+    logging.getLogger().setLevel(level)

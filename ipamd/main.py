@@ -9,28 +9,44 @@ import sys
 
 from cni.kernel import NodeError
 from ipamd import __version__, logs
+from ipamd.configuration import SETTINGS_FOLDER, Configuration
 from ipamd.node import live
-from ipamd.settings import SETTINGS, SettingsError, read_settings
+from ipamd.settings import SettingsError
+from ipamd.settings_page import render_help
 from ipamd.start import Paths, StartError
 
 EXIT_REFUSED = 78
 """sysexits' EX_CONFIG: somebody must change something before a restart can help."""
 
 
+def memory_bytes() -> int:
+    """Return how much memory the machine has; a container is told of all of it, too."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def main() -> None:
     """Run the daemon until SIGTERM."""
-    names = "\n".join(f"  {s.name:22} {s.meaning}" for s in SETTINGS)
     parser = argparse.ArgumentParser(
         prog="ipamd",
         description="enid's node daemon: attaches ENIs, keeps addresses warm, wires pods.",
-        epilog=f"environment:\n{names}\n\nIt listens on {Paths().socket}; see `enid status`.",
+        epilog="\n".join(
+            (
+                "environment (docs/settings.md has all of it, and the other places):",
+                *render_help(),
+                "",
+                f"It listens on {Paths().socket}; see `enid status` and `enid settings`.",
+            )
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.parse_args()
     logs.set_up()
     try:
-        live(read_settings(os.environ), Paths())
+        configuration = Configuration(
+            os.environ, folder=SETTINGS_FOLDER, memory_bytes=memory_bytes()
+        )
+        live(configuration, Paths())
     except (SettingsError, StartError, NodeError) as error:
         log = logging.getLogger(__name__)
         log.critical("cannot start", extra={"id": error.id, "reason": str(error)})

@@ -35,6 +35,7 @@ from ipamd import __version__, metrics, spool, status, web
 from ipamd.attachments import Attachments, Node, read_request
 from ipamd.clock import Instant
 from ipamd.cloud import Cloud, Home
+from ipamd.configuration import Configuration
 from ipamd.decide import Targets
 from ipamd.engine import Engine
 from ipamd.journal import EniState, Held, Intent, Journal, JournalError
@@ -42,7 +43,6 @@ from ipamd.lease import LeaseRow
 from ipamd.pool import Pool, PoolEni
 from ipamd.replies import Shortage
 from ipamd.server import Call, Server
-from ipamd.settings import Settings
 from ipamd.start import (
     NodeUnfitError,
     Paths,
@@ -78,8 +78,9 @@ def now() -> Instant:
 class Daemon:
     """Everything that runs on one node."""
 
-    def __init__(self, settings: Settings, paths: Paths) -> None:
-        self.settings, self.paths = settings, paths
+    def __init__(self, configuration: Configuration, paths: Paths) -> None:
+        self.configuration, self.paths = configuration, paths
+        self.settings = configuration.settings
         self.journal = Journal(paths.state / "journal.db")
         self.leases = open_leases(paths)
         self.pool = Pool()
@@ -207,7 +208,11 @@ class Daemon:
             attachments=self.attachments,
             cloud=self.cloud,
             thread=self._cloud_thread,
-            targets=Targets(s.warm_eni_target, s.warm_ip_target, s.minimum_ip_target),
+            targets=Targets(
+                1 if s.demand else s.warm_eni_target or 0,
+                s.warm_ip_target or 0,
+                s.minimum_ip_target or 0,
+            ),
             max_enis=self.max_enis,
             per_eni=self.limits.ipv4_per_eni - 1,
             clock=now,
@@ -290,8 +295,10 @@ class Daemon:
         self.leases.close()
 
     def _on_call(self, call: Call) -> None:
-        if call.frame.env.get("ENID_COMMAND") == "STATUS":
-            call.reply(0, json.dumps(self.status()).encode())
+        command = call.frame.env.get("ENID_COMMAND")
+        if command in {"STATUS", "SETTINGS"}:
+            shown = self.status() if command == "STATUS" else self.configuration.report()
+            call.reply(0, json.dumps(shown).encode())
             call.close()
             return
         self._take(call)
@@ -440,17 +447,17 @@ def _row_from(link: HostLink) -> LeaseRow:
     )
 
 
-async def _live(settings: Settings, paths: Paths) -> None:
-    daemon = Daemon(settings, paths)
+async def _live(configuration: Configuration, paths: Paths) -> None:
+    daemon = Daemon(configuration, paths)
     await daemon.start()
     await daemon.run()
 
 
-def live(settings: Settings, paths: Paths) -> None:
+def live(configuration: Configuration, paths: Paths) -> None:
     """Run the daemon until it is told to stop. Raises StartError."""
     make_folders(paths)
     held = lock(paths)
     try:
-        asyncio.run(_live(settings, paths))
+        asyncio.run(_live(configuration, paths))
     finally:
         os.close(held)

@@ -1,104 +1,148 @@
-"""The daemon's settings, under the peer's names. Pure.
+"""What the daemon was told, typed and checked as a whole. Pure.
 
-One table, `SETTINGS`, is what is read, what `docs/settings.md` is made from, and what a
-complaint quotes.
+`ipamd.settings_table` says which variable is which field, `ipamd.layers` where a value comes
+from. The rule to keep: a field says what holds, not what was written. A target that has no
+effect in the chosen mode is None here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
 
+from ipamd.kinds import is_reserved
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One environment variable; *default* None means "not set"."""
-
-    name: str
-    field: str
-    default: int | None
-    unit: str
-    least: int
-    meaning: str
-
-
-SETTINGS = (
-    Setting(
-        "WARM_ENI_TARGET", "warm_eni_target", 1, "ENIs", 0,
-        "Keep this many ENIs' worth of addresses free. Ignored when one of the two IP"
-        " targets is set.",
-    ),
-    Setting(
-        "WARM_IP_TARGET", "warm_ip_target", None, "addresses", 0,
-        "Keep this many addresses free; more are asked for, and surplus given back, one by one.",
-    ),
-    Setting(
-        "MINIMUM_IP_TARGET", "minimum_ip_target", None, "addresses", 0,
-        "Hold at least this many addresses, used or not.",
-    ),
-    Setting(
-        "MAX_ENI", "max_eni", None, "ENIs", 1,
-        "Attach at most this many ENIs, the primary included; the instance type's limit holds"
-        " as well.",
-    ),
-    Setting(
-        "IP_COOLDOWN_PERIOD", "cooldown_seconds", 30, "seconds", 0,
-        "A released address goes to no other pod for this long, so that peers forget it.",
-    ),
-)  # fmt: skip
-"""Every setting there is, in the order of the documentation."""
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+ENI_CONFIG_KEY = "k8s.amazonaws.com/eniConfig"
 
 
 class SettingsError(Exception):
-    """The environment asks for something that cannot be; the text has one line a complaint."""
+    """The settings cannot be used; the text has one line a complaint."""
+
+    id: ClassVar[str] = "SETTINGS"
+
+
+class InvalidSettingsError(SettingsError):
+    """A setting cannot be, or two contradict each other: the text has one line a complaint."""
 
     id = "SETTINGS-INVALID"
 
 
+class RefusedSettingsError(SettingsError):
+    """A setting asks for isolation or traffic that is not there: unset it, or use another CNI."""
+
+    id = "SETTINGS-REFUSED"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon was told, checked. Units as in `SETTINGS`; 0 IP targets mean unset."""
+    """What holds now. None is "not set"; a target without effect is None as well.
 
-    warm_eni_target: int = 1
-    warm_ip_target: int = 0
-    minimum_ip_target: int = 0
-    max_eni: int | None = None
-    cooldown_seconds: int = 30
-
-
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Return the settings in *environ*; an empty value counts as not set.
-
-    Raises SettingsError naming every value that cannot be used, at once.
+    *demand*: the pool is sized by the pods that are there, no target rules. *provisioning*: EC2
+    is asked for ENIs and addresses. *nodes* share the account's EC2 limits; None: as many as
+    the cluster's Lease tells, or we are alone. *max_pods* caps what the node's capacity says.
     """
-    values: dict[str, int] = {}
-    complaints = []
-    for setting in SETTINGS:
-        text = environ.get(setting.name, "").strip()
-        if not text:
-            continue
-        try:
-            value = int(text)
-        except ValueError:
-            complaints.append(f"{setting.name}={text!r} is not a whole number of {setting.unit}")
-            continue
-        if value < setting.least:
-            complaints.append(f"{setting.name}={value} is below {setting.least} {setting.unit}")
-        values[setting.field] = value
-    if complaints:
-        raise SettingsError("\n".join(complaints))
-    return Settings(**values)
+
+    demand: bool = True
+    warm_eni_target: int | None = None
+    warm_ip_target: int | None = None
+    minimum_ip_target: int | None = None
+    warm_prefix_target: int | None = None
+    max_eni: int | None = None
+    max_pods: int | None = None
+    prefix_delegation: bool = False
+    cooldown_seconds: int = 30
+    add_waiting_max: int = 64
+    custom_networking: bool = False
+    eni_config_annotation: str = ENI_CONFIG_KEY
+    eni_config_label: str = ENI_CONFIG_KEY
+    subnet_discovery: bool = True
+    subnets: tuple[str, ...] = ()
+    additional_eni_tags: Mapping[str, str] = field(default_factory=lambda: NO_TAGS)
+    cluster_name: str = ""
+    imds_only: bool = False
+    provisioning: bool = True
+    leaked_eni_cleanup: bool = True
+    manage_enis_non_schedulable: bool = False
+    manage_untagged_eni: bool = True
+    multi_nic: bool = False
+    ec2_endpoint: str = ""
+    http_timeout_seconds: int = 10
+    nodes: int | None = None
+    account_limits: str = ""
+    log_level: str = "INFO"
+    node_name: str = ""
+
+    @property
+    def by_address(self) -> bool:
+        """Whether one of the two IP targets rules: growth and release address by address."""
+        return self.warm_ip_target is not None or self.minimum_ip_target is not None
 
 
-def render_settings() -> Iterator[str]:
-    """Yield the lines of `docs/settings.md`."""
-    yield "# Settings"
-    yield ""
-    yield "Environment variables of `ipamd`, read once at start; the names are the AWS VPC CNI's."
-    yield "This page is made from `ipamd/settings.py` by `python -m tests.tools.references`."
-    yield ""
-    yield "| variable | default | unit | least | meaning |"
-    yield "| --- | --- | --- | --- | --- |"
-    for s in SETTINGS:
-        default = "not set" if s.default is None else str(s.default)
-        yield f"| `{s.name}` | {default} | {s.unit} | {s.least} | {s.meaning} |"
+def settings_from(values: Mapping[str, Any], fields: Mapping[str, str]) -> Settings:
+    """Return the settings of *values*, by variable; *fields* names each one's field."""
+    plain = {
+        name: values[variable] for variable, name in fields.items() if values[variable] is not None
+    }
+    imds_only = values["ENABLE_IMDS_ONLY_MODE"]
+    provisioning = not (imds_only or values["DISABLE_NETWORK_RESOURCE_PROVISIONING"])
+    tags = {k: v for k, v in values["ADDITIONAL_ENI_TAGS"].items() if not is_reserved(k)}
+    derived = {
+        "provisioning": provisioning,
+        "leaked_eni_cleanup": provisioning and not values["DISABLE_LEAKED_ENI_CLEANUP"],
+        "additional_eni_tags": MappingProxyType(tags),
+    }
+    return Settings(**plain | derived | _targets(values))
+
+
+def _targets(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the five fields that say how much to hold ready, as far as they have effect.
+
+    The peer's manifest sets WARM_ENI_TARGET and WARM_PREFIX_TARGET to 1 for everybody, so
+    that under ENID_POOL=demand a 1 there is nobody's wish. An IP target of 0 is the peer's
+    way to write "not set".
+    """
+    pool, with_prefixes = values["ENID_POOL"], values["ENABLE_PREFIX_DELEGATION"]
+    by_address = {
+        "warm_ip_target": values["WARM_IP_TARGET"] or None,
+        "minimum_ip_target": values["MINIMUM_IP_TARGET"] or None,
+    }
+    variable, name = (
+        ("WARM_PREFIX_TARGET", "warm_prefix_target")
+        if with_prefixes
+        else ("WARM_ENI_TARGET", "warm_eni_target")
+    )
+    whole = values[variable]
+    if any(by_address.values()) or (pool == "demand" and whole == 1):
+        whole = None
+    elif whole is None and pool == "fixed":
+        whole = 1
+    targets = {"warm_eni_target": None, "warm_prefix_target": None, name: whole, **by_address}
+    return {"demand": all(target is None for target in targets.values()), **targets}
+
+
+def contradictions(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each pair of settings that cannot both be."""
+    if settings.prefix_delegation and settings.warm_prefix_target == 0:
+        yield (
+            "ENABLE_PREFIX_DELEGATION=true with WARM_PREFIX_TARGET=0 and no IP target holds nothing"
+            " ready: set WARM_IP_TARGET, MINIMUM_IP_TARGET or WARM_PREFIX_TARGET to 1 or more, or"
+            " none of them"
+        )
+    if settings.custom_networking and settings.max_eni == 1:
+        yield (
+            "MAX_ENI=1 with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true leaves no ENI for pods: the"
+            " primary has none of them then; MAX_ENI must be 2 or more"
+        )
+
+
+def doubts(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each pair of settings of which one holds the other back."""
+    wanted, most = settings.minimum_ip_target, settings.max_pods
+    if wanted is not None and most is not None and wanted > most:
+        yield (
+            f"MINIMUM_IP_TARGET={wanted} is above ENID_MAX_PODS={most}: no more than {most}"
+            " addresses are held"
+        )

@@ -16,7 +16,8 @@ from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
 from ipamd.reactions import CONSEQUENCES
-from ipamd.settings import SettingsError, render_settings
+from ipamd.settings import SettingsError
+from ipamd.settings_page import render_settings
 from ipamd.start import StartError
 from tests.tools import fidelity
 from vpclab.box import BoxError

@@ -1,0 +1,563 @@
+"""Every setting there is, the peer's and ours, and its fate. Pure.
+
+One table: what is read, what `docs/settings.md` is made from, what `enid settings` shows and
+what a complaint quotes. Every variable of the AWS VPC CNI has a row, also those that we do
+not honour: whoever brings their environment along learns what becomes of each. Long, because
+it is a table.
+
+The rule to keep: a row says what is true today. What is refused is what would weaken
+isolation, or break traffic without a word, if it were ignored (docs/adr/0012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ipamd.kinds import (
+    CLUSTER,
+    NODE_KEY,
+    PATH,
+    SUBNETS,
+    URL,
+    Boolean,
+    Choice,
+    Cidrs,
+    Kind,
+    Mark,
+    Tags,
+    Text,
+    Value,
+    Whole,
+)
+from ipamd.settings import ENI_CONFIG_KEY, NO_TAGS, Settings
+
+
+class Fate(StrEnum):
+    """What becomes of a setting."""
+
+    HONOURED = "honoured"
+    DIFFERENT = "honoured, with a difference"
+    NO_EFFECT = "accepted without effect"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """When a setting has no effect, though it is honoured; *when* ends "no effect: "."""
+
+    when: str
+    holds: Callable[[Settings, Value], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One variable. *peer* is the peer's default as it writes it, None if it has none such.
+
+    *why* is the reason of its fate: the difference, why it has no effect, why it is refused.
+    *accepted* are values of a REFUSED setting that are taken without effect, with a warning.
+    *restart*: read at start only. *pinned*: only the environment may set it, since it belongs
+    to one node. *silent*: never warned about, because whoever sets it means somebody else.
+    *adr* explains a default that is not the peer's.
+    """
+
+    name: str
+    section: str
+    kind: Kind
+    fate: Fate
+    meaning: str
+    field: str = ""
+    default: Value = None
+    peer: str | None = ""
+    why: str = ""
+    idle: tuple[Condition, ...] = ()
+    accepted: tuple[str, ...] = ()
+    restart: bool = False
+    pinned: bool = False
+    silent: bool = False
+    adr: str = ""
+
+    def idle_reason(self, settings: Settings, value: Value) -> str:
+        """Return why *value* has no effect beside *settings*; "" if it has one."""
+        return next((c.when for c in self.idle if c.holds(settings, value)), "")
+
+
+HONOURED, DIFFERENT, NO_EFFECT, REFUSED = Fate
+
+POOL = "How much is held ready"
+EC2 = "ENIs and EC2"
+NETWORKS = "Subnets and custom networking"
+FAMILY = "IP families"
+SNAT = "Source addresses and marks"
+LINKS = "Links and the plugin"
+SECURITY = "Security groups and network policies"
+DAEMON = "The daemon"
+HELPER = "The peer's metrics helper"
+
+# When a setting has no effect ----------------------------------------------------------
+ZERO = Condition("0 means not set", lambda _, value: value == 0)
+AS_SHIPPED = Condition(
+    "ENID_POOL=demand, where 1, which the peer's manifest sets for everybody, counts as not set",
+    lambda s, value: s.demand and value == 1,
+)
+BY_ADDRESS = Condition(
+    "WARM_IP_TARGET or MINIMUM_IP_TARGET is set and rules", lambda s, _: s.by_address
+)
+WITH_PREFIXES = Condition(
+    "ENABLE_PREFIX_DELEGATION=true: WARM_PREFIX_TARGET or the IP targets rule",
+    lambda s, _: s.prefix_delegation,
+)
+WITHOUT_PREFIXES = Condition("ENABLE_PREFIX_DELEGATION=false", lambda s, _: not s.prefix_delegation)
+OVERRULED = Condition(
+    "a target is set and rules", lambda s, value: value == "demand" and not s.demand
+)
+NOT_PROVISIONING = Condition(
+    "nothing is provisioned: DISABLE_NETWORK_RESOURCE_PROVISIONING or ENABLE_IMDS_ONLY_MODE",
+    lambda s, _: not s.provisioning,
+)
+IMDS_ONLY = Condition("ENABLE_IMDS_ONLY_MODE=true", lambda s, _: s.imds_only)
+CUSTOM = Condition(
+    "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true: the ENIConfig names the subnet",
+    lambda s, _: s.custom_networking,
+)
+NOT_CUSTOM = Condition(
+    "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=false", lambda s, _: not s.custom_networking
+)
+NAMED_SUBNETS = Condition("ENID_SUBNETS names the subnets", lambda s, _: bool(s.subnets))
+
+# The decisions that explain a default which is not the peer's ---------------------------
+DEMAND = "0010-demand-is-the-default"
+IGNORED = "0012-what-cannot-be-ignored-is-refused"
+LOGS = "0013-info-to-stderr"
+WAITING = "0014-so-many-may-wait"
+
+TARGET = (NOT_PROVISIONING, ZERO)
+BOOLEAN = Boolean()
+LATER = "it comes with the wire's settings"
+NO_POLICY = "network policies are not enforced yet"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    # How much is held ready ------------------------------------------------------------
+    Setting(
+        "ENID_POOL", POOL, Choice(("demand", "fixed")), HONOURED,
+        "demand: as much as the pods on the node need, and headroom learned from recent arrivals."
+        " fixed: what the targets say; without one, WARM_ENI_TARGET=1 or, with prefixes,"
+        " WARM_PREFIX_TARGET=1. Not set: demand, unless a target is set.",
+        field="demand", peer=None, idle=(NOT_PROVISIONING, OVERRULED),
+    ),
+    Setting(
+        "WARM_ENI_TARGET", POOL, Whole("ENIs"), HONOURED,
+        "Keep this many ENIs' worth of addresses free.",
+        field="warm_eni_target", peer="1", adr=DEMAND,
+        idle=(NOT_PROVISIONING, WITH_PREFIXES, BY_ADDRESS, AS_SHIPPED),
+    ),
+    Setting(
+        "WARM_IP_TARGET", POOL, Whole("addresses"), HONOURED,
+        "Keep this many addresses free; more are asked for, and surplus given back, one by one.",
+        field="warm_ip_target", idle=TARGET,
+    ),
+    Setting(
+        "MINIMUM_IP_TARGET", POOL, Whole("addresses"), HONOURED,
+        "Hold at least this many addresses, used or not.",
+        field="minimum_ip_target", idle=TARGET,
+    ),
+    Setting(
+        "WARM_PREFIX_TARGET", POOL, Whole("prefixes"), HONOURED,
+        "Keep this many /28 prefixes wholly free.",
+        field="warm_prefix_target", peer="1", adr=DEMAND,
+        idle=(NOT_PROVISIONING, WITHOUT_PREFIXES, BY_ADDRESS, AS_SHIPPED),
+    ),
+    Setting(
+        "ENABLE_PREFIX_DELEGATION", POOL, BOOLEAN, DIFFERENT,
+        "Ask for /28 prefixes, 16 addresses in the place of one.",
+        field="prefix_delegation", default=False, peer="false",
+        why="a subnet without a free /28 gives single addresses until it has one again",
+        idle=(NOT_PROVISIONING,),
+    ),
+    Setting(
+        "IP_COOLDOWN_PERIOD", POOL, Whole("seconds"), DIFFERENT,
+        "A released address goes to no other pod for this long, so that peers forget it.",
+        field="cooldown_seconds", default=30, peer="30",
+        why="it holds over a restart, and cooling addresses never count as free",
+    ),
+    Setting(
+        "MAX_ENI", POOL, Whole("ENIs", 1), HONOURED,
+        "Attach at most this many ENIs, the primary included; the instance type's limit holds"
+        " as well.",
+        field="max_eni", idle=(NOT_PROVISIONING,),
+    ),
+    Setting(
+        "ENID_MAX_PODS", POOL, Whole("pods", 1, 1000), HONOURED,
+        "Hold addresses for at most this many pods. Not set: the node's capacity, or EKS' formula"
+        " for the instance type.",
+        field="max_pods", peer=None,
+    ),
+    Setting(
+        "ADD_WAITING_MAX", POOL, Whole("pods", 1, 1000), HONOURED,
+        "So many pods wait for an address at once; the next are told to try again, at once."
+        " A plugin that waits costs 2.4 MB: less on nodes with little memory.",
+        field="add_waiting_max", default=64, peer=None, adr=WAITING,
+    ),
+    # ENIs and EC2 ----------------------------------------------------------------------
+    Setting(
+        "DISABLE_NETWORK_RESOURCE_PROVISIONING", EC2, BOOLEAN, HONOURED,
+        "Create, attach, assign and give back nothing; serve what is there.",
+        field="provisioning", default=False, peer="false", idle=(IMDS_ONLY,),
+    ),
+    Setting(
+        "ENABLE_IMDS_ONLY_MODE", EC2, BOOLEAN, HONOURED,
+        "No EC2 call at all: what IMDS tells is all there is, and nothing is provisioned.",
+        field="imds_only", default=False, peer="false", restart=True,
+    ),
+    Setting(
+        "DISABLE_LEAKED_ENI_CLEANUP", EC2, BOOLEAN, DIFFERENT,
+        "Leave ENIs alone that were left behind by others of the cluster.",
+        field="leaked_eni_cleanup", default=False, peer="false", idle=(NOT_PROVISIONING,),
+        why="one elected node sweeps for the cluster; without an API server a node looks after its"
+        " own",
+    ),
+    Setting(
+        "AWS_MANAGE_ENIS_NON_SCHEDULABLE", EC2, BOOLEAN, HONOURED,
+        "Go on attaching and giving back while the node is cordoned.",
+        field="manage_enis_non_schedulable", default=False, peer="false", idle=(NOT_PROVISIONING,),
+    ),
+    Setting(
+        "MANAGE_UNTAGGED_ENI", EC2, BOOLEAN, HONOURED,
+        "Use attached ENIs also without this instance's tag; false leaves them alone and counts"
+        " them.",
+        field="manage_untagged_eni", default=True, peer="true", restart=True, idle=(IMDS_ONLY,),
+    ),
+    Setting(
+        "ENABLE_MULTI_NIC", EC2, BOOLEAN, NO_EFFECT,
+        "Use ENIs on network cards above 0.",
+        field="multi_nic", default=False, peer="false",
+        why="ENIs on other network cards are left alone and counted, and a pod gets one interface",
+    ),
+    Setting(
+        "ADDITIONAL_ENI_TAGS", EC2, Tags(), HONOURED,
+        "More tags for the ENIs that are created; keys with k8s.amazonaws.com, and ours, are"
+        " dropped.",
+        field="additional_eni_tags", default=NO_TAGS, peer="{}", idle=(NOT_PROVISIONING,),
+    ),
+    Setting(
+        "CLUSTER_NAME", EC2, CLUSTER, HONOURED,
+        "The cluster's name: a tag on every ENI, and the bounds of the sweep and of subnet"
+        " discovery.",
+        field="cluster_name", restart=True, idle=(NOT_PROVISIONING,),
+    ),
+    Setting(
+        "AWS_EC2_ENDPOINT", EC2, URL, DIFFERENT,
+        "Where EC2 is asked. Not set: the region's endpoint.",
+        field="ec2_endpoint", restart=True, idle=(IMDS_ONLY,),
+        why="EC2's own client uses it, which the peer's does not",
+    ),
+    Setting(
+        "HTTP_TIMEOUT", EC2, Whole("seconds", 10, 300), DIFFERENT,
+        "How long an answer of EC2 is waited for.",
+        field="http_timeout_seconds", default=10, peer="10", restart=True, idle=(IMDS_ONLY,),
+        why="below 10 is a complaint; the peer takes 10 then",
+    ),
+    Setting(
+        "ENID_NODES", EC2, Whole("nodes", 1, 100_000), HONOURED,
+        "So many nodes share the account's EC2 limits, and each keeps to its part. Not set: as many"
+        " as the cluster's Lease tells; without an API server, 1.",
+        field="nodes", peer=None, idle=(IMDS_ONLY,),
+    ),
+    Setting(
+        "ENID_ACCOUNT_LIMITS", EC2, PATH, HONOURED,
+        "A JSON file with the account's EC2 request limits by action. Not set:"
+        " assumptions after AWS' documentation.",
+        field="account_limits", peer=None, restart=True, idle=(IMDS_ONLY,),
+    ),
+    # Subnets and custom networking -----------------------------------------------------
+    Setting(
+        "ENABLE_SUBNET_DISCOVERY", NETWORKS, BOOLEAN, HONOURED,
+        "Take new ENIs from whichever of the zone's subnets that carry kubernetes.io/role/cni has"
+        " most free addresses. false takes the primary ENI's subnet.",
+        field="subnet_discovery", default=True, peer="true",
+        idle=(NOT_PROVISIONING, CUSTOM, NAMED_SUBNETS),
+    ),
+    Setting(
+        "ENID_SUBNETS", NETWORKS, SUBNETS, HONOURED,
+        "Take new ENIs from these subnets only.",
+        field="subnets", default=(), peer=None, idle=(NOT_PROVISIONING, CUSTOM),
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", NETWORKS, BOOLEAN, DIFFERENT,
+        "Secondary ENIs have subnet and security groups of an ENIConfig; the primary carries no"
+        " pods.",
+        field="custom_networking", default=False, peer="false", restart=True,
+        why="an ENIConfig that is not there yet stops growth, not the daemon",
+    ),
+    Setting(
+        "ENI_CONFIG_ANNOTATION_DEF", NETWORKS, NODE_KEY, HONOURED,
+        "The node annotation that names the ENIConfig.",
+        field="eni_config_annotation", default=ENI_CONFIG_KEY, peer=ENI_CONFIG_KEY,
+        idle=(NOT_CUSTOM,),
+    ),
+    Setting(
+        "ENI_CONFIG_LABEL_DEF", NETWORKS, NODE_KEY, HONOURED,
+        "The node label that names the ENIConfig, where the annotation is not there.",
+        field="eni_config_label", default=ENI_CONFIG_KEY, peer=ENI_CONFIG_KEY, idle=(NOT_CUSTOM,),
+    ),
+    # IP families -----------------------------------------------------------------------
+    Setting(
+        "ENABLE_IPv4", FAMILY, BOOLEAN, REFUSED,
+        "Pods have IPv4 addresses.",
+        default=True, peer="true", why="pods have IPv4 addresses, and there is nothing else yet",
+    ),
+    Setting(
+        "ENABLE_IPv6", FAMILY, BOOLEAN, REFUSED,
+        "Pods have IPv6 addresses.",
+        default=False, peer="false",
+        why="IPv6 is not supported yet; pods would get IPv4 addresses instead",
+    ),
+    Setting(
+        "ENABLE_V4_EGRESS", FAMILY, BOOLEAN, NO_EFFECT,
+        "Give pods of an IPv6 cluster a way out by IPv4.",
+        default=True, peer="true", why="it is for IPv6 clusters, and pods have IPv4 addresses",
+    ),
+    Setting(
+        "ENABLE_V6_EGRESS", FAMILY, BOOLEAN, REFUSED,
+        "Give pods of an IPv4 cluster a way out by IPv6.",
+        default=False, peer="false", why="pods have no IPv6 yet and would not reach what needs it",
+    ),
+    Setting(
+        "DISABLE_POD_V6", FAMILY, BOOLEAN, REFUSED,
+        "Turn IPv6 off inside pods.",
+        default=False, peer="false",
+        why="the kernel's link-local IPv6 address stays in pods today; " + LATER,
+    ),
+    # Source addresses and marks --------------------------------------------------------
+    Setting(
+        "AWS_VPC_K8S_CNI_EXTERNALSNAT", SNAT, BOOLEAN, REFUSED,
+        "Pods keep their own source address on the way out of the VPC.",
+        default=False, peer="false",
+        why="what leaves the VPC gets the node's address today, so that firewalls outside would"
+        " take pods for their node; " + LATER,
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", SNAT, Cidrs(), REFUSED,
+        "Destinations to which pods keep their own source address.",
+        default=(),
+        why="only the VPC's own CIDRs are such today, so that firewalls there would take pods for"
+        " their node; " + LATER,
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_RANDOMIZESNAT", SNAT, Choice(("prng", "hashrandom", "none")), NO_EFFECT,
+        "How source ports are chosen.",
+        default="prng", peer="prng", why="ports are fully random, as with prng; " + LATER,
+    ),
+    Setting(
+        "AWS_EXTERNAL_SERVICE_CIDRS", SNAT, Cidrs(), REFUSED,
+        "Destinations that are always routed by the main table.",
+        default=(), why="traffic to them would leave by the pod's ENI; " + LATER,
+    ),
+    Setting(
+        "AWS_VPC_CNI_NODE_PORT_SUPPORT", SNAT, BOOLEAN, NO_EFFECT,
+        "Replies to NodePort traffic leave by the ENI by which it came.",
+        default=True, peer="true", why="they always do, without a rule that others could miss",
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_CONNMARK", SNAT, Mark(), REFUSED,
+        "The bit of the connection mark for the primary ENI.",
+        default="0x80", peer="0x80",
+        why="0x80 is fixed today, with the rest of the lowest byte, so that others' marks there"
+        " would collide; " + LATER,
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_CONFIGURE_RPFILTER", SNAT, BOOLEAN, NO_EFFECT,
+        "Has no effect in the peer either.",
+        why="each ENI's rp_filter is always set",
+    ),
+    Setting(
+        "ENABLE_NFTABLES", SNAT, BOOLEAN, NO_EFFECT,
+        "Has no effect in the peer either.",
+        why="nftables is always used, whatever iptables the host has",
+    ),
+    # Links and the plugin --------------------------------------------------------------
+    Setting(
+        "AWS_VPC_ENI_MTU", LINKS, Whole("bytes", 576, 9001), REFUSED,
+        "The MTU of ENIs.",
+        default=9001, peer="9001",
+        why="it is 9001 today, and larger packets than a path takes may be lost without a word; "
+        + LATER,
+    ),
+    Setting(
+        "POD_MTU", LINKS, Whole("bytes", 576, 9001), REFUSED,
+        "The MTU of pods' interfaces.",
+        default=9001, peer="9001",
+        why="it is 9001 today, and larger packets than a path takes may be lost without a word; "
+        + LATER,
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_VETHPREFIX", LINKS, Text("1 to 4 letters", r"[A-Za-z]{1,4}"), REFUSED,
+        "What the names of pods' host interfaces begin with.",
+        default="eni", peer="eni",
+        why="it is eni today, and policy engines and firewalls that look for another prefix would"
+        " let these pods through; " + LATER,
+    ),
+    Setting(
+        "ENABLE_BANDWIDTH_PLUGIN", LINKS, BOOLEAN, NO_EFFECT,
+        "Chain the bandwidth plugin.",
+        default=False, peer="false",
+        why="the conflist is a file of yours: add the plugin there, after enid-cni",
+    ),
+    Setting(
+        "ANNOTATE_POD_IP", LINKS, BOOLEAN, NO_EFFECT,
+        "Write a pod's address to its annotation.",
+        default=False, peer="false",
+        why="pods are not annotated: policy engines learn of an address when kubelet reports it,"
+        " some seconds later",
+    ),
+    Setting(
+        "HOST_CNI_BIN_PATH", LINKS, PATH, NO_EFFECT,
+        "Where plugins are installed.",
+        default="/host/opt/cni/bin", peer="/host/opt/cni/bin",
+        why="the daemon installs nothing",
+    ),
+    Setting(
+        "HOST_CNI_CONFDIR_PATH", LINKS, PATH, NO_EFFECT,
+        "Where the conflist is installed.",
+        default="/host/etc/cni/net.d", peer="/host/etc/cni/net.d",
+        why="the daemon installs nothing",
+    ),
+    Setting(
+        "AWS_VPC_K8S_PLUGIN_LOG_FILE", LINKS, Text("a path or stderr"), NO_EFFECT,
+        "The plugin's log.",
+        default="/var/log/aws-routed-eni/plugin.log", peer="/var/log/aws-routed-eni/plugin.log",
+        why="the plugin writes none: the daemon logs each ADD and DEL",
+    ),
+    Setting(
+        "AWS_VPC_K8S_PLUGIN_LOG_LEVEL", LINKS, Text("a level"), NO_EFFECT,
+        "The plugin's log level.",
+        default="DEBUG", peer="DEBUG",
+        why="the plugin writes no log: the daemon logs each ADD and DEL",
+    ),
+    Setting(
+        "AWS_VPC_K8S_EGRESS_V4_PLUGIN_LOG_FILE", LINKS, Text("a path"), NO_EFFECT,
+        "The log of the peer's IPv4 egress plugin.",
+        default="/var/log/aws-routed-eni/egress-v4-plugin.log",
+        peer="/var/log/aws-routed-eni/egress-v4-plugin.log",
+        why="there is no such plugin",
+    ),
+    Setting(
+        "AWS_VPC_K8S_EGRESS_V6_PLUGIN_LOG_FILE", LINKS, Text("a path"), NO_EFFECT,
+        "The log of the peer's IPv6 egress plugin.",
+        default="/var/log/aws-routed-eni/egress-v6-plugin.log",
+        peer="/var/log/aws-routed-eni/egress-v6-plugin.log",
+        why="there is no such plugin",
+    ),
+    # Security groups and network policies ----------------------------------------------
+    Setting(
+        "ENABLE_POD_ENI", SECURITY, BOOLEAN, REFUSED,
+        "Pods may have security groups of their own, on branch ENIs.",
+        default=False, peer="false",
+        why="branch ENIs are not supported, and such pods would run with the node's security"
+        " groups",
+    ),
+    Setting(
+        "POD_SECURITY_GROUP_ENFORCING_MODE", SECURITY, Choice(("strict", "standard")), NO_EFFECT,
+        "How the security groups of pods are enforced.",
+        default="strict", peer="strict",
+        why="it is for ENABLE_POD_ENI=true, which is refused",
+    ),
+    Setting(
+        "DISABLE_TCP_EARLY_DEMUX", SECURITY, BOOLEAN, NO_EFFECT,
+        "Let kubelet reach pods on branch ENIs.",
+        default=False, peer="false", why="it is for ENABLE_POD_ENI=true, which is refused",
+    ),
+    Setting(
+        "NETWORK_POLICY_ENFORCING_MODE", SECURITY, Choice(("none", "standard", "strict")), REFUSED,
+        "strict: a pod is closed until its policies are known; standard: it is open until then.",
+        default="none", peer="standard", accepted=("standard",), adr=IGNORED,
+        why=NO_POLICY + ", and pods that strict closes would be open; standard is taken, with a"
+        " warning, because the peer's manifest sets it for everybody",
+    ),
+    # The daemon ------------------------------------------------------------------------
+    Setting(
+        "AWS_VPC_K8S_CNI_LOGLEVEL", DAEMON, Choice(("DEBUG", "INFO", "WARN", "ERROR", "FATAL")),
+        HONOURED, "From which level on the daemon logs.",
+        field="log_level", default="INFO", peer="DEBUG", adr=LOGS,
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_LOG_FILE", DAEMON, Text("a path, stdout, stderr"), NO_EFFECT,
+        "The daemon's log.",
+        default="stderr", peer="/host/var/log/aws-routed-eni/ipamd.log", adr=LOGS,
+        why="the log goes to stderr, where the container runtime keeps and rotates it",
+    ),
+    Setting(
+        "INTROSPECTION_BIND_ADDRESS", DAEMON, Text("address:port or unix:path"), NO_EFFECT,
+        "Where the peer's introspection answers.",
+        default="127.0.0.1:61679", peer="127.0.0.1:61679",
+        why="there is none on a port: `enid status` asks by the socket",
+    ),
+    Setting(
+        "DISABLE_INTROSPECTION", DAEMON, BOOLEAN, NO_EFFECT,
+        "Close the peer's introspection.",
+        default=False, peer="false",
+        why="there is none on a port: `enid status` asks by the socket, as root only",
+    ),
+    Setting(
+        "DISABLE_METRICS", DAEMON, BOOLEAN, NO_EFFECT,
+        "Serve no metrics.",
+        default=False, peer="false",
+        why="port 61678 answers probes as well and stays open; close it to others by firewall",
+    ),
+    Setting(
+        "AWS_VPC_K8S_CNI_BACKING_STORE", DAEMON, PATH, NO_EFFECT,
+        "The peer's file of leases.",
+        default="/var/run/aws-node/ipam.json", peer="/var/run/aws-node/ipam.json",
+        why="leases are in /run/enid and the journal in /var/lib/enid",
+    ),
+    Setting(
+        "MY_NODE_NAME", DAEMON, Text("a node's name", r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"),
+        HONOURED, "The node's name in Kubernetes. Not set: nothing is asked of the API server.",
+        field="node_name", restart=True, pinned=True,
+    ),
+    Setting(
+        "MY_POD_NAME", DAEMON, Text("a pod's name"), NO_EFFECT,
+        "The daemon's own pod.",
+        why="no event is told of the daemon's own pod", silent=True,
+    ),
+    Setting(
+        "VPC_CNI_VERSION", DAEMON, Text("a version"), NO_EFFECT,
+        "The peer's version.", peer="the image's",
+        why="EC2 is told of our own version", silent=True,
+    ),
+    # The peer's metrics helper ---------------------------------------------------------
+    Setting(
+        "USE_CLOUDWATCH", HELPER, BOOLEAN, NO_EFFECT,
+        "Send metrics to CloudWatch.",
+        default=True, peer="true", why="there is no such helper: scrape port 61678",
+    ),
+    Setting(
+        "USE_PROMETHEUS", HELPER, BOOLEAN, NO_EFFECT,
+        "Serve all nodes' metrics in one place.",
+        default=False, peer="false", why="there is no such helper: scrape port 61678",
+    ),
+    Setting(
+        "METRIC_UPDATE_INTERVAL", HELPER, Whole("seconds"), NO_EFFECT,
+        "How often nodes are scraped.",
+        default=30, peer="30", why="there is no such helper: scrape port 61678",
+    ),
+    Setting(
+        "AWS_REGION", HELPER, Text("a region"), NO_EFFECT,
+        "Where CloudWatch is.", why="IMDS tells the region", silent=True,
+    ),
+    Setting(
+        "AWS_CLUSTER_ID", HELPER, Text("text"), NO_EFFECT,
+        "The cluster's name in CloudWatch.", why="there is no such helper: scrape port 61678",
+    ),
+)  # fmt: skip
+"""Every setting, in the order of the documentation."""
+
+BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
+FIELDS: Mapping[str, str] = {
+    setting.name: setting.field
+    for setting in SETTINGS
+    if setting.field and setting.name != "ENID_POOL"
+}
+"""The field of `Settings` that a variable sets; some are put right by others afterwards."""
