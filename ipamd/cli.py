@@ -1,24 +1,29 @@
 """`enid`: what an operator types. Shell.
 
 Subcommands of other rooms join by the entry point group `enid.commands`; each names a
-function that takes argparse's subparsers.
+function that takes argparse's subparsers. The rule to keep: a command imports what it needs
+when it runs, for a command that computes should start like one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
-from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from cni.frame import Frame, encode
-from ipamd import __version__
-from ipamd.show import show_status
-from ipamd.start import Paths
-from ipamd.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipamd.layers import SettingsReport
+    from ipamd.status import Status
+
+SOCKET = "/run/enid/ipamd.sock"
+"""`ipamd.start.Paths().socket`, without what that module imports."""
 
 ANSWER_SECONDS = 5.0
 """A daemon that says nothing for this long is not well: it answers within milliseconds."""
@@ -42,9 +47,15 @@ class DaemonRefusedError(CommandError):
     id = "DAEMON-REFUSED"
 
 
-def ask_status(path: str) -> Status:
-    """Return the status of the daemon that listens on *path*. Raises CommandError."""
-    frame = Frame(env={"ENID_COMMAND": "STATUS"}, stdin=b"", started_ns=0, deadline_ns=0)
+class SettingsRefusedError(CommandError):
+    """The settings that were to be tried cannot be: each line of the text says why."""
+
+    id = "SETTINGS-NOT-TAKEN"
+
+
+def ask(path: str, command: str) -> Any:
+    """Return what the daemon that listens on *path* says to *command*. Raises CommandError."""
+    frame = Frame(env={"ENID_COMMAND": command}, stdin=b"", started_ns=0, deadline_ns=0)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(ANSWER_SECONDS)
@@ -58,7 +69,12 @@ def ask_status(path: str) -> Status:
         ) from error
     if answer[:1] != b"0":
         raise DaemonRefusedError(answer[1:].decode(errors="replace"))
-    status: Status = json.loads(answer[1:])
+    return json.loads(answer[1:])
+
+
+def ask_status(path: str) -> Status:
+    """Return the status of the daemon that listens on *path*. Raises CommandError."""
+    status: Status = ask(path, "STATUS")
     return status
 
 
@@ -67,19 +83,93 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.output == "json":
         print(json.dumps(status, indent=2))  # noqa: T201 - a command's answer
     else:
+        from ipamd.show import show_status  # noqa: PLC0415 - rich takes 60 ms
+
         show_status(status)
     return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the whole command line."""
+def _settings(arguments: argparse.Namespace) -> int:
+    report: SettingsReport
+    if arguments.set or arguments.env or arguments.folder or arguments.profile:
+        report = try_settings(arguments)
+    else:
+        report = ask(arguments.socket, "SETTINGS")
+    if arguments.output == "json":
+        print(json.dumps(report, indent=2))  # noqa: T201 - a command's answer
+    else:
+        from ipamd.show import show_settings  # noqa: PLC0415 - rich takes 60 ms
+
+        show_settings(report, everything=arguments.all)
+    return 0
+
+
+def try_settings(arguments: argparse.Namespace) -> SettingsReport:
+    """Return what the settings that are named on the command line would come to.
+
+    Raises SettingsRefusedError.
+    """
+    from ipamd import configuration, layers  # noqa: PLC0415 - the status needs neither
+    from ipamd.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        files = configuration.Folder(arguments.folder).look()
+        sources = layers.Sources(
+            environ=dict(os.environ) if arguments.env else {},  # noqa: TID251 - asked for
+            files=files,
+            profile=arguments.profile,
+        )
+        tried = layers.tried(arguments.set)
+        resolved = layers.resolve((*layers.layers_of(sources), tried))
+    except (SettingsError, configuration.FolderUnreadableError) as error:
+        raise SettingsRefusedError(str(error)) from error
+    return layers.settings_report(resolved, None)
+
+
+def build_parser(*, others: bool = True) -> argparse.ArgumentParser:
+    """Return the whole command line; without *others*, the commands of this room only."""
     parser = argparse.ArgumentParser(
         prog="enid",
         description="enid: VPC-native pod networking for Kubernetes on AWS.",
         epilog="Start with `enid lab demo`: a whole VPC on this machine, no AWS needed.",
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_status(commands)
+    _add_settings(commands)
+    if others:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - it takes 30 ms
+
+        for point in entry_points(group="enid.commands"):
+            point.load()(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """`--version`: argparse's own wants the version before anybody asks."""
+
+    def __init__(self, option_strings: list[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from ipamd import __version__  # noqa: PLC0415 - it is read from the package's metadata
+
+        print(__version__)  # noqa: T201 - a command's answer
+        parser.exit()
+
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - has no public name
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table", help="default: %(default)s"
+    )
+    parser.add_argument("--socket", metavar="PATH", default=SOCKET, help="default: %(default)s")
+
+
+def _add_status(commands: Subparsers) -> None:
     status = commands.add_parser(
         "status",
         help="what this node's daemon holds: ENIs, addresses, pods",
@@ -87,21 +177,55 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Examples:\n  enid status\n  enid status -o json | jq '.leases[].address'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    status.add_argument(
-        "-o", "--output", choices=("table", "json"), default="table", help="default: %(default)s"
-    )
-    status.add_argument(
-        "--socket", metavar="PATH", default=str(Paths().socket), help="default: %(default)s"
-    )
+    _add_common(status)
     status.set_defaults(run=_status)
-    for point in entry_points(group="enid.commands"):
-        point.load()(commands)
-    return parser
+
+
+SETTINGS_EXAMPLES = """\
+Examples:
+  enid settings                                  what holds on this node, and where it came from
+  enid settings --all                            also what is accepted without effect, or refused
+  enid settings -o json | jq '.settings[] | select(.effect != "")'
+  enid settings --set WARM_IP_TARGET=2 --set MAX_ENI=3
+                                                 what that would come to, without a daemon
+  enid settings --folder ./configmap --profile gpu
+
+With --set, --env, --folder or --profile no daemon is asked. Exit status: 0, or 1 if the
+settings cannot be."""
+
+
+def _add_settings(commands: Subparsers) -> None:
+    settings = commands.add_parser(
+        "settings",
+        help="every setting: value, where it came from, why it has no effect",
+        description="Show this node's settings, or try some.",
+        epilog=SETTINGS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(settings)
+    settings.add_argument(
+        "--all", action="store_true", help="also those without effect that nobody has set"
+    )
+    trying = settings.add_argument_group("to try settings, without a daemon")
+    trying.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="may be repeated"
+    )
+    trying.add_argument("--env", action="store_true", help="with this shell's environment")
+    trying.add_argument(
+        "--folder", metavar="PATH", help="with a ConfigMap's files, one per variable"
+    )
+    trying.add_argument("--profile", metavar="NAME", help="with this profile of the ConfigMap")
+    settings.set_defaults(run=_settings)
+
+
+OWN_COMMANDS = ("status", "settings")
+"""What needs nobody else's commands, and so not the time to find them."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one command and exit with its status: 0 done, 1 not, 2 not understood."""
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(others=words[:1] not in [[c] for c in OWN_COMMANDS]).parse_args(words)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         sys.exit(run(arguments))

@@ -1,4 +1,4 @@
-"""A status as a person reads it. Shell (writes to a terminal)."""
+"""Status and settings as a person reads them. Shell (writes to a terminal)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ipamd.layers import SettingReport, SettingsReport
 from ipamd.status import EniStatus, Status
 
 BAR_WIDTH = 24
@@ -99,3 +100,49 @@ def _leases(status: Status) -> Table:
             since,
         )
     return table
+
+
+# Settings ------------------------------------------------------------------------------
+POOLS = {
+    "demand": "as many addresses as the pods on the node need, and some ahead",
+    "fixed": "as many as the targets say",
+    "as it is": "nothing is provisioned",
+}
+
+
+def show_settings(
+    report: SettingsReport, console: Console | None = None, *, everything: bool = False
+) -> None:
+    """Print *report*; without *everything*, what has no effect here only if somebody set it."""
+    console = console or Console(highlight=False)
+    if report["complaint"] is not None:
+        console.print(Text("the last change was refused, the former settings hold:", "bold red"))
+        for line in report["complaint"].splitlines():
+            console.print(Text(f"  {line}", "red"))
+    console.print(Text.assemble("pool ", (report["pool"], "bold"), f": {POOLS[report['pool']]}"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("setting", "value", "origin", "the peer's", "effect"):
+        table.add_column(name, overflow="fold", no_wrap=name == "setting")
+    for setting in report["settings"]:
+        if everything or setting["is_set"] or setting["fate"].startswith("honoured"):
+            _add_row(
+                table,
+                Text(setting["name"], "bold" if setting["is_set"] else ""),
+                setting["value"] or "-",
+                setting["where"] or setting["origin"],
+                "ours" if setting["peer_default"] is None else setting["peer_default"] or "-",
+                _effect(setting),
+            )
+    console.print(table)
+    for warning in report["warnings"]:
+        console.print(Text(f"warning: {warning}", "yellow"))
+
+
+def _effect(setting: SettingReport) -> Text:
+    if setting["pending"]:
+        return Text(f"at the next start: {setting['pending']}", "yellow")
+    if setting["effect"]:
+        return Text(f"none: {setting['effect']}", "yellow" if setting["is_set"] else "dim")
+    if setting["fate"] == "refused":
+        return Text("refused otherwise", "dim")
+    return Text("")
