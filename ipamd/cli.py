@@ -19,7 +19,7 @@ from cni.frame import Frame, encode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipamd.layers import SettingsReport
+    from ipamd.settings_report import SettingsReport
     from ipamd.status import Status
 
 SOCKET = "/run/enid/ipamd.sock"
@@ -111,6 +111,7 @@ def try_settings(arguments: argparse.Namespace) -> SettingsReport:
     """
     from ipamd import configuration, layers  # noqa: PLC0415 - the status needs neither
     from ipamd.settings import SettingsError  # noqa: PLC0415
+    from ipamd.settings_report import settings_report  # noqa: PLC0415
 
     try:
         files = configuration.Folder(arguments.folder).look()
@@ -123,7 +124,7 @@ def try_settings(arguments: argparse.Namespace) -> SettingsReport:
         resolved = layers.resolve((*layers.layers_of(sources), tried))
     except (SettingsError, configuration.FolderUnreadableError) as error:
         raise SettingsRefusedError(str(error)) from error
-    return layers.settings_report(resolved, None)
+    return settings_report(resolved, None)
 
 
 def build_parser(*, others: bool = True) -> argparse.ArgumentParser:

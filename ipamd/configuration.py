@@ -23,14 +23,13 @@ from ipamd.layers import (
     SETTINGS_ANNOTATION,
     Origin,
     Resolved,
-    SettingsReport,
     Sources,
     layers_of,
     resolve,
     resolve_at_start,
-    settings_report,
 )
 from ipamd.settings import Settings, SettingsError
+from ipamd.settings_report import SettingsReport, settings_report
 
 log = logging.getLogger(__name__)
 

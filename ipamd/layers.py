@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypedDict
 
 from ipamd.kinds import Value, is_reserved, shown
 from ipamd.settings import (
@@ -42,6 +41,9 @@ WAITING_BYTES = 2_400_000
 WAITING_SHARE = 50
 """A fiftieth of the memory is what waiting plugins may take together."""
 WAITING_LEAST, WAITING_MOST = 4, 64
+
+LIKE_A_SLIP = 0.9
+"""One letter in ten, or another case."""
 
 BRIEF = 60
 """Characters of a value that a sentence quotes."""
@@ -235,10 +237,10 @@ def _strange(layer: Layer) -> Iterator[str]:
             yield f"{layer.where}: {name} belongs to one node: only the environment may set it"
 
 
-def nearest(name: str) -> str | None:
-    """Return the setting that somebody who wrote *name* may have meant."""
+def nearest(name: str, likeness: float = 0.85) -> str | None:
+    """Return the setting that somebody who wrote *name* may have meant; at 1.0 all are alike."""
     folded = {known.casefold(): known for known in BY_NAME}
-    found = difflib.get_close_matches(name.casefold(), folded, 1, 0.85)
+    found = difflib.get_close_matches(name.casefold(), folded, 1, likeness)
     return folded[found[0]] if found else None
 
 
@@ -338,8 +340,12 @@ def _is_wish(setting: Setting, chosen: Chosen) -> bool:
 
 
 def _near_misses(layer: Layer) -> Iterator[str]:
+    """Yield a warning for each name in the environment that looks like a slip.
+
+    Closer than in layers of ours: a node's agents share names such as NODE_NAME.
+    """
     for name in sorted(layer.texts):
-        meant = None if name in BY_NAME else nearest(name)
+        meant = None if name in BY_NAME else nearest(name, LIKE_A_SLIP)
         if meant is not None:
             yield f"{layer.where}: {name} is no setting; is {meant} meant?"
 
@@ -363,65 +369,3 @@ def resolve_at_start(layers: Sequence[Layer]) -> tuple[Resolved, str | None]:
                 raise
             complaint = complaint or str(error)
             kept.pop()
-
-
-# Telling -------------------------------------------------------------------------------
-class SettingReport(TypedDict):
-    """One setting; *where* is empty for a default, *value* and *default* for "not set"."""
-
-    name: str
-    section: str
-    fate: str
-    value: str
-    origin: str
-    where: str
-    effect: str
-    pending: str
-    default: str
-    peer_default: str | None
-    is_set: bool
-
-
-class SettingsReport(TypedDict):
-    """What `enid settings -o json` prints.
-
-    *complaint*: the last change was refused, and why. *pool*: demand, fixed, or as it is, which
-    means that nothing is provisioned.
-    """
-
-    complaint: str | None
-    pool: str
-    warnings: list[str]
-    settings: list[SettingReport]
-
-
-def settings_report(resolved: Resolved, complaint: str | None) -> SettingsReport:
-    """Return what `enid settings` shows."""
-    return SettingsReport(
-        complaint=complaint,
-        pool=_pool(resolved.settings),
-        warnings=list(resolved.warnings),
-        settings=[_report(setting, resolved.chosen[setting.name]) for setting in SETTINGS],
-    )
-
-
-def _pool(settings: Settings) -> str:
-    if not settings.provisioning:
-        return "as it is"
-    return "demand" if settings.demand else "fixed"
-
-
-def _report(setting: Setting, chosen: Chosen) -> SettingReport:
-    return SettingReport(
-        name=setting.name,
-        section=setting.section,
-        fate=setting.fate.value,
-        value=shown(chosen.value),
-        origin=chosen.origin.value,
-        where=chosen.where,
-        effect=chosen.effect,
-        pending=chosen.pending,
-        default=shown(setting.default),
-        peer_default=setting.peer,
-        is_set=chosen.origin not in {Origin.DEFAULT, Origin.MACHINE},
-    )

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ipamd.layers import SettingReport, SettingsReport
+from ipamd.settings_report import SettingReport, SettingsReport
 from ipamd.status import EniStatus, Status
 
 BAR_WIDTH = 24

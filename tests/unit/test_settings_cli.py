@@ -15,7 +15,8 @@ from rich.console import Console
 
 from cni.frame import FrameReader, answer
 from ipamd.cli import main
-from ipamd.layers import SettingsReport, Sources, layers_of, resolve, settings_report
+from ipamd.layers import Sources, layers_of, resolve
+from ipamd.settings_report import SettingsReport, settings_report
 from ipamd.settings_table import SETTINGS, Fate
 from ipamd.show import show_settings
 

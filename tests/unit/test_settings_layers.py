@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipamd.kinds import Boolean, Choice, Whole
@@ -19,12 +19,12 @@ from ipamd.layers import (
     nearest,
     resolve,
     resolve_at_start,
-    settings_report,
     split_annotation,
     tried,
     waiting_max,
 )
 from ipamd.settings import InvalidSettingsError, RefusedSettingsError, Settings, SettingsError
+from ipamd.settings_report import settings_report
 from ipamd.settings_table import SETTINGS
 
 GIB = 1 << 30
@@ -185,7 +185,11 @@ def test_a_mistake_is_a_sentence(sources: Sources, complaints: list[str]) -> Non
 
 
 def test_an_environment_is_full_of_what_is_not_our_business() -> None:
-    environ = {"PATH": "/bin", "HOME": "/", "AWS_DEFAULT_REGION": "a", "ENID_LAB_HOME": "/lab"}
+    names = (
+        "PATH", "HOME", "AWS_DEFAULT_REGION", "AWS_ROLE_ARN", "ENID_LAB_HOME", "NODE_NAME",
+        "POD_NAME", "EKS_CLUSTER_NAME", "KUBERNETES_SERVICE_HOST", "HTTP_PROXY",
+    )  # fmt: skip
+    environ = dict.fromkeys(names, "a")
     assert resolved(Sources(environ)).warnings == ()
 
 
@@ -313,6 +317,7 @@ wild_sources = st.builds(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(wild_sources, wild_sources)
 def test_whatever_comes_is_taken_or_refused(first: Sources, second: Sources) -> None:
     running = None
@@ -349,6 +354,7 @@ def valid_texts(draw: st.DrawFn) -> dict[str, str]:
     return found
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(valid_texts(), valid_texts())
 def test_a_valid_layer_below_a_complete_one_changes_nothing(
     below: dict[str, str], above: dict[str, str]
@@ -358,6 +364,7 @@ def test_a_valid_layer_below_a_complete_one_changes_nothing(
     assert resolve([under, over]) == resolve([over])
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(valid_texts(), st.sets(names))
 def test_an_empty_layer_above_is_as_if_the_names_were_not_set(
     texts: dict[str, str], cleared: set[str]
@@ -370,6 +377,7 @@ def test_an_empty_layer_above_is_as_if_the_names_were_not_set(
     )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(valid_texts())
 def test_resolving_twice_is_resolving_once(texts: dict[str, str]) -> None:
     layers = [Layer(Origin.CONFIG_MAP, "ConfigMap", texts)]
@@ -377,6 +385,7 @@ def test_resolving_twice_is_resolving_once(texts: dict[str, str]) -> None:
     assert resolve(layers, once) == once
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(valid_texts())
 def test_a_target_that_holds_has_no_excuse(texts: dict[str, str]) -> None:
     """A target is a field or has a reason why it is none, and never both."""
