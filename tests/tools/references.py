@@ -12,6 +12,7 @@ from cni.kernel import NodeError, WireError
 from cni.spec import Code
 from ipamd.account_limits import AccountLimitsError
 from ipamd.cli import CommandError
+from ipamd.cluster import ClusterError
 from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
@@ -28,7 +29,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
     SettingsError, AccountLimitsError, StartError, CommandError, JournalError, LeasesError, WireError,
-    NodeError, BoxError, LabError, PolicyError,
+    NodeError, ClusterError, BoxError, LabError, PolicyError,
 )  # fmt: skip
 
 
