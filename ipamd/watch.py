@@ -1,0 +1,394 @@
+"""What the cluster tells this node: its Node, its pods, who sweeps, how many nodes. Shell.
+
+What happens to the API server reaches nobody here as a failure: the last that was heard
+stays, `standing` says what is wrong, and it is asked again with full jitter. Nothing waits
+for it.
+
+Each blocking call has a thread of its own that ends with it; the loop owns everything else.
+A watch that hangs holds no stop up: its thread is a daemon's, and its socket is shut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from ipamd import election
+from ipamd.clock import Instant
+from ipamd.cluster import (
+    ApiAwayError,
+    Bookmark,
+    Change,
+    ClusterError,
+    CredentialsUnreadableError,
+    EniConfig,
+    Gone,
+    HistoryGoneError,
+    LeaseView,
+    Link,
+    Listing,
+    MalformedObjectError,
+    NodeView,
+    ObjectAbsentError,
+    OthersFirstError,
+    PodView,
+    Put,
+    Standing,
+    backoff_seconds,
+    change,
+    eni_config,
+    lease_view,
+    listing,
+    node_view,
+    pod_view,
+    pods_bound,
+)
+from ipamd.election import Action, Elector, Terms
+from ipamd.kube import Api
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+WATCH_SECONDS: Final = 300
+"""How long a watch lasts before the API server ends it, at least; client-go's five minutes."""
+
+HASTE_SECONDS: Final = 1.0
+"""A watch that ends sooner than this is not followed by the next at once."""
+
+STEADY_SECONDS: Final = 30.0
+"""What has worked for this long has forgotten its former failures."""
+
+LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
+ENI_CONFIGS: Final = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
+
+# What is heard ---------------------------------------------------------------------------
+@dataclass(slots=True)
+class _Following:
+    """One list that is kept true by a watch; *version* "" says that it must be listed."""
+
+    what: str
+    path: str
+    query: Mapping[str, str]
+    on_list: Callable[[Listing], None]
+    on_change: Callable[[Change], None]
+    version: str = ""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What fails, and how often it has in a row."""
+
+    error: ClusterError
+    times: int = 1
+
+
+class KubeCluster:
+    """This node's Node and pods, the sweeper's election and the number of nodes, as they change.
+
+    Callbacks run on the loop, and only when their value is a new one.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: Api,
+        node: str,
+        namespace: str,
+        clock: Callable[[], Instant],
+        jitter: Callable[[], float],
+        terms: Terms | None = None,
+        watch_seconds: int = WATCH_SECONDS,
+    ) -> None:
+        self.api, self.node = api, node
+        self.on_node: Callable[[NodeView], None] = lambda _: None
+        self.on_bound: Callable[[int], None] = lambda _: None
+        self.on_leader: Callable[[bool], None] = lambda _: None
+        self.on_nodes: Callable[[int], None] = lambda _: None
+        self.view: NodeView | None = None
+        self.bound: int | None = None
+        self.nodes: int | None = None
+        self._clock, self._jitter, self._watch_seconds = clock, jitter, watch_seconds
+        self._leases = LEASES.format(quote(namespace, safe=""))
+        self._elector = Elector(me=node, terms=terms or Terms())
+        self._led = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._pods: dict[str, PodView] = {}
+        self._troubles: dict[str, _Trouble] = {}
+        self._heard = False
+
+    # Questions -------------------------------------------------------------------------
+    @property
+    def standing(self) -> Standing:
+        """How we stand with the API server, and the last sentence about it."""
+        errors = [trouble.error for trouble in self._troubles.values()]
+        away = [e for e in errors if isinstance(e, ApiAwayError | CredentialsUnreadableError)]
+        if away:
+            return Standing(Link.AWAY, str(away[-1]))
+        if not self._heard:
+            return Standing(Link.AWAY, "the API server has not answered yet")
+        return Standing(Link.CONNECTED, str(errors[-1]) if errors else "")
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node sweeps now; ask again before each deletion."""
+        return self._elector.leads(self._clock().boot)
+
+    @property
+    def leads_until(self) -> float:
+        """Until when, in seconds of the boot clock: start no deletion that may take longer."""
+        return self._elector.leads_until
+
+    def eni_config(self, name: str) -> EniConfig:
+        """Return an ENIConfig; blocks, for a thread. Raises ClusterError."""
+        return eni_config(self.api.get(f"{ENI_CONFIGS}/{quote(name, safe='')}"))
+
+    # Life ------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Follow and elect until cancelled. Raises nothing of the API server's."""
+        followings = (
+            _Following(
+                "this Node",
+                "/api/v1/nodes",
+                {"fieldSelector": f"metadata.name={self.node}"},
+                self._list_node,
+                self._change_node,
+            ),
+            _Following(
+                "this node's pods",
+                "/api/v1/pods",
+                {"fieldSelector": f"spec.nodeName={self.node}"},
+                self._list_pods,
+                self._change_pod,
+            ),
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for following in followings:
+                    tasks.create_task(self._follow(following))
+                tasks.create_task(self._elect())
+        finally:
+            self.api.close()
+            self._elector = Elector(me=self.node, terms=self._elector.terms)
+            self._tell_leader()
+
+    # Following -------------------------------------------------------------------------
+    async def _follow(self, following: _Following) -> None:
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await _threaded(following.what, lambda: self._look(following, loop))
+            except ClusterError as error:
+                lasted = loop.time() - began
+                failures = 1 if lasted > STEADY_SECONDS else failures + 1
+                if isinstance(error, HistoryGoneError | MalformedObjectError):
+                    following.version = ""
+                if not isinstance(error, HistoryGoneError):
+                    self._note(following.what, error)
+                await asyncio.sleep(backoff_seconds(failures, self._jitter()))
+            else:
+                failures = 0
+                if loop.time() - began < HASTE_SECONDS:
+                    await asyncio.sleep(self._jitter())
+
+    def _look(self, following: _Following, loop: asyncio.AbstractEventLoop) -> None:
+        """List if need be, then watch until the server ends it. In a thread."""
+        tell = loop.call_soon_threadsafe
+        if not following.version:
+            # Version "0" is answered from the API server's cache, whose index by node spares
+            # it reading all pods of the cluster; kubelet asks the same way.
+            query = {**following.query, "resourceVersion": "0"}
+            listed = listing(self.api.get(following.path, query), f"list of {following.what}")
+            tell(following.on_list, listed)
+            tell(self._note, following.what, None)
+            following.version = listed.version
+        seconds = self._watch_seconds + int(self._watch_seconds * self._jitter())
+        query = {**following.query, "resourceVersion": following.version}
+        for line in self.api.watch(following.path, query, seconds):
+            if not line:
+                tell(self._note, following.what, None)
+                continue
+            changed = change(line, following.what)
+            if not isinstance(changed, Bookmark):
+                tell(following.on_change, changed)
+            following.version = changed.version
+
+    def _list_node(self, listed: Listing) -> None:
+        if not listed.objects:
+            self._note("Node", ObjectAbsentError(f"Node {self.node} is not in the cluster"))
+        for found in listed.objects:
+            self._see_node(found)
+
+    def _change_node(self, changed: Change) -> None:
+        match changed:
+            case Put(_, found):
+                self._see_node(found)
+            case Gone():  # a kubelet that runs registers it again
+                self._note("Node", ObjectAbsentError(f"Node {self.node} was deleted"))
+
+    def _see_node(self, found: object) -> None:
+        try:
+            view = node_view(found)
+        except MalformedObjectError as error:
+            self._note("Node", error)
+            return
+        self._note("Node", None)
+        if view != self.view:
+            self.view = view
+            self.on_node(view)
+
+    def _list_pods(self, listed: Listing) -> None:
+        views = [view for found in listed.objects if (view := self._read_pod(found))]
+        self._pods = {view.uid: view for view in views}
+        self._count_pods()
+
+    def _change_pod(self, changed: Change) -> None:
+        match changed:
+            case Put(_, found):
+                if view := self._read_pod(found):
+                    self._pods[view.uid] = view
+            case Gone(_, found):
+                if view := self._read_pod(found):
+                    self._pods.pop(view.uid, None)
+        self._count_pods()
+
+    def _read_pod(self, found: object) -> PodView | None:
+        try:
+            return pod_view(found)
+        except MalformedObjectError as error:
+            log.warning("pod not counted", extra={"reason": str(error)})
+            return None
+
+    def _count_pods(self) -> None:
+        bound = pods_bound(self._pods.values(), self.node)
+        if bound != self.bound:
+            self.bound = bound
+            self.on_bound(bound)
+
+    # Election --------------------------------------------------------------------------
+    async def _elect(self) -> None:
+        failures = 0
+        while True:
+            try:
+                pause = await self._candidate()
+            except OthersFirstError:
+                pause = self._jitter()  # of two who wrote, the other was first: read again
+            except ClusterError as error:
+                failures += 1
+                self._note("election", error)
+                pause = backoff_seconds(failures, self._jitter())
+                pause = min(pause, self._elector.terms.renew_seconds)
+            else:
+                failures = 0
+                self._note("election", None)
+            self._tell_leader()
+            await asyncio.sleep(pause)
+
+    async def _candidate(self) -> float:
+        """Read the Lease and do what is to be done; return how long to wait."""
+        found = await _threaded("election", self._read_lease)
+        lease = None if found is None else lease_view(found)
+        self._elector, action = election.step(self._elector, lease, self._clock().boot)
+        self._tell_leader()  # a lost leadership is told before anything else is asked
+        if action is not Action.STAND_BY:
+            nodes = await _threaded("election", self._count_nodes)
+            moment = self._clock()
+            body = election.draft(self._elector, action, found, wall=moment.wall, nodes=nodes)
+            written = await _threaded("election", lambda: self._write_lease(action, body))
+            lease = lease_view(written)
+            self._elector = election.granted(self._elector, lease, moment.boot)
+            if action is not Action.RENEW:
+                log.info("elected as sweeper", extra={"lease": election.NAME, "by": action.value})
+        self._see_nodes(lease)
+        return election.pause_seconds(self._elector, action, self.nodes or 0, self._jitter())
+
+    def _read_lease(self) -> Any:
+        try:
+            return self.api.get(f"{self._leases}/{election.NAME}")
+        except ObjectAbsentError:
+            return None
+
+    def _write_lease(self, action: Action, body: Mapping[str, Any]) -> Any:
+        if action is Action.CREATE:
+            return self.api.create(self._leases, body)
+        return self.api.replace(f"{self._leases}/{election.NAME}", body)
+
+    def _count_nodes(self) -> int | None:
+        """Return how many nodes the cluster has: one small LIST; None keeps the former number."""
+        try:
+            found = self.api.get("/api/v1/nodes", {"limit": "1"}, METADATA_ONLY)
+            return listing(found, "list of nodes").total
+        except ClusterError as error:
+            log.warning("nodes not counted", extra={"reason": str(error)})
+            return None
+
+    def _see_nodes(self, lease: LeaseView | None) -> None:
+        if lease is not None and lease.nodes and lease.nodes != self.nodes:
+            self.nodes = lease.nodes
+            self.on_nodes(lease.nodes)
+
+    def _tell_leader(self) -> None:
+        """Say whether we lead, now and when the deadline has passed."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        leads = self.is_leader
+        if leads:
+            rest = self._elector.leads_until - self._clock().boot
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(rest, self._tell_leader)
+        if leads != self._led:
+            self._led = leads
+            log.info("sweeper" if leads else "no longer sweeper", extra={"node": self.node})
+            self.on_leader(leads)
+
+    # Trouble ---------------------------------------------------------------------------
+    def _note(self, what: str, error: ClusterError | None) -> None:
+        """Remember how *what* goes; a failure is logged when it is new, and when it ends."""
+        former = self._troubles.get(what)
+        if error is None:
+            self._heard = True
+            if former is not None:
+                del self._troubles[what]
+                log.info("kubernetes answers again", extra={"of": what, "failures": former.times})
+            return
+        if former is None or type(former.error) is not type(error):
+            log.warning("kubernetes", extra={"of": what, "reason": str(error), "id": error.id})
+            self._troubles[what] = _Trouble(error)
+        else:
+            self._troubles[what] = _Trouble(error, former.times + 1)
+
+
+def _threaded(name: str, work: Callable[[], T]) -> Awaitable[T]:
+    """Run *work* in a thread that holds up nobody's exit; what it raises is raised here."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if future.done():  # whoever waited was cancelled
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(value)  # type: ignore[arg-type]  # T may be None
+
+    def top() -> None:
+        value, trouble = None, None
+        try:
+            value = work()
+        except BaseException as error:  # noqa: BLE001 - the thread's top: raised where it is awaited
+            trouble = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, value, trouble)
+
+    threading.Thread(target=top, name=f"kube {name}", daemon=True).start()
+    return future
