@@ -26,6 +26,10 @@ bench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are -
 fidelity: setup-tests ## what the lab shows of AWS, a line for each row of docs/fidelity.md
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest --rows -q -r "" $(ARGS)
 
+kube: setup-tests ## against a real kube-apiserver, built at the first time (six minutes, 3 GB meanwhile, Go)
+	@tools/build-apiserver >/dev/null
+	@$(PYTHON) -m pytest tests/e2e $(ARGS)
+
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -45,4 +49,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench fidelity lint bare clean setup setup-tests
+.PHONY: help demo test bench fidelity kube lint bare clean setup setup-tests
