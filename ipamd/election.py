@@ -6,13 +6,16 @@ whole of the lease may another take over. The holder stops earlier: its leadersh
 *deadline_seconds* after it asked for the last renewal that was granted. So there are
 never two leaders unless one clock runs lease/deadline (1.5) times as fast as another.
 
-    absent ─────(stood for the lease, or we led)─> CREATE ─┐
-    held by another ──(stood for the lease)──> TAKE_OVER ──┼─ granted ─> leader until the deadline
-    held by us ──────────────────────────────> RENEW ──────┘
-    else                                       STAND_BY
+    absent ───────────────────────────> CREATE ─────> on trial for the lease ─┐
+    held by us, and nobody knows why ──> RENEW ─────> on trial for the lease ─┤
+    held by us ────────────────────────> RENEW ───────────────────────────────┼─> leader until
+    another's, stood for the lease ────> TAKE_OVER ───────────────────────────┘   the deadline
+    another's ─────────────────────────> STAND_BY
 
-A write carries the version that was read, so the API server grants one of two. Nobody gives the
-Lease back at its end: a daemon that restarts on the same node finds itself in it and goes on.
+The trial is for a Lease that somebody deletes: whoever led by it may do so until its
+deadline, and no version tells of it. A write carries the version that was read, so the API
+server grants one of two. Nobody gives the Lease back at its end: a daemon that restarts on the
+same node finds itself in it, and goes on after its trial.
 """
 
 from __future__ import annotations
@@ -27,9 +30,6 @@ from ipamd.cluster import NODES_ANNOTATION, LeaseView
 
 NAME = "enid-sweeper"
 """The Lease, in the namespace of the daemon."""
-
-ABSENT = ""
-"""The version of a Lease that is not there."""
 
 READS_PER_SECOND = 10.0
 """How many reads of the Lease all candidates of a cluster make together, at most."""
@@ -53,13 +53,15 @@ class Terms:
 class Elector:
     """What one candidate knows; times are of its own clock, in seconds.
 
-    *seen* is the Lease's version last read (None: never), *since* when it was first read.
+    *seen* is the Lease's version last read, *since* when it was first read. *trial_until*
+    is None while we do not hold the Lease.
     """
 
     me: str
     terms: Terms = Terms()
-    seen: str | None = None
+    seen: str = ""
     since: float = 0.0
+    trial_until: float | None = None
     leads_until: float = float("-inf")
 
     def leads(self, now: float) -> bool:
@@ -81,33 +83,41 @@ def step(elector: Elector, lease: LeaseView | None, now: float) -> tuple[Elector
 
     *now* is read after the answer came: late is safe, early is not.
     """
-    version = ABSENT if lease is None else lease.version
-    if version != elector.seen:
-        elector = replace(elector, seen=version, since=now)
-    stood = now - elector.since
     if lease is None:
-        # Whoever held it before somebody deleted it may lead until its deadline.
-        free = elector.leads(now) or stood >= elector.terms.lease_seconds
-        return elector, Action.CREATE if free else Action.STAND_BY
+        return replace(elector, trial_until=None), Action.CREATE
+    if lease.version != elector.seen:
+        elector = replace(elector, seen=lease.version, since=now)
     if lease.holder == elector.me:
+        if elector.trial_until is None:
+            elector = _on_trial(elector, now)
         return elector, Action.RENEW
-    elector = replace(elector, leads_until=float("-inf"))
-    if stood >= max(lease.seconds, elector.terms.lease_seconds):
+    elector = replace(elector, trial_until=None, leads_until=float("-inf"))
+    if now - elector.since >= max(lease.seconds, elector.terms.lease_seconds):
         return elector, Action.TAKE_OVER
     return elector, Action.STAND_BY
 
 
-def granted(elector: Elector, lease: LeaseView, asked_at: float) -> Elector:
+def _on_trial(elector: Elector, now: float) -> Elector:
+    return replace(elector, trial_until=now + elector.terms.lease_seconds)
+
+
+def granted(
+    elector: Elector, action: Action, lease: LeaseView, *, asked_at: float, now: float
+) -> Elector:
     """Return the candidate after the API server has taken its write.
 
-    *asked_at* is read before the request was sent: whoever sees the write sees it later.
+    *asked_at* is read before the request was sent, because whoever sees the write sees it
+    later; *now* after the answer came.
     """
-    return replace(
-        elector,
-        seen=lease.version,
-        since=asked_at,
-        leads_until=asked_at + elector.terms.deadline_seconds,
-    )
+    elector = replace(elector, seen=lease.version, since=asked_at)
+    if action is Action.CREATE:
+        return _on_trial(elector, now)
+    if action is Action.TAKE_OVER:
+        elector = replace(elector, trial_until=float("-inf"))
+    assert elector.trial_until is not None
+    if asked_at < elector.trial_until:
+        return elector
+    return replace(elector, leads_until=asked_at + elector.terms.deadline_seconds)
 
 
 def pause_seconds(elector: Elector, action: Action, nodes: int, jitter: float) -> float:

@@ -305,9 +305,11 @@ class KubeCluster:
             body = election.draft(self._elector, action, found, wall=moment.wall, nodes=nodes)
             written = await _threaded("election", lambda: self._write_lease(action, body))
             lease = lease_view(written)
-            self._elector = election.granted(self._elector, lease, moment.boot)
+            self._elector = election.granted(
+                self._elector, action, lease, asked_at=moment.boot, now=self._clock().boot
+            )
             if action is not Action.RENEW:
-                log.info("elected as sweeper", extra={"lease": election.NAME, "by": action.value})
+                log.info("lease taken", extra={"lease": election.NAME, "by": action.value})
         self._see_nodes(lease)
         return election.pause_seconds(self._elector, action, self.nodes or 0, self._jitter())
 

@@ -127,7 +127,9 @@ class Candidate:
 
     def told(self, written: Mapping[str, Any] | None, asked_at: float, action: Action) -> None:
         if written is not None:
-            self.elector = granted(self.elector, lease_view(written), asked_at)
+            self.elector = granted(
+                self.elector, action, lease_view(written), asked_at=asked_at, now=self.clock()
+            )
         self.again(action)
 
     def again(self, action: Action) -> None:
@@ -169,7 +171,7 @@ def history(seed: int, terms: Terms = TERMS, skew: float = 0.2) -> tuple[World, 
         victim, when = dice.choice(candidates), dice.uniform(0, 1500)
         world.later(when, victim.die)
         world.later(when + dice.uniform(0, 300), victim.rise)
-    for _ in range(dice.randint(0, 2)):
+    for _ in range(dice.randint(0, 9)):
         world.later(dice.uniform(0, 1500), delete)
     world.run(1800)
     return world, violations
@@ -213,15 +215,15 @@ def test_after_the_leaders_end_another_leads_soon(fate: str) -> None:
     for name in "abc":
         Candidate(world, name, dice, TERMS, 1.0, calm=True)
     world.run(200)
-    [leader] = world.leaders()
-    died = next(c for c in world.electors if c.elector.me == leader)
+    [first] = world.leaders()
+    died = next(c for c in world.electors if c.elector.me == first)
     died.die()
     if fate == "is deleted":
         world.stored = None
     # The lease runs out, and the next reads of those who stand by are at most 37.5 s apart.
     world.run(world.now + TERMS.lease_seconds + 2 * 37.5 + 2)
     assert len(world.leaders()) == 1
-    assert world.leaders() != [leader]
+    assert world.leaders() != [first]
 
 
 # Steps -----------------------------------------------------------------------------------
@@ -232,11 +234,12 @@ def lease(holder: str, version: str = "1", seconds: int = 60) -> LeaseView:
 @pytest.mark.parametrize(
     ("seen", "since", "found", "action"),
     [
-        pytest.param(None, 0.0, None, Action.STAND_BY, id="absence-just-seen"),
-        pytest.param("", 41.0, None, Action.STAND_BY, id="absent-not-long-enough"),
-        pytest.param("", 40.0, None, Action.CREATE, id="absent-for-the-lease"),
-        pytest.param(None, 0.0, lease("me"), Action.RENEW, id="ours-from-a-former-life"),
-        pytest.param(None, 0.0, lease("other"), Action.STAND_BY, id="anothers-just-seen"),
+        pytest.param("", 0.0, None, Action.CREATE, id="absent"),
+        pytest.param("", 0.0, lease("me"), Action.RENEW, id="ours-from-a-former-life"),
+        pytest.param("", 0.0, lease("other"), Action.STAND_BY, id="anothers-just-seen"),
+        pytest.param(
+            "1", 40.1, lease("other"), Action.STAND_BY, id="anothers-stood-not-long-enough"
+        ),
         pytest.param(
             "1", 40.0, lease("other"), Action.TAKE_OVER, id="anothers-stood-for-the-lease"
         ),
@@ -250,29 +253,48 @@ def lease(holder: str, version: str = "1", seconds: int = 60) -> LeaseView:
         pytest.param("1", 40.0, lease(""), Action.TAKE_OVER, id="nobodys-stood-for-the-lease"),
     ],
 )
-def test_what_to_do(
-    seen: str | None, since: float, found: LeaseView | None, action: Action
-) -> None:
+def test_what_to_do(seen: str, since: float, found: LeaseView | None, action: Action) -> None:
     elector = Elector(me="me", seen=seen, since=since)
     assert step(elector, found, 100.0)[1] is action
 
 
-def test_a_leader_makes_a_deleted_lease_anew_at_once() -> None:
-    leader = granted(Elector(me="me"), lease("me"), 90.0)
-    assert step(leader, None, 100.0)[1] is Action.CREATE
-
-
-def test_a_leader_that_sees_another_leads_no_more() -> None:
-    leader = granted(Elector(me="me"), lease("me"), 90.0)
-    assert leader.leads(100.0)
-    deposed, _ = step(leader, lease("other", "2"), 100.0)
-    assert not deposed.leads(100.0)
+def leader(asked_at: float) -> Elector:
+    """Return who has taken over."""
+    return granted(Elector(me="me"), Action.TAKE_OVER, lease("me"), asked_at=asked_at, now=asked_at)
 
 
 def test_leadership_counts_from_the_asking_and_ends() -> None:
-    leader = granted(Elector(me="me"), lease("me"), 90.0)
-    assert leader.leads(129.9)
-    assert not leader.leads(130.0)
+    assert leader(90.0).leads(129.9)
+    assert not leader(90.0).leads(130.0)
+
+
+def test_a_renewal_prolongs_it() -> None:
+    renewed = granted(leader(90.0), Action.RENEW, lease("me", "2"), asked_at=105.0, now=106.0)
+    assert renewed.leads(144.9)
+    assert not renewed.leads(145.0)
+
+
+def test_a_leader_that_sees_another_leads_no_more() -> None:
+    deposed, _ = step(leader(90.0), lease("other", "2"), 100.0)
+    assert not deposed.leads(100.0)
+
+
+def test_a_leader_whose_lease_is_deleted_leads_to_its_deadline_and_then_is_on_trial() -> None:
+    former, action = step(leader(90.0), None, 100.0)
+    assert action is Action.CREATE
+    maker = granted(former, action, lease("me", "2"), asked_at=100.0, now=101.0)
+    assert maker.leads(129.9)
+    for asked_at, leads in ((131.0, False), (160.9, False), (161.0, True)):
+        maker = granted(maker, Action.RENEW, lease("me", "3"), asked_at=asked_at, now=asked_at)
+        assert maker.leads(asked_at) is leads
+
+
+def test_who_finds_itself_in_the_lease_is_on_trial_first() -> None:
+    found, _ = step(Elector(me="me"), lease("me"), 100.0)
+    for asked_at, leads in ((100.0, False), (159.9, False), (160.0, True)):
+        found, _ = step(found, lease("me"), asked_at)
+        found = granted(found, Action.RENEW, lease("me"), asked_at=asked_at, now=asked_at)
+        assert found.leads(asked_at) is leads
 
 
 @pytest.mark.parametrize(
