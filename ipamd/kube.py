@@ -15,7 +15,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec, module_from_spec
@@ -153,7 +153,9 @@ class Api:
         """Replace the object at *path* if it is still of the version that *body* has."""
         return self._json("PUT", path, body=body)
 
-    def watch(self, path: str, query: Mapping[str, str], seconds: int) -> Iterator[bytes]:
+    def watch(
+        self, path: str, query: Mapping[str, str], seconds: int
+    ) -> Generator[bytes, None, None]:
         """Yield the lines of a watch until the server ends it, after *seconds* or before.
 
         The first one is b"": the server has agreed. `close` ends it from another thread.

@@ -14,8 +14,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from ipamd import election
 from ipamd.clock import Instant
 from ipamd.cluster import (
     ApiAwayError,
+    ApiRefusedError,
     Bookmark,
     Change,
     ClusterError,
@@ -132,7 +134,7 @@ class KubeCluster:
         away = [e for e in errors if isinstance(e, ApiAwayError | CredentialsUnreadableError)]
         if away:
             return Standing(Link.AWAY, str(away[-1]))
-        if not self._heard:
+        if not errors and not self._heard:
             return Standing(Link.AWAY, "the API server has not answered yet")
         return Standing(Link.CONNECTED, str(errors[-1]) if errors else "")
 
@@ -213,14 +215,15 @@ class KubeCluster:
             following.version = listed.version
         seconds = self._watch_seconds + int(self._watch_seconds * self._jitter())
         query = {**following.query, "resourceVersion": following.version}
-        for line in self.api.watch(following.path, query, seconds):
-            if not line:
-                tell(self._note, following.what, None)
-                continue
-            changed = change(line, following.what)
-            if not isinstance(changed, Bookmark):
-                tell(following.on_change, changed)
-            following.version = changed.version
+        with closing(self.api.watch(following.path, query, seconds)) as lines:
+            for line in lines:
+                if not line:
+                    tell(self._note, following.what, None)
+                    continue
+                changed = change(line, following.what)
+                if not isinstance(changed, Bookmark):
+                    tell(following.on_change, changed)
+                following.version = changed.version
 
     def _list_node(self, listed: Listing) -> None:
         if not listed.objects:
@@ -371,26 +374,28 @@ class KubeCluster:
 
 
 def _threaded(name: str, work: Callable[[], T]) -> Awaitable[T]:
-    """Run *work* in a thread that holds up nobody's exit; what it raises is raised here."""
+    """Run *work* in a thread that holds up nobody's exit; its ClusterError is raised here.
+
+    So is any other failure, as one: a mistake of ours about Kubernetes ends no daemon.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(value: T | None, error: BaseException | None) -> None:
-        if future.done():  # whoever waited was cancelled
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(value)  # type: ignore[arg-type]  # T may be None
+    def settle(result: Callable[[], None]) -> None:
+        if not future.done():  # else whoever waited was cancelled
+            result()
 
     def top() -> None:
-        value, trouble = None, None
         try:
             value = work()
-        except BaseException as error:  # noqa: BLE001 - the thread's top: raised where it is awaited
-            trouble = error
+            result = partial(future.set_result, value)
+        except ClusterError as error:
+            result = partial(future.set_exception, error)
+        except Exception as error:  # the thread's top
+            log.exception("kubernetes, not foreseen", extra={"of": name})
+            result = partial(future.set_exception, ApiRefusedError(f"{name}: {error!r}"))
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(settle, value, trouble)
+            loop.call_soon_threadsafe(settle, result)
 
     threading.Thread(target=top, name=f"kube {name}", daemon=True).start()
     return future

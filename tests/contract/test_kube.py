@@ -311,6 +311,22 @@ def test_stop_waits_for_no_watch(node: str, listen: Listen) -> None:
     )
 
 
+class Mistaken(Api):
+    """An API whose answers nobody foresaw."""
+
+    def get(self, *_: object, **__: object) -> object:
+        raise KeyError("surprise")
+
+
+def test_what_nobody_foresaw_ends_nothing(account: Account, server: Server) -> None:
+    ears = Ears(Mistaken(account.api(server.port).access), "any", server.terms)
+    try:
+        poll(lambda: "KeyError('surprise')" in ears.cluster.standing.sentence, "it is said")
+        assert not ears.leads
+    finally:
+        ears.stop()
+
+
 # ENIConfigs ------------------------------------------------------------------------------
 def test_an_eni_config_is_read_by_name(server: Server, node: str, listen: Listen) -> None:
     spec = {"subnet": "subnet-0a1b", "securityGroups": ["sg-0a", "sg-0b"]}
