@@ -30,6 +30,13 @@ kube: setup-tests ## against a real kube-apiserver, built at the first time (six
 	@tools/build-apiserver >/dev/null
 	@$(PYTHON) -m pytest tests/e2e $(ARGS)
 
+matrix: setup-tests ## every step of an ENI's and an address's life, killed: what was lost or leaked
+	@$(PYTHON) -m tests.contract.test_kill_matrix
+
+chaos: setup-tests ## a node's histories from seeds, against all laws; SEEDS=1000, SEED=17, SABOTAGE=all
+	@$(PYTHON) -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(ARGS)
+
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -49,4 +56,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench fidelity kube lint bare clean setup setup-tests
+.PHONY: help demo test bench fidelity kube matrix chaos lint bare clean setup setup-tests

@@ -8,7 +8,7 @@ tests/tools/make_limits.py writes the table.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -73,6 +73,22 @@ def shipped(instance_type: str) -> InstanceLimits | None:
         bare_metal=bare_metal,
         vcpus=vcpus,
     )
+
+
+def noted(limits: InstanceLimits) -> dict[str, object]:
+    """Return *limits* as JSON can keep them, for a start without EC2."""
+    return asdict(limits)
+
+
+def from_note(note: object) -> InstanceLimits | None:
+    """Return what `noted` was given; None for anything else."""
+    if not isinstance(note, dict):
+        return None
+    try:
+        cards = tuple((int(index), int(most)) for index, most in note["cards"])
+        return InstanceLimits(**{**note, "cards": cards})
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def near_misses(name: str) -> tuple[str, ...]:

@@ -58,6 +58,14 @@ class AttachmentStatus(StrEnum):
     ATTACHED = "attached"
     DETACHING = "detaching"
     DETACHED = "detached"
+    OTHER = "other"
+    """A word that EC2 has come up with since."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> AttachmentStatus:
+        """Return OTHER: one odd attachment must not make a whole answer unreadable."""
+        del value
+        return cls.OTHER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

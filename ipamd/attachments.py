@@ -9,9 +9,10 @@ lane is performed here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 ANSWER_EARLY_NS = 5_000_000_000
 """An ADD is answered this long before the plugin's own deadline, so that the runtime hears
 the cause and not a timeout."""
+
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 10.0
+"""Between two tries to cut a wire that the kernel refuses to cut, for want of memory say."""
 
 LANES_REMEMBERED = 4096
 """Lanes without a lease that are kept for their DEL's start; 10 minutes of 7 DELs a second."""
@@ -101,16 +105,22 @@ class Attachments:
         node: Node,
         cooldown_seconds: float,
         clock: Callable[[], Instant],
+        waiting_max: int = 64,
     ) -> None:
+        self.cooldown_seconds, self.waiting_max = cooldown_seconds, waiting_max
         self.pool, self.leases, self.node = pool, leases, node
         self.on_demand: Callable[[], None] = lambda: None
+        self.on_arrival: Callable[[], None] = lambda: None
+        """Told of each ADD that asks for an address."""
+        self.on_cooling: Callable[[], None] = lambda: None
+        self.on_event: Callable[[], None] = lambda: None
+        """Told when `events` has something new for the journal."""
         self.on_unwired: Callable[[], None] = lambda: None
         self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
         """Told each verb, its answer, and the seconds from the frame's arrival."""
         self.shortage: Callable[[], replies.Shortage]
         self.events: list[Event] = []
         self._wiring, self._thread, self._clock = wiring, thread, clock
-        self._cooldown_seconds = cooldown_seconds
         self._lanes: dict[Sandbox, Lane] = {}
         self.deleted: Cache[Sandbox, int] = Cache(
             "deleted",
@@ -211,7 +221,8 @@ class Attachments:
                 self._release(sandbox)
             case lanes.Remember(started_ns):
                 self.deleted.put(sandbox, max(started_ns, self.deleted.get(sandbox) or 0))
-                self.leases.remember_delete(sandbox, started_ns, self._clock())
+                with self._may_fail("delete not remembered"):
+                    self.leases.remember_delete(sandbox, started_ns, self._clock())
             case lanes.Reply(call, outcome):
                 self._reply(self._asks[call], outcome)
             case _:  # pragma: no cover - a new effect must be placed above
@@ -231,6 +242,11 @@ class Attachments:
 
     # Addresses -------------------------------------------------------------------------
     def _queue(self, ask: Ask) -> None:
+        self.on_arrival()
+        if len(self._waiting) >= self.waiting_max:
+            ask.error = replies.queue_full(ask.request.sandbox, len(self._waiting), self.shortage())
+            self._step(ask.request.sandbox, lanes.NotGranted())
+            return
         self._waiting.append(ask.client.id)
         left = (ask.deadline_ns - ANSWER_EARLY_NS) / 1e9 - self._clock().boot
         loop = asyncio.get_running_loop()
@@ -255,13 +271,33 @@ class Attachments:
     def hand_out(self) -> None:
         """Give addresses to the ADDs that wait, in their order, while there are any."""
         while self._waiting:
-            address = self.pool.choose(self._clock(), self._cooldown_seconds)
+            address = self.pool.choose(self._clock(), self.cooldown_seconds)
             if address is None:
                 self.on_demand()
                 return
             ask = self._asks[self._waiting[0]]
             self._withdraw(ask.client.id)
             self._lease(ask, (address,))
+
+    def cools(self) -> None:
+        """Tell that some address has begun to cool."""
+        self.on_cooling()
+
+    def forget(self, addresses: Sequence[Address]) -> None:
+        """Forget that *addresses* are cooling: they are not ours any more."""
+        with self._may_fail("cooling addresses not forgotten"):
+            self.leases.forget_cooling(tuple(addresses))
+
+    @contextlib.contextmanager
+    def _may_fail(self, message: str) -> Iterator[None]:
+        """Go on without a row of the lease file: /run may be full, and pods must not pay for it.
+
+        What is missing there, the kernel's links tell the next life.
+        """
+        try:
+            yield
+        except LeasesError as error:
+            log.error(message, extra={"id": error.id, "reason": str(error)})  # noqa: TRY400 - the sentence says it all
 
     def _lease(self, ask: Ask, addresses: tuple[Address, ...]) -> None:
         sandbox, pod = ask.request.sandbox, ask.request.pod
@@ -293,8 +329,10 @@ class Attachments:
         now = self._clock()
         row = self._rows.pop(sandbox, None)
         self._attached.pop(sandbox, None)
-        self.leases.release(sandbox, now)
+        with self._may_fail("release not written"):
+            self.leases.release(sandbox, now)
         self.pool.release(sandbox, now)
+        self.on_cooling()
         if row is not None:
             self._note("address released", row, held_seconds=now.wall - row.since)
 
@@ -307,6 +345,7 @@ class Attachments:
         text = ",".join(map(str, row.addresses))
         log.info(event, extra={"ip": text, **detail})
         self.events.append(Event(self._clock().wall, event, text, detail))
+        self.on_event()
 
     # The wire --------------------------------------------------------------------------
     async def _wire(self, ask: Ask) -> None:
@@ -342,12 +381,24 @@ class Attachments:
             self._end(ask)
 
     async def _unwire(self, sandbox: Sandbox) -> None:
+        """Cut the wire, and only then let its address cool: what the kernel refuses is tried again.
+
+        Whoever asked for it waits meanwhile, and may hang up and ask again.
+        """
         row = self._rows[sandbox]
-        name = dataplane.host_ifname(sandbox)
+        name, addresses = dataplane.host_ifname(sandbox), tuple(row.addresses)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(
-            self._thread, self._wiring.disconnect, name, tuple(row.addresses)
-        )
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await loop.run_in_executor(self._thread, self._wiring.disconnect, name, addresses)
+            except WireError as error:
+                told = {"container_id": sandbox.container_id, "reason": str(error)}
+                log.warning("wire not cut", extra=told)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_RETRY_SECONDS)
+            else:
+                break
         self._release(sandbox)
         self._step(sandbox, lanes.Unwired())
         self.on_unwired()

@@ -173,6 +173,7 @@ class Limiter:
     tokens: float = 0.0
     filled_at: float = -math.inf
     refused_at: float = -math.inf
+    begun_at: float = math.inf
 
     @classmethod
     def of(cls, limit: Limit, nodes: int) -> Limiter:
@@ -192,6 +193,8 @@ class Limiter:
         return min(FLOOR, self.share.rate)
 
     def _fill(self, now: float) -> None:
+        # A node that has just come knows nothing of the others, which may all have just come, too.
+        self.begun_at = min(self.begun_at, now)
         if self.filled_at < now:
             since = now - self.filled_at
             self.tokens = min(self.share.burst, self.tokens + since * self.rate)
@@ -230,9 +233,19 @@ class Limiter:
         """Learn that EC2 took a call."""
         self._fill(now)
         faster = self.rate + self.share.rate * STEP
-        if now - self.refused_at > CALM_SECONDS:
+        if now - max(self.refused_at, self.begun_at) > CALM_SECONDS:
             faster = max(faster, self.rate * CALM_FACTOR)
         self.rate = min(self.ceiling, faster)
+
+
+@dataclass(slots=True)
+class Count:
+    """What one action cost. *waited* is the time in line and for a thread, *answered* EC2's."""
+
+    calls: int = 0
+    throttles: int = 0
+    waited_seconds: float = 0.0
+    answered_seconds: float = 0.0
 
 
 class Budget:
@@ -255,7 +268,7 @@ class Budget:
             limiter.reshare(self.limits.of(action), nodes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Turn(Generic[T]):
     """A call that waits. From *due* on nothing that comes goes before it."""
 
@@ -285,8 +298,18 @@ class Turns(Generic[T]):
         """Put a call in its place."""
         self._number += 1
         turn = Turn(now + PATIENCE_SECONDS[priority], self._number, priority, item)
-        bisect.insort(self._turns, turn, key=lambda t: (t.due, t.priority, t.number))
+        self._insert(turn)
         return turn
+
+    def _insert(self, turn: Turn[T]) -> None:
+        bisect.insort(self._turns, turn, key=lambda t: (t.due, t.priority, t.number))
+
+    def promote(self, priority: Priority, to: Priority, now: float) -> None:
+        """Let calls of *priority* that wait go as if they had come now as *to*."""
+        for turn in [turn for turn in self._turns if turn.priority is priority]:
+            self._turns.remove(turn)
+            turn.due, turn.priority = min(turn.due, now + PATIENCE_SECONDS[to]), to
+            self._insert(turn)
 
     def remove(self, turn: Turn[T]) -> None:
         """Take a call out: it goes, or nobody wants it any more. Nothing if it is not there."""

@@ -15,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from cni.frame import Frame, encode
+from ipamd.plan import cli as plan_cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +139,7 @@ def build_parser(*, others: bool = True) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_status(commands)
     _add_settings(commands)
+    plan_cli.add_plan(commands)
     if others:
         from importlib.metadata import entry_points  # noqa: PLC0415 - it takes 30 ms
 
@@ -219,7 +221,7 @@ def _add_settings(commands: Subparsers) -> None:
     settings.set_defaults(run=_settings)
 
 
-OWN_COMMANDS = ("status", "settings")
+OWN_COMMANDS = ("status", "settings", "plan")
 """What needs nobody else's commands, and so not the time to find them."""
 
 

@@ -1,20 +1,38 @@
 """What the pool should ask of EC2 next. Pure.
 
-`decide` looks at a census and answers with one action or none; the engine performs it
-and asks again. One action at a time keeps every answer based on what really is there.
-
-The arithmetic is the peer's (WARM_IP_TARGET and MINIMUM_IP_TARGET when one is set,
-else whole ENIs by WARM_ENI_TARGET), with two repairs: cooling addresses are never
-available, and ADDs that wait for an address count as demand.
+`grow` answers with everything that may start now, one action for each ENI, so that the
+whole shortfall is on its way at once; what is in flight comes back in as `coming` and
+`busy`. `shrink` answers with one action at a time, and never with one that `grow` would
+undo: the engine waits until the answer has stood for a while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eni.model import EniId
+from eni.model import EniId, Kind, SubnetId
 from ipamd.pool import EniCensus
+from ipamd.targets import (
+    Situation,
+    Targets,
+    asks_whole_enis,
+    lack,
+    shortfall,
+    slack,
+    surplus,
+)
+
+__all__ = [
+    "Action",
+    "AddEni",
+    "Assign",
+    "RemoveEni",
+    "Situation",
+    "Unassign",
+    "grow",
+    "shrink",
+]
 
 ENI_MIN_AGE_SECONDS = 60.0
 """An ENI younger than this is not given back: it came for a reason that may just be arriving.
@@ -22,63 +40,29 @@ The peer uses one minute too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
-    """How much to hold ready; 0 is "not set" for the two IP targets."""
-
-    warm_eni: int = 1
-    warm_ip: int = 0
-    minimum_ip: int = 0
-
-    @property
-    def by_address(self) -> bool:
-        """Whether the IP targets rule, as they do when one of them is set."""
-        return bool(self.warm_ip or self.minimum_ip)
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What `decide` may look at.
-
-    *waiting* counts ADDs without an address; *free_enis* is how many more ENIs may be
-    attached; *per_eni* is how many secondary addresses a new one holds.
-    """
-
-    enis: tuple[EniCensus, ...]
-    waiting: int
-    free_enis: int
-    per_eni: int
-
-    @property
-    def free(self) -> int:
-        """Addresses ready now, less those that waiting ADDs will take."""
-        return sum(e.free for e in self.enis if not e.eni.closed) - self.waiting
-
-    @property
-    def held(self) -> int:
-        """Addresses on ENIs that stay, whatever they do."""
-        return sum(e.held - e.leaving for e in self.enis if not e.eni.closed)
-
-
-@dataclass(frozen=True, slots=True)
 class AddEni:
-    """Create and attach an ENI with *count* secondary addresses."""
+    """Create and attach an ENI in *subnet_id* with *count* blocks of *kind*."""
 
+    subnet_id: SubnetId
+    kind: Kind
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Ask *count* more addresses for an ENI."""
+    """Ask *count* more blocks of *kind* for an ENI."""
 
     eni_id: EniId
+    kind: Kind
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unassign:
-    """Give *count* free addresses of an ENI back."""
+    """Give *count* wholly free blocks of *kind* of an ENI back."""
 
     eni_id: EniId
+    kind: Kind
     count: int
 
 
@@ -92,70 +76,171 @@ class RemoveEni:
 Action = AddEni | Assign | Unassign | RemoveEni
 
 
-def shortfall(now: Situation, targets: Targets) -> int:
-    """Return how many addresses are missing, never below 0."""
-    if targets.by_address:
-        return max(0, targets.warm_ip - now.free, targets.minimum_ip - now.held)
-    if now.free < targets.warm_eni * now.per_eni or (targets.warm_eni == 0 and now.free <= 0):
-        return max(now.per_eni, -now.free)
-    return 0
+# Growing ---------------------------------------------------------------------------------
+def grow(now: Situation, targets: Targets) -> tuple[AddEni | Assign, ...]:
+    """Return all steps towards the targets that may start now; none when there or when full.
 
-
-def surplus(now: Situation, targets: Targets) -> int:
-    """Return how many free addresses could go, never below 0.
-
-    With no IP target set single addresses stay; only whole ENIs go.
-    """
-    if not targets.by_address:
-        return 0
-    return max(0, min(now.free - targets.warm_ip, now.held - targets.minimum_ip))
-
-
-def grow(now: Situation, targets: Targets) -> Assign | AddEni | None:
-    """Return the next step towards the targets; None when there, or when nothing has room.
-
-    ENIs that are here are filled first, the fullest of them first: an Assign costs one
-    call, an ENI three and some seconds.
+    ENIs that are here are filled first, since an Assign costs one call, an ENI three and
+    some seconds.
     """
     missing = shortfall(now, targets)
-    if not missing:
-        return None
-    by_address = targets.by_address
-    roomy = sorted((e for e in now.enis if e.room), key=lambda e: (e.room, e.eni.number))
-    if roomy:
-        best = roomy[0]
-        return Assign(best.eni.id, min(best.room, missing) if by_address else best.room)
-    if now.free_enis > 0 and now.per_eni > 0:
-        return AddEni(min(now.per_eni, missing) if by_address else now.per_eni)
-    return None
+    if not now.may_grow or not missing:
+        return ()
+    # Whole ENIs are filled as far as pods could ever use them.
+    limit = now.allowance if asks_whole_enis(now, targets) else missing
+    steps: list[AddEni | Assign] = []
+    for place in _places(now, missing):
+        count = place.room if limit is None else min(place.room, _blocks(limit, place.kind))
+        steps.append(place.ask(count))
+        given = count * place.kind.size
+        missing -= given
+        limit = None if limit is None else limit - given
+        if missing <= 0:
+            break
+    return tuple(steps)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where blocks may be asked for: on an ENI that is here, or (*eni_id* None) on a new one."""
+
+    subnet_id: SubnetId
+    kind: Kind
+    room: int
+    eni_id: EniId | None = None
+
+    @property
+    def yields(self) -> int:
+        """Addresses it could bring."""
+        return self.room * self.kind.size
+
+    def ask(self, count: int) -> AddEni | Assign:
+        """Return the action that asks *count* blocks here."""
+        if self.eni_id is None:
+            return AddEni(self.subnet_id, self.kind, count)
+        return Assign(self.eni_id, self.kind, count)
+
+
+def _places(now: Situation, missing: int) -> Iterator[_Place]:
+    """Yield the places for *missing* addresses in the order that needs the fewest calls.
+
+    Where one ENI has room for all that is left it is the fullest of those, so that
+    others stay empty; else the roomiest.
+    """
+    here = [
+        _Place(e.eni.subnet_id, kind, _most(now, e.eni.subnet_id, kind, e.room), e.eni.id)
+        for e in sorted(now.enis, key=lambda e: e.eni.number)
+        if e.room and e.eni.id not in now.busy and (kind := now.kinds.get(e.eni.subnet_id))
+    ]
+    yield from _fewest_calls(list(here), missing)
+    if now.new_eni is not None and now.slots_per_eni > 0:
+        yield from _new_places(now, *now.new_eni, here)
+
+
+def _fewest_calls(here: list[_Place], missing: int) -> Iterator[_Place]:
+    while here:
+        enough = [place for place in here if place.yields >= missing]
+        best = min(enough, key=lambda p: p.room) if enough else max(here, key=lambda p: p.yields)
+        here.remove(best)
+        missing -= best.yields
+        yield best
+
+
+def _new_places(
+    now: Situation, subnet_id: SubnetId, kind: Kind, here: Sequence[_Place]
+) -> Iterator[_Place]:
+    """Yield the places on new ENIs; one at most where the subnet has but a few blocks left.
+
+    Each ENI takes an address for itself, so there it comes only if none that is here or
+    coming could take those blocks.
+    """
+    room = _most(now, subnet_id, kind, now.slots_per_eni)
+    count = now.free_enis
+    if room < now.slots_per_eni:
+        taken = now.coming or any(place.subnet_id == subnet_id for place in here)
+        count = 0 if taken else min(1, count)
+    yield from [_Place(subnet_id, kind, room)] * count
+
+
+def _most(now: Situation, subnet_id: SubnetId, kind: Kind, room: int) -> int:
+    """Return how many blocks one call may ask for where *room* slots are left, at least one."""
+    return max(1, min(room, now.limits.get((subnet_id, kind), room)))
+
+
+def _blocks(addresses: int, kind: Kind) -> int:
+    """Return how many blocks of *kind* hold *addresses*."""
+    return -(-addresses // kind.size)
+
+
+# Shrinking -------------------------------------------------------------------------------
 def shrink(now: Situation, targets: Targets, ages: Sequence[float]) -> RemoveEni | Unassign | None:
     """Return the next step back to the targets, None when there is nothing to give up.
 
     *ages* are the seconds since each ENI of the census came. A whole ENI goes before
-    single addresses; the highest number goes first.
+    blocks, the highest number first. While anything is coming all stays: it may not come.
     """
-    for census, age in sorted(zip(now.enis, ages, strict=True), key=lambda c: -c[0].eni.number):
-        if _is_removable(census, age) and _can_spare(now, targets, census):
+    if not now.may_shrink or now.coming or grow(now, targets):
+        return None
+    idle = [
+        (census, age)
+        for census, age in sorted(zip(now.enis, ages, strict=True), key=lambda c: -c[0].eni.number)
+        if _is_removable(census) and _can_spare(now, targets, census)
+    ]
+    for census, age in idle:
+        if age >= ENI_MIN_AGE_SECONDS and census.eni.id not in now.busy:
             return RemoveEni(census.eni.id)
-    extra = surplus(now, targets)
-    if extra:
-        emptiest = min(
-            (e for e in now.enis if e.free and not e.eni.closed),
-            key=lambda e: (e.assigned, -e.eni.number),
-        )
-        return Unassign(emptiest.eni.id, min(extra, emptiest.free))
-    return None
+    if idle:
+        return None  # its blocks would cost a call more, and it can soon go as a whole
+    return next(_give_back(now, targets), None)
 
 
-def _is_removable(census: EniCensus, age: float) -> bool:
+def _is_ours(census: EniCensus) -> bool:
+    """Whether blocks may be asked back of it; of an ENI that stays only its owner may."""
+    return not (census.eni.closed or census.eni.stays)
+
+
+def _is_removable(census: EniCensus) -> bool:
     eni = census.eni
-    return census.is_idle and not eni.is_primary and not eni.closed and age >= ENI_MIN_AGE_SECONDS
+    return census.is_idle and not (eni.is_primary or eni.stays or eni.closed)
 
 
 def _can_spare(now: Situation, targets: Targets, census: EniCensus) -> bool:
-    free, held = now.free - census.free, now.held - census.held
-    if targets.by_address:
-        return free >= targets.warm_ip and held >= targets.minimum_ip
-    return free >= max(targets.warm_eni * now.per_eni, 1)
+    """Whether nothing would be missing without this ENI; one that is excluded is no loss."""
+    if census.eni.excluded:
+        return True
+    return lack(now, targets) == 0 and census.free <= slack(now, targets)
+
+
+def _give_back(now: Situation, targets: Targets) -> Iterator[Unassign]:
+    """Yield what could be unassigned, the most useless first.
+
+    That is: on ENIs that give pods nothing; then of the kind that is no longer wanted,
+    as far as the rest suffices; then what is too much, from the emptiest ENI.
+    """
+    emptiest = sorted(
+        (e for e in now.enis if _is_ours(e) and e.eni.id not in now.busy),
+        key=lambda e: (e.assigned, -e.eni.number),
+    )
+    for census in emptiest:
+        if census.eni.excluded:
+            for kind in Kind:
+                yield from _unassign(census, kind, census.free)
+    usable = [census for census in emptiest if not census.eni.excluded]
+    spendable = slack(now, targets)
+    for census in usable:
+        if now.kinds.get(census.eni.subnet_id) is now.mode:
+            yield from _unassign(census, _other(now.mode), spendable)
+    extra = surplus(now, targets)
+    for census in usable:
+        for kind in (_other(now.mode), now.mode):
+            yield from _unassign(census, kind, extra)
+
+
+def _unassign(census: EniCensus, kind: Kind, addresses: int) -> Iterator[Unassign]:
+    count = min(census.idle(kind), addresses // kind.size)
+    if count > 0:
+        yield Unassign(census.eni.id, kind, count)
+
+
+def _other(kind: Kind) -> Kind:
+    return Kind.SINGLE if kind is Kind.PREFIX else Kind.PREFIX

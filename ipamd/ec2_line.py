@@ -28,7 +28,7 @@ from eni.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from ipamd.budget import Budget, Endpoint, Limiter, Priority, Turns
+from ipamd.budget import Budget, Count, Endpoint, Limiter, Priority, Turns
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,16 +56,6 @@ ACTIONS: Mapping[str, str] = {
 
 SHORTEST_SECONDS = 0.001
 """The shortest time that the line sleeps, so that a clock's last digit cannot spin the loop."""
-
-
-@dataclass(slots=True)
-class Count:
-    """What one action cost. *waited* is the time in line and for a thread, *answered* EC2's."""
-
-    calls: int = 0
-    throttles: int = 0
-    waited_seconds: float = 0.0
-    answered_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -141,6 +131,13 @@ class Ec2Line:
         running.add_done_callback(functools.partial(self._done, sent))
         await asyncio.wait([running])  # unlike `await running`, it cancels nothing
         return running.result()
+
+    def promote(self) -> None:
+        """Let calls that keep the pool steady go as if pods waited for them: now some do."""
+        now = self._clock()
+        for lane in self._lanes.values():
+            lane.turns.promote(Priority.STEADY, Priority.STARVING, now)
+        self._go()
 
     def _lane(self, action: str) -> _Lane:
         if action not in self._lanes:

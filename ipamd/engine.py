@@ -1,8 +1,9 @@
-"""The pool engine: look, decide, act, one step at a time. Shell.
+"""The pool engine: look, decide, act. Shell.
 
-A round: settle what is unknown (a census of EC2), take up intents that were left, then
-perform `ipamd.decide`'s actions until there are none. EC2 and the kernel are touched on the
-cloud thread only; the pool is changed on the loop only, with what the thread returns.
+`round` never waits: it asks `ipamd.decide` what may start now and starts it as a flight of
+its own (`ipamd.flights`). Growing, shrinking, looking and sweeping therefore never hold each
+other up, and what is in flight is part of what the next decision is made from. The pool is
+changed on the loop only, with what a flight brings back (`ipamd.holdings`).
 """
 
 from __future__ import annotations
@@ -11,342 +12,475 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import replace
-from ipaddress import IPv4Address
-from typing import TypeVar
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
 
-from cni.kernel import NodeError
-from eni.errors import (
-    CredentialsError,
-    EniError,
-    RefusedError,
-    UnknownOutcomeError,
-    UnreachableError,
-)
-from eni.model import Address, Eni, EniId
-from ipamd import decide
-from ipamd.attachments import Attachments
+from eni import errors
+from eni.errors import EniError
+from eni.model import Block, EniId, Kind, SecurityGroupId, SubnetId
+from ipamd import decide, demand, targets
+from ipamd.budget import Priority
+from ipamd.census import Census
 from ipamd.clock import Instant
-from ipamd.cloud import UNMANAGED_TAG, Cloud, Ready
-from ipamd.decide import Action, AddEni, Assign, RemoveEni, Situation, Targets, Unassign
-from ipamd.journal import EniState, Intent, JournalError
-from ipamd.pool import Assigned, Free, Pool, PoolEni
+from ipamd.decide import Action, AddEni, Assign, RemoveEni, Unassign
+from ipamd.demand import Arrivals, Headroom
+from ipamd.flights import TROUBLES, Flights, Trouble
+from ipamd.holdings import Holdings
+from ipamd.journal import EniState, Intent
+from ipamd.lifecycle import wished
+from ipamd.reactions import Reaction, goes_elsewhere, reaction_to
+from ipamd.sweep import Sweep
+from ipamd.targets import Demand, Fixed, Situation, shortfall
+from ipamd.terms import Standing, Terms
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+COALESCE_SECONDS = 0.05
+"""Between a wish for addresses and the decision, so that pods that come together are asked for
+together; beside the seconds of an attach nobody sees it (Terway waits 0.3 s)."""
 
-Trouble = EniError | JournalError | NodeError
-"""What a round may end with and the next one try again: EC2, the disk or the kernel refused."""
+BUSY_SECONDS = 5.0
+"""How often the engine looks while something waits for time to pass; the peer's period."""
 
-TROUBLES = (EniError, JournalError, NodeError)
+IDLE_SECONDS = 60.0
+"""How often it looks when nothing does."""
 
-ROUND_SECONDS = 5.0
-"""How often the engine looks at the pool when nothing wakes it; the peer's period."""
-
-CENSUS_SECONDS = 3600.0
-"""How often EC2 is asked what is attached although nothing is in doubt."""
+START_JITTER_SECONDS = 10.0
+"""Over how long, at least, the first question of nodes that restart together is spread."""
 
 CALM_SECONDS = 30.0
-"""How long there must be too much before anything is given back; the peer's shrink gate."""
+"""How long there must be more than a fixed target before anything is given back; the peer's
+shrink gate."""
 
-LOOK_AGAIN_SECONDS = 30.0
-"""Until the second look, when EC2 did not show what we hold."""
+DOUBTFUL_FAILURES = 3
+"""After so many failures in a row an ENI on its way is no longer counted on."""
 
-ORPHAN_SECONDS = 60.0
-"""Between the two looks before an ENI of ours that nobody uses is deleted."""
+ADD, SHRINK, SUBNETS = "add eni", "shrink", "subnets"
+"""Flights that there is one of; others are named by their ENI or intent."""
 
-MAX_BACKOFF_SECONDS = 60.0
+ROOM = "room"
+"""The trouble of having nowhere to put another ENI; no flight has that name."""
 
 
+@dataclass(slots=True)
 class Engine:
-    """Keeps the pool at its targets."""
+    """Keeps the pool at its targets. Owned by the loop."""
 
-    def __init__(
-        self,
-        *,
-        attachments: Attachments,
-        cloud: Cloud,
-        thread: Executor,
-        targets: Targets,
-        max_enis: int,
-        per_eni: int,
-        clock: Callable[[], Instant],
-        jitter: Callable[[], float],
-    ) -> None:
-        self.trouble: Trouble | None = None
-        self.unmanaged: tuple[EniId, ...] = ()
-        self.has_census = False
-        self.censused = asyncio.Event()
-        """Set once EC2 has told what is ours: from then on EC2 may be asked other things."""
-        self._attachments, self._cloud, self._thread = attachments, cloud, thread
-        self._targets, self._max_enis, self._per_eni = targets, max_enis, per_eni
-        self._clock, self._jitter = clock, jitter
-        self._wake = asyncio.Event()
-        self._next_census = clock()
-        self._missing: Counter[Address] = Counter()
-        self._missing_enis: Counter[EniId] = Counter()
-        self._orphans: set[EniId] = set()
-        self._next_sweep: Instant | None = None
-        self._surplus_since: Instant | None = None
-        self._failures = 0
-        self._pending = 0
+    holdings: Holdings
+    flights: Flights
+    headroom: Headroom
+    start_jitter_seconds: float = START_JITTER_SECONDS
+    patient_until: Instant | None = None
+    """Until when growth waits to be told how many pods are bound here; no ADD waits for it."""
+    census: Census = field(init=False)
+    sweep: Sweep = field(init=False)
+    _acting: dict[str, Action] = field(default_factory=dict)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _calm: demand.Calm = field(default_factory=demand.Calm)
+    _arrivals: Arrivals = field(default_factory=Arrivals)
+    _half_life_seconds: float = field(init=False)
+    _groups: tuple[SecurityGroupId, ...] | None = None
+
+    def __post_init__(self) -> None:
+        flights, h = self.flights, self.holdings
+        self._half_life_seconds = demand.jittered(demand.HALF_LIFE_SECONDS, flights.random())
+        self.census = Census(h, flights, flights.random, self._busy, self._unassigning)
+        self.sweep = Sweep(h.lifecycle, flights, h.clock, flights.random)
+        flights.on_landed = self.wake
+        flights.on_trouble = self._on_trouble
+        flights.on_broken = self.census.look_soon
+
+    # From outside ----------------------------------------------------------------------
+    @property
+    def terms(self) -> Terms:
+        """What it works by."""
+        return self.holdings.terms
 
     @property
-    def pool(self) -> Pool:
-        """The pool that is kept."""
-        return self._attachments.pool
+    def trouble(self) -> Trouble | None:
+        """What went wrong last and is not right yet."""
+        return next(reversed(self.flights.troubles.values()), None)
 
     @property
-    def mode(self) -> str:
-        """How the daemon works now: normal, no-journal, or ec2-away."""
-        if self._cloud.journal.trouble or isinstance(self.trouble, JournalError):
-            return "no-journal"
-        if isinstance(self.trouble, UnreachableError | CredentialsError):
-            return "ec2-away"
-        return "normal"
+    def wanted(self) -> int:
+        """How many addresses are missing to the targets."""
+        now = self.situation()
+        return targets.shortfall(now, self.targets(now))
 
     def wake(self) -> None:
-        """Look at the pool now: an ADD waits."""
+        """Look at the pool soon: an ADD waits, or one fewer address is warm."""
         self._wake.set()
 
-    def set_limits(self, max_enis: int, per_eni: int) -> None:
-        """Work with other limits from now on: EC2 knows better than our table."""
-        self._max_enis, self._per_eni = max_enis, per_eni
-        for eni in tuple(self.pool.enis.values()):
-            self.pool.put_eni(replace(eni, capacity=per_eni))
+    def wake_if_due(self) -> None:
+        """Look at the pool soon if EC2 is to be asked what is there."""
+        if self.census.due_seconds <= 0 and self.census.done.is_set():
+            self.wake()
+
+    def arrived(self) -> None:
+        """Learn that a pod came."""
+        self._arrivals = self._arrivals.add(self.holdings.clock())
+
+    def set_terms(self, terms: Terms) -> None:
+        """Work by *terms* from now on."""
+        if terms == self.holdings.terms:
+            return
+        self.holdings.terms = terms
+        self.holdings.places.set_mode(terms.kind)
+        self.holdings.apply_terms()
         self.wake()
 
-    def situation(self) -> Situation:
-        """Return what `decide` decides from."""
-        census = self.pool.census()
-        busy = len(census) + len(self.unmanaged) + self._pending
-        return Situation(
-            enis=census,
-            waiting=self._attachments.waiting,
-            free_enis=max(0, self._max_enis - busy),
-            per_eni=self._per_eni,
-        )
+    def set_groups(self, groups: Sequence[SecurityGroupId]) -> None:
+        """Give every ENI of ours the security groups that the primary has now."""
+        if tuple(groups) != self._groups:
+            self._groups = tuple(groups)
+            self.wake()
 
+    def _on_trouble(self, trouble: Trouble) -> None:
+        if reaction_to(trouble) is Reaction.LOOK_AGAIN:
+            self.census.look_twice()
+
+    # The loop --------------------------------------------------------------------------
     async def run(self) -> None:
         """Keep the pool at its targets until cancelled."""
-        if self.pool.choose(self._clock(), 0) is not None:
-            # Pods can be served: let a fleet that restarts together ask EC2 one by one.
-            await self._sleep(10 * self._jitter())
-        while True:
-            try:
-                await self.round()
-            except TROUBLES as error:
-                await self._stumble(error)
-            else:
-                self.trouble, self._failures = None, 0
-                await self._sleep(ROUND_SECONDS)
+        try:
+            await self._let_others_ask()
+            while True:
+                await self._sleep(self.round())
+        finally:
+            self.flights.cancel()
 
-    async def _stumble(self, error: Trouble) -> None:
-        if type(error) is not type(self.trouble):
-            log.warning("cannot change the pool", extra={"id": error.id, "reason": str(error)})
-        self.trouble = error
-        if isinstance(error, UnknownOutcomeError | RefusedError):
-            self._next_census = self._clock()
-        self._failures += 1
-        wait = min(2.0 ** (self._failures - 1), MAX_BACKOFF_SECONDS)
-        self._wake.clear()
-        await asyncio.sleep(wait * (0.5 + self._jitter()))
+    async def _let_others_ask(self) -> None:
+        """Let a fleet that restarts together ask EC2 one by one, while pods can be served."""
+        h = self.holdings
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_JITTER_SECONDS * self.flights.random()):
+                while not h.queue.waiting and h.pool.choose(h.clock(), 0) is not None:
+                    await self._wake.wait()
+                    self._wake.clear()
+            await asyncio.sleep(COALESCE_SECONDS)
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
+            await asyncio.sleep(COALESCE_SECONDS)
         self._wake.clear()
 
-    async def _do(self, work: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+    def round(self) -> float:
+        """Start all that may start now; return the seconds until the next look."""
+        self.census.begin()
+        if not self.terms.provisioning:
+            return BUSY_SECONDS if self.census.hint else IDLE_SECONDS
+        if self.census.done.is_set() and self.terms.standing is not Standing.LEAVING:
+            self._take_up_intents()
+            self._begin_groups()
+            if not self._is_patient() and self._knows_where():
+                self._begin_actions()
+            if self.terms.sweeping:
+                self.sweep.begin()
+            self.flights.forget_unwanted()
+        is_calm = self.census.done.is_set() and self._calm.since is None
+        is_still = is_calm and self.patient_until is None
+        waits = self.flights.backoffs or self.holdings.queue.waiting or not is_still
+        if waits:
+            return BUSY_SECONDS
+        return max(COALESCE_SECONDS, min(IDLE_SECONDS, self.census.due_seconds))
 
-    # One round -------------------------------------------------------------------------
-    async def round(self) -> None:
-        """Bring the pool as far as it goes now. Raises one of `Trouble`."""
-        if self._clock().elapsed(self._next_census) > 0 or not self.has_census:
-            await self._census()
-        trouble = await self._take_up_intents()
-        while (action := self._decide()) is not None:
-            await self._perform(action)
-        await self._sweep()
-        if trouble is not None:
-            raise trouble
+    def _knows_where(self) -> bool:
+        """Whether it is known which subnets are for pods, as far as EC2 tells at all."""
+        if self.holdings.places.is_told():
+            return True
+        if self.flights.may_start(SUBNETS):
+            self.flights.start(SUBNETS, self._refresh_subnets())
+        return SUBNETS not in self.flights
 
-    def _decide(self) -> Action | None:
+    def _is_patient(self) -> bool:
+        """Whether growth waits for the cluster's word, so that it is one call and not two."""
+        if self.patient_until is not None:
+            is_over = self.holdings.clock().boot >= self.patient_until.boot
+            if is_over or self.holdings.queue.waiting or self.terms.bound is not None:
+                self.patient_until = None
+        return self.patient_until is not None
+
+    # What is decided from ----------------------------------------------------------------
+    def situation(self) -> Situation:
+        """Return what `decide` decides from."""
+        h, terms, now = self.holdings, self.terms, self.holdings.clock()
+        census = h.pool.census()
+        acting = tuple(self._acting.values())
+        arriving = [i for i in h.lifecycle.intents.values() if i.eni_id not in h.pool.enis]
+        free_enis = max(0, terms.max_enis - len(census) - len(arriving) - self.census.others)
+        rooms: Counter[SubnetId] = Counter()
+        for each in census:
+            rooms[each.eni.subnet_id] += each.room
+        may_attach = self.flights.may_start(ADD)
+        return Situation(
+            enis=census,
+            mode=terms.kind,
+            waiting=h.queue.waiting,
+            bound=terms.bound,
+            free_enis=free_enis,
+            slots_per_eni=terms.slots,
+            coming=sum(a.count * a.kind.size for a in acting if isinstance(a, Assign))
+            + sum(wished(i) for i in arriving if self._is_coming(i)),
+            busy=self._busy(),
+            kinds=h.places.kinds(rooms, now, may_attach=may_attach and free_enis > 0),
+            new_eni=h.places.new_eni(now) if may_attach else None,
+            limits=h.places.limits(now),
+            max_addresses=terms.max_addresses,
+        )
+
+    def _busy(self) -> frozenset[EniId]:
+        """Return ENIs of which nothing may be asked now: a call flies, or has just failed."""
+        flying = {a.eni_id for a in self._acting.values() if not isinstance(a, AddEni)}
+        enis = self.holdings.pool.enis
+        return frozenset(flying | {e for e in enis if not self.flights.may_start(f"eni {e}")})
+
+    def _unassigning(self) -> frozenset[EniId]:
+        return frozenset(a.eni_id for a in self._acting.values() if isinstance(a, Unassign))
+
+    def _is_coming(self, intent: Intent) -> bool:
+        """Whether what *intent* brings may be counted on: not if it keeps failing."""
+        return self.flights.failures(f"intent {intent.token}") < DOUBTFUL_FAILURES
+
+    def targets(self, now: Situation) -> Fixed | Demand:
+        """Return what is enough now."""
+        learned = self._learn()
+        is_normal = self.terms.standing is Standing.NORMAL
+        if self.terms.targets is not None and is_normal:
+            return self.terms.targets
+        headroom = learned if is_normal else Headroom(0.0, learned.at)
+        bound = max(now.bound or 0, now.assigned + now.waiting)
+        slots = self.terms.max_enis * self.terms.slots
+        most = demand.ceiling(now.max_addresses, slots, self.terms.kind)
+        return demand.target(bound, headroom, most)
+
+    def _learn(self) -> Headroom:
+        now = self.holdings.clock()
+        arrivals = self._arrivals.count(now)
+        self.headroom = demand.observe(self.headroom, arrivals, now, self._half_life_seconds)
+        return self.headroom
+
+    @property
+    def _calm_seconds(self) -> float:
+        """How long there must be too much before anything is given back."""
+        if self.terms.targets is not None:
+            return CALM_SECONDS
+        return demand.CALM_SECONDS * self._half_life_seconds / demand.HALF_LIFE_SECONDS
+
+    # Growing and shrinking ---------------------------------------------------------------
+    def _begin_actions(self) -> None:
+        h, moment = self.holdings, self.holdings.clock()
         now = self.situation()
-        action = decide.grow(now, self._targets)
-        if action is not None:
-            self._surplus_since = None
-            return action
-        moment = self._clock()
+        targets = self.targets(now)
+        growth = decide.grow(now, targets)
+        served = now.coming
+        if now.waiting and now.coming:
+            h.lifecycle.line.promote()  # what was asked for later is waited for now
+        for action in growth:
+            # What pods wait for is urgent; what is asked beyond it, to be ready, is not.
+            self._begin(action, Priority.STARVING if now.waiting > served else Priority.STEADY)
+            served += action.count * action.kind.size
+        missing = shortfall(now, targets)
+        self._look_for_room(now, is_short=not growth and missing > 0)
+        if not missing:
+            self._forget_subnets()
         ages = [moment.elapsed(census.eni.since) for census in now.enis]
-        shrink = decide.shrink(now, self._targets, ages)
-        if shrink is None:
-            self._surplus_since = None
-            return None
-        self._surplus_since = self._surplus_since or moment
-        return shrink if moment.elapsed(self._surplus_since) >= CALM_SECONDS else None
+        is_still = not (growth or self._acting)
+        shrink = decide.shrink(now, targets, ages) if is_still else None
+        self._calm = self._calm.see(moment, excess=shrink is not None)
+        is_time = self._calm.lasts(moment, self._calm_seconds)
+        if shrink is not None and is_time and self.flights.may_start(SHRINK):
+            self._begin(shrink, Priority.SHRINK)
 
-    async def _perform(self, action: Action) -> None:
+    def _begin(self, action: Action, priority: Priority) -> None:
         log.info("pool", extra={"action": str(action)})
         match action:
-            case AddEni(count):
-                self._welcome(await self._do(self._cloud.add_eni, count))
-            case Assign(eni_id, count):
-                known = frozenset(self.pool.slots)
-                self._offer(await self._do(self._cloud.assign, eni_id, count, known))
-            case Unassign(eni_id, count):
-                await self._unassign(eni_id, count)
+            case AddEni(subnet_id, kind, count):
+                self._begin_add(subnet_id, kind, count, priority)
+            case Assign(eni_id):
+                self._act(f"eni {eni_id}", action, self._assign(action, priority))
+            case Unassign(eni_id, kind, count):
+                leaving = self.holdings.pool.begin_unassign(self._idle(eni_id, kind)[:count])
+                self._act(SHRINK, action, self._unassign(eni_id, leaving))
             case RemoveEni(eni_id):
-                self.pool.close_eni(eni_id)
-                await self._remove(eni_id)
+                self.holdings.pool.close_eni(eni_id)
+                self._act(SHRINK, action, self.holdings.remove(eni_id))
+            case _:  # pragma: no cover - a new action must be placed above
+                assert_never(action)
 
-    def _welcome(self, ready: Ready) -> None:
-        self.pool.put_eni(PoolEni(ready.eni_id, ready.number, self._per_eni, self._clock()))
-        self._offer(ready)
+    def _idle(self, eni_id: EniId, kind: Kind) -> tuple[Block, ...]:
+        h = self.holdings
+        view = h.places.subnets.views.get(h.pool.enis[eni_id].subnet_id)
+        return h.pool.idle_blocks(eni_id, kind, h.clock(), view.reservations if view else ())
 
-    def _offer(self, ready: Ready) -> None:
-        self.pool.add(ready.eni_id, ready.addresses)
-        self.pool.set_taken(ready.taken)
-        self._attachments.hand_out()
+    def _act(self, name: str, action: Action, work: Coroutine[None, None, None]) -> None:
+        self._acting[name] = action
+        self.flights.start(name, self._acted(name, work))
 
-    async def _unassign(self, eni_id: EniId, count: int) -> None:
-        free = [
-            address
-            for address, slot in self.pool.slots.items()
-            if slot.eni_id == eni_id
-            and isinstance(slot.state, Free)
-            and isinstance(address, IPv4Address)
-        ]
-        leaving = self.pool.begin_unassign(sorted(free, reverse=True)[:count])
+    async def _acted(self, name: str, work: Coroutine[None, None, None]) -> None:
         try:
-            gone = await self._do(self._cloud.unassign, eni_id, leaving)
-        except TROUBLES:
-            self.pool.cancel_unassign(leaving)
-            raise
-        self.pool.drop(gone)
-        self.pool.cancel_unassign(leaving)
+            await work
+        finally:
+            del self._acting[name]
 
-    async def _remove(self, eni_id: EniId) -> None:
-        if self._in_use(eni_id):
-            await self._do(self._cloud.keep_eni, eni_id)
+    def _begin_add(self, subnet_id: SubnetId, kind: Kind, count: int, priority: Priority) -> None:
+        h = self.holdings
+        if h.places.is_stale():
+            if self.flights.may_start(SUBNETS):
+                self.flights.start(SUBNETS, self._refresh_subnets())
+            if SUBNETS in self.flights:
+                return  # decided anew when it is known where to
+        try:
+            intent = h.lifecycle.plan_eni(h.places.place(subnet_id), kind, count)
+        except TROUBLES as error:
+            self.flights.stumble(ADD, error)
+        else:
+            self.flights.start(f"intent {intent.token}", self._add(intent, kind, priority))
+
+    def _forget_subnets(self) -> None:
+        """What a subnet refused troubles nobody who needs nothing."""
+        troubles = self.flights.troubles
+        for name in [name for name in troubles if name.startswith("subnet ")]:
+            del troubles[name]
+
+    def _look_for_room(self, now: Situation, *, is_short: bool) -> None:
+        """Where no subnet has room for the ENI that is missing, say so and ask EC2 again."""
+        h = self.holdings
+        may_attach = now.free_enis > 0 and self.flights.may_start(ADD)
+        is_known = h.places.configs != ()  # else whoever reads ENIConfigs says why none is
+        if not (is_short and may_attach and now.new_eni is None and is_known):
+            self.flights.troubles.pop(ROOM, None)
             return
-        await self._do(self._cloud.remove_eni, eni_id)
-        self.pool.remove_eni(eni_id)
+        if h.places.is_stale():
+            if self.flights.may_start(SUBNETS):
+                self.flights.start(SUBNETS, self._refresh_subnets())
+            if SUBNETS in self.flights:
+                return  # said only when EC2 has told of the subnets
+        refused = (f"subnet {c.subnet_id}" for c in h.places.subnets.candidates)
+        if self.flights.troubles.keys().isdisjoint((ROOM, SUBNETS, *refused)):
+            error = h.places.no_room()
+            self.flights.troubles[ROOM] = error
+            log.warning("no room for an eni", extra={"reason": str(error)})
 
-    def _in_use(self, eni_id: EniId) -> bool:
-        return any(
-            slot.eni_id == eni_id and isinstance(slot.state, Assigned)
-            for slot in self.pool.slots.values()
-        )
+    async def _refresh_subnets(self) -> None:
+        await self.holdings.places.refresh(self.holdings.priority)
+        self.holdings.apply_terms()
 
-    async def _take_up_intents(self) -> Trouble | None:
-        """Bring every ENI that was left half way to where it was going.
+    async def _add(self, intent: Intent, kind: Kind, priority: Priority) -> None:
+        h = self.holdings
+        subnet_id = SubnetId(str(intent.parameters["subnet_id"]))
+        try:
+            ready = await h.lifecycle.begin(intent, priority)
+        except TROUBLES as error:
+            if intent.token in h.lifecycle.intents:
+                raise
+            self._came_to_nothing(intent, kind, error)
+            return
+        self.flights.recovered(ADD)
+        self._granted(subnet_id, kind)
+        h.welcome(ready)
 
-        One that cannot go on does not hold up the others; its error is returned.
-        """
-        trouble: Trouble | None = None
-        waiting = [i for i in await self._do(self._cloud.intents) if i.state is not EniState.ACTIVE]
-        self._pending = len(waiting)
-        for intent in waiting:
-            try:
-                await self._take_up(intent)
-            except TROUBLES as error:
-                trouble = error
-            else:
-                self._pending -= 1
-        return trouble
+    def _came_to_nothing(self, intent: Intent, kind: Kind, error: Trouble) -> None:
+        """Note that EC2 made no ENI: another subnet is tried, or the next one waits."""
+        subnet_id = SubnetId(str(intent.parameters["subnet_id"]))
+        if goes_elsewhere(error):
+            self._inhibit(subnet_id, kind, wished(intent) // kind.size, error)
+            return
+        if isinstance(error, errors.NotFoundError):
+            self.holdings.places.doubt()
+        self.flights.stumble(ADD, error)
 
-    async def _take_up(self, intent: Intent) -> None:
+    def _granted(self, subnet_id: SubnetId, kind: Kind) -> None:
+        self.holdings.places.granted(subnet_id, kind, self.holdings.clock())
+        self.flights.troubles.pop(f"subnet {subnet_id}", None)
+
+    def _inhibit(self, subnet_id: SubnetId, kind: Kind, count: int, error: Trouble) -> None:
+        """Ask less of a subnet that refused *count*; others, or single addresses, serve."""
+        h = self.holdings
+        h.places.refused(subnet_id, kind, count, h.clock(), self.flights.random())
+        self.flights.troubles[f"subnet {subnet_id}"] = error
+        name = f"why {subnet_id}"
+        if self.flights.may_start(name):
+            self.flights.start(name, self._explain(subnet_id, kind, error))
+
+    async def _explain(self, subnet_id: SubnetId, kind: Kind, error: Trouble) -> None:
+        """Say why; a flight of its own, because what was refused must not count as coming."""
+        why = await self.holdings.places.explain(subnet_id, kind)
+        log.warning("subnet exhausted", extra={"reason": str(error), "why": why})
+
+    async def _assign(self, action: Assign, priority: Priority) -> None:
+        h, eni_id, kind, count = self.holdings, action.eni_id, action.kind, action.count
+        subnet_id = h.pool.enis[eni_id].subnet_id
+        # An answer that is late may still show what was given back a moment ago.
+        known = (*h.pool.blocks_of(eni_id), *h.drift.given_back(h.clock()))
+        try:
+            ready = await h.lifecycle.assign(eni_id, kind, count, known, priority)
+        except EniError as error:
+            if not goes_elsewhere(error):
+                raise
+            self._inhibit(subnet_id, kind, count, error)
+        else:
+            self._granted(subnet_id, kind)
+            h.offer(ready)
+            if len(ready.blocks) < count:
+                self.census.look_twice()  # no answer came, and what was shown may be late
+
+    async def _unassign(self, eni_id: EniId, leaving: tuple[Block, ...]) -> None:
+        h = self.holdings
+        try:
+            returned = await h.lifecycle.unassign(eni_id, leaving)
+        except TROUBLES:
+            h.pool.cancel_unassign(leaving)
+            raise
+        h.drop(returned.gone)
+        if returned.doubtful:
+            self.census.look_soon()
+
+    # Intents -----------------------------------------------------------------------------
+    def _take_up_intents(self) -> None:
+        """Bring every ENI that was left half way to where it was going, each on its own."""
+        for intent in tuple(self.holdings.lifecycle.intents.values()):
+            name = f"intent {intent.token}"
+            if self.flights.may_start(name) and (work := self._next_step(intent)) is not None:
+                self.flights.start(name, work)
+
+    def _next_step(self, intent: Intent) -> Coroutine[None, None, None] | None:
         if intent.state is EniState.DRAINING:
             assert intent.eni_id is not None
-            await self._remove(intent.eni_id)
-        else:
-            self._welcome(await self._do(self._cloud.resume, intent))
+            is_flying = SHRINK in self.flights or f"eni {intent.eni_id}" in self.flights
+            return None if is_flying else self.holdings.remove(intent.eni_id)
+        if intent.state is not EniState.ACTIVE:
+            return self._resume(intent)
+        if intent.parameters.get("outlives"):
+            return self.holdings.lifecycle.amend(intent, Priority.STEADY)
+        return None
 
-    # What EC2 shows --------------------------------------------------------------------
-    async def _census(self) -> None:
-        enis = await self._do(self._cloud.attached)
-        ours = [eni for eni in enis if _is_ours(eni)]
-        self.unmanaged = tuple(eni.id for eni in enis if not _is_ours(eni))
-        self._cloud.occupied = frozenset(
-            eni.attachment.device_index for eni in enis if eni.attachment and not _is_ours(eni)
-        )
-        known = {intent.eni_id for intent in await self._do(self._cloud.intents)}
-        for eni in ours:
-            if eni.id not in known and eni.id not in self.pool.enis:
-                assert eni.attachment is not None
-                self._welcome(await self._do(self._cloud.adopt, eni, eni.attachment))
-            elif eni.id in self.pool.enis:
-                await self._compare(eni)
-        await self._look_for_lost({eni.id for eni in enis})
-        await self._do(self._cloud.prune, tuple(self.pool.slots))
-        self.has_census = True
-        self.censused.set()
-        self._next_census = self._clock().later(
-            LOOK_AGAIN_SECONDS if self._missing or self._missing_enis else CENSUS_SECONDS
-        )
+    async def _resume(self, intent: Intent) -> None:
+        h = self.holdings
+        try:
+            ready = await h.lifecycle.resume(intent, h.priority)
+        except EniError as error:
+            if goes_elsewhere(error):
+                kind = Kind(str(intent.parameters.get("kind", Kind.SINGLE.value)))
+                subnet_id = SubnetId(str(intent.parameters["subnet_id"]))
+                self._inhibit(subnet_id, kind, wished(intent) // kind.size, error)
+            raise
+        h.welcome(ready)
 
-    async def _compare(self, eni: Eni) -> None:
-        """Take what EC2 has assigned and we did not know; drop what it denies twice."""
-        await self._do(self._cloud.ensure_link, eni.id)
-        new = tuple(a for a in eni.secondary if a not in self.pool.slots)
-        self.pool.add(eni.id, [a for a in eni.secondary if a in self.pool.slots])
-        if new:
-            self._offer(await self._do(self._cloud.take, eni.id, new))
-        for address, slot in tuple(self.pool.slots.items()):
-            if slot.eni_id != eni.id or address in eni.secondary:
-                self._missing.pop(address, None)
-                continue
-            self._missing[address] += 1
-            if self._missing[address] > 1:
-                await self._deny(address)
+    # Security groups -----------------------------------------------------------------------
+    def _begin_groups(self) -> None:
+        for eni_id, eni in self.holdings.pool.enis.items():
+            wanted, there = self._groups, self.census.groups.get(eni_id)
+            is_due = wanted is not None and there is not None and set(there) != set(wanted)
+            name = f"groups {eni_id}"
+            is_ours = not (eni.is_primary or eni.closed or eni.stays)
+            if is_due and is_ours and self.flights.may_start(name):
+                assert wanted is not None
+                self.flights.start(name, self._set_groups(eni_id, wanted))
 
-    async def _deny(self, address: Address) -> None:
-        state = self.pool.slots[address].state
-        if isinstance(state, Assigned):
-            log.error("ec2 denies a pod's address", extra={"ip": str(address)})
-            return
-        self.pool.drop([address])
-        self._attachments.leases.forget_cooling((address,))
-        await self._do(self._cloud.give_up, (address,))
-        log.warning("address is EC2's again", extra={"ip": str(address)})
-
-    async def _look_for_lost(self, shown: set[EniId]) -> None:
-        """Let go of ENIs that EC2 does not show attached, on the second look."""
-        for eni_id, eni in tuple(self.pool.enis.items()):
-            if eni_id in shown or eni.is_primary:
-                if self._missing_enis.pop(eni_id, 0):
-                    self.pool.reopen_eni(eni_id)
-                continue
-            self._missing_enis[eni_id] += 1
-            self.pool.close_eni(eni_id)
-            if self._missing_enis[eni_id] > 1:
-                await self._remove(eni_id)
-
-    async def _sweep(self) -> None:
-        """Delete ENIs that we made, nobody uses and no intent knows; on the second look."""
-        now = self._clock()
-        due = self._next_sweep is None or now.elapsed(self._next_sweep) > 0
-        if not due:
-            return
-        orphans = {eni.id for eni in await self._do(self._cloud.orphans)}
-        for eni_id in orphans & self._orphans:
-            await self._do(self._cloud.ec2.delete, eni_id)
-            log.warning("leaked eni deleted", extra={"eni_id": eni_id})
-        self._orphans = orphans - self._orphans
-        self._next_sweep = now.later(ORPHAN_SECONDS if self._orphans else CENSUS_SECONDS)
-
-
-def _is_ours(eni: Eni) -> bool:
-    """Whether we may manage *eni*: attached, on card 0, of the plain kind, not tagged away."""
-    return (
-        eni.attachment is not None
-        and eni.attachment.network_card == 0
-        and eni.interface_type == "interface"
-        and eni.tags.get(UNMANAGED_TAG) != "true"
-    )
+    async def _set_groups(self, eni_id: EniId, groups: tuple[SecurityGroupId, ...]) -> None:
+        await self.holdings.lifecycle.set_groups(eni_id, groups)
+        self.census.groups[eni_id] = groups  # only now: a refused one is asked for again
+        log.info("security groups set", extra={"eni_id": eni_id, "groups": list(groups)})

@@ -1,4 +1,4 @@
-"""The journal on disk: ENIs on their way, addresses held, what was decided. Shell (sqlite).
+"""The journal on disk: ENIs on their way, blocks held, what was decided. Shell (sqlite).
 
 Intent before call, so that a kill between any two states is recovered. WAL with
 synchronous=FULL: a row that was written is there after a power cut. Written by the cloud
@@ -10,25 +10,29 @@ thread and by the background thread, never on the ADD path: a commit took 164 ms
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from eni.model import Address, AttachmentId, EniId
+from eni.model import AttachmentId, Block, EniId
+
+log = logging.getLogger(__name__)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS enis (
   token TEXT PRIMARY KEY, state TEXT NOT NULL, eni_id TEXT UNIQUE, attachment_id TEXT,
   mac TEXT, device_index INTEGER NOT NULL, parameters TEXT NOT NULL, changed REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS addresses (
-  address TEXT PRIMARY KEY, eni_id TEXT NOT NULL, state TEXT NOT NULL, since REAL NOT NULL
+CREATE TABLE IF NOT EXISTS blocks (
+  block TEXT PRIMARY KEY, eni_id TEXT NOT NULL, state TEXT NOT NULL, since REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS history (
@@ -60,7 +64,7 @@ class EniState(StrEnum):
 
 
 class Held(StrEnum):
-    """What the journal knows of an address: ours, or asked back and not yet answered."""
+    """What the journal knows of a block: ours, or asked back and not yet answered."""
 
     HELD = "held"
     RELEASING = "releasing"
@@ -131,6 +135,20 @@ class Journal:
         with self._lock:
             self._db.close()
 
+    def set_aside(self, why: str) -> None:
+        """Start a new journal; the file that is there is kept beside it as `journal.db.<why>`.
+
+        For a journal that is readable and not ours, such as one of an instance whose disk
+        became our image.
+        """
+        aside = self.path.with_name(f"{self.path.name}.{why}")
+        log.error("journal set aside", extra={"kept_as": str(aside)})
+        self.close()
+        for tail in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + tail).rename(f"{aside}{tail}")
+        self._db = self._open(str(self.path))
+
     def _write(self, *steps: tuple[str, Iterable[tuple[object, ...]]]) -> None:
         try:
             with self._lock, self._db:
@@ -159,9 +177,9 @@ class Journal:
         return intent
 
     def forget(self, intent: Intent) -> None:
-        """End *intent*: its ENI is gone, and with it the addresses it held."""
+        """End *intent*: its ENI is gone, and with it the blocks it held."""
         self._write(
-            ("DELETE FROM addresses WHERE eni_id = ?", [(intent.eni_id,)]),
+            ("DELETE FROM blocks WHERE eni_id = ?", [(intent.eni_id,)]),
             ("DELETE FROM enis WHERE token = ?", [(intent.token,)]),
         )
 
@@ -184,32 +202,32 @@ class Journal:
             for token, state, eni_id, attachment_id, mac, device_index, parameters in rows
         )
 
-    def hold(self, eni_id: EniId, addresses: Iterable[Address], at: float) -> None:
-        """Write that *addresses* are ours, on *eni_id*."""
+    def hold(self, eni_id: EniId, blocks: Iterable[Block], at: float) -> None:
+        """Write that *blocks* are ours, on *eni_id*."""
         self._write(
             (
-                "INSERT OR REPLACE INTO addresses VALUES (?,?,?,?)",
-                [(str(a), eni_id, Held.HELD.value, at) for a in addresses],
+                "INSERT OR REPLACE INTO blocks VALUES (?,?,?,?)",
+                [(str(block), eni_id, Held.HELD.value, at) for block in blocks],
             )
         )
 
-    def begin_release(self, addresses: Iterable[Address], at: float) -> None:
-        """Write that EC2 is about to be asked to take *addresses* back."""
+    def begin_release(self, blocks: Iterable[Block], at: float) -> None:
+        """Write that EC2 is about to be asked to take *blocks* back."""
         self._write(
             (
-                "UPDATE addresses SET state = ?, since = ? WHERE address = ?",
-                [(Held.RELEASING.value, at, str(a)) for a in addresses],
+                "UPDATE blocks SET state = ?, since = ? WHERE block = ?",
+                [(Held.RELEASING.value, at, str(block)) for block in blocks],
             )
         )
 
-    def drop(self, addresses: Iterable[Address]) -> None:
-        """Write that *addresses* are EC2's again."""
-        self._write(("DELETE FROM addresses WHERE address = ?", [(str(a),) for a in addresses]))
+    def drop(self, blocks: Iterable[Block]) -> None:
+        """Write that *blocks* are EC2's again."""
+        self._write(("DELETE FROM blocks WHERE block = ?", [(str(block),) for block in blocks]))
 
-    def addresses(self) -> tuple[tuple[Address, EniId, Held], ...]:
-        """Return every address the journal knows to be ours."""
-        rows = self._read("SELECT address, eni_id, state FROM addresses")
-        return tuple((ip_address(a), EniId(e), Held(state)) for a, e, state in rows)
+    def blocks(self) -> tuple[tuple[Block, EniId, Held], ...]:
+        """Return every block the journal knows to be ours."""
+        rows = self._read("SELECT block, eni_id, state FROM blocks")
+        return tuple((IPv4Network(b), EniId(e), Held(state)) for b, e, state in rows)
 
     def fact(self, name: str) -> object | None:
         """Return what was noted under *name*, None if nothing was."""

@@ -64,6 +64,8 @@ class Leases:
         is left as it is.
         """
         self.path = path
+        self._owed: dict[Sandbox, Instant] = {}
+        """Releases that could not be written, and since when they cool."""
         self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -83,16 +85,21 @@ class Leases:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """Write all of it or nothing. Raises LeasesError if the file takes nothing."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LeasesError(f"{self.path} cannot be written: {error}") from error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def insert(self, row: LeaseRow) -> None:
         """Write a new lease. Raises LeasesError, changing nothing, if any of it is taken."""
+        for owed, since in tuple(self._owed.items()):
+            self.release(owed, since)
         dev, ino = row.netns or (None, None)
         sandbox, pod = row.sandbox, row.pod
         values = (
@@ -111,12 +118,16 @@ class Leases:
                 for address in row.addresses:
                     self._db.execute("INSERT INTO leased VALUES (?,?)", (str(address), lease))
                     self._db.execute("DELETE FROM cooling WHERE address = ?", (str(address),))
-        except sqlite3.Error as error:
+        except LeasesError as error:
             taken = ", ".join(map(str, row.addresses))
-            raise LeasesError(f"{self.path}: no lease of {taken} for {sandbox}: {error}") from error
+            raise LeasesError(f"no lease of {taken} for {sandbox}: {error}") from error
 
     def release(self, sandbox: Sandbox, now: Instant) -> None:
-        """Turn *sandbox*'s lease into cooling addresses; nothing if there is none."""
+        """Turn *sandbox*'s lease into cooling addresses; nothing if there is none.
+
+        On LeasesError it is done before the next `insert`, whose address this may be.
+        """
+        self._owed[sandbox] = now
         key = (sandbox.network, sandbox.container_id, sandbox.ifname)
         where = "network = ? AND container_id = ? AND ifname = ?"
         with self._transaction():
@@ -126,6 +137,13 @@ class Leases:
                 (now.boot, now.wall, *key),
             )
             self._db.execute(f"DELETE FROM leases WHERE {where}", key)  # noqa: S608 - constant text
+        del self._owed[sandbox]
+
+    def clear(self) -> None:
+        """Forget everything: it was another instance's."""
+        with self._transaction():
+            for table in ("leased", "leases", "cooling", "deletes"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - constant text
 
     def forget_cooling(self, addresses: tuple[Address, ...]) -> None:
         """Drop the cooling rows of *addresses*: they are free again, or EC2's."""

@@ -10,6 +10,7 @@ import sys
 from cni.kernel import NodeError
 from ipamd import __version__, logs
 from ipamd.configuration import SETTINGS_FOLDER, Configuration
+from ipamd.heard import NodeNotes
 from ipamd.node import live
 from ipamd.settings import SettingsError
 from ipamd.settings_page import render_help
@@ -22,6 +23,17 @@ EXIT_REFUSED = 78
 def memory_bytes() -> int:
     """Return how much memory the machine has; a container is told of all of it, too."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def configured(notes: NodeNotes) -> Configuration:
+    """Return the settings of this process; *notes* are what is known of its Node."""
+    return Configuration(
+        os.environ,
+        folder=SETTINGS_FOLDER,
+        labels=notes.labels,
+        annotations=notes.annotations,
+        memory_bytes=memory_bytes(),
+    )
 
 
 def main() -> None:
@@ -43,10 +55,7 @@ def main() -> None:
     parser.parse_args()
     logs.set_up()
     try:
-        configuration = Configuration(
-            os.environ, folder=SETTINGS_FOLDER, memory_bytes=memory_bytes()
-        )
-        live(configuration, Paths())
+        live(configured, Paths())
     except (SettingsError, StartError, NodeError) as error:
         log = logging.getLogger(__name__)
         log.critical("cannot start", extra={"id": error.id, "reason": str(error)})

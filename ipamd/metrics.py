@@ -6,14 +6,18 @@ the loop's state when somebody scrapes. `docs/metrics.md` is made from this file
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from cni.spec import CniError, Verb
-from ipamd.status import MODES, Status
+from ipamd.caches import Usage
+from ipamd.cluster import Link
+from ipamd.status import ActionStatus, CacheStatus, Status
+from ipamd.terms import Mode
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 """Ours alone, so that a page shows what this file names and nothing else."""
@@ -38,20 +42,115 @@ flows_purged = Counter(
     "enid_flows_purged", "Conntrack entries of released addresses deleted.", registry=REGISTRY
 )
 
-COUNTERS: Mapping[str, str] = {
-    "enid_ec2_calls": "EC2 calls, by action.",
-    "enid_ec2_errors": "EC2 calls that failed, by action and id.",
-}
-"""Counters read from a snapshot."""
+Sample = tuple[tuple[str, ...], float]
+"""Label values, in the order of the metric's labels, and the value."""
 
-GAUGES: Mapping[str, str] = {
-    "enid_addresses": "Addresses held, by ENI and state (assigned, cooling, free, leaving, taken).",
-    "enid_enis": "ENIs that carry pods.",
-    "enid_enis_max": "ENIs this node may have, the primary included.",
-    "enid_waiting": "ADDs that wait for an address.",
-    "enid_mode": "1 for each mode the daemon is in (normal, no-journal, ec2-away).",
-}
-"""Gauges read from a snapshot."""
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A metric that is read from a snapshot, the object that `enid status` shows."""
+
+    name: str
+    labels: tuple[str, ...]
+    text: str
+    read: Callable[[Status], Iterable[Sample]]
+    is_counter: bool = False
+
+
+STATES = ("assigned", "cooling", "free", "leaving", "taken")
+
+
+def _addresses(status: Status) -> Iterator[Sample]:
+    for eni in status["enis"]:
+        numbers = (eni["assigned"], eni["cooling"], eni["free"], eni["leaving"], eni["taken"])
+        yield from (((eni["id"], state), n) for state, n in zip(STATES, numbers, strict=True))
+
+
+def _blocks(status: Status) -> Iterator[Sample]:
+    for eni in status["enis"]:
+        yield (eni["id"], "single"), eni["singles"]
+        yield (eni["id"], "prefix"), eni["prefixes"]
+
+
+def _by_action(
+    what: Callable[[ActionStatus], float],
+) -> Callable[[Status], Iterator[Sample]]:
+    return lambda status: (((row["action"],), what(row)) for row in status["ec2"])
+
+
+def _by_cache(what: Callable[[Usage], float]) -> Callable[[Status], Iterator[Sample]]:
+    return lambda status: (((usage.name,), what(usage)) for usage in map(_usage, status["caches"]))
+
+
+def _usage(row: CacheStatus) -> Usage:
+    return Usage(**row)
+
+
+SNAPSHOT = (
+    Measure("enid_addresses", ("eni", "state"), "Addresses held, by ENI and state.", _addresses),
+    Measure("enid_blocks", ("eni", "kind"), "What fills an ENI's slots, by kind.", _blocks),
+    Measure(
+        "enid_slots", ("eni",), "How many blocks an ENI may hold.",
+        lambda s: (((eni["id"],), eni["slots"]) for eni in s["enis"]),
+    ),
+    Measure("enid_enis", (), "ENIs that carry pods.", lambda s: [((), len(s["enis"]))]),
+    Measure(
+        "enid_enis_max", (), "ENIs this node may have, the primary included.",
+        lambda s: [((), s["max_enis"])],
+    ),
+    Measure(
+        "enid_wanted", (), "Addresses that the pool wants and does not hold yet.",
+        lambda s: [((), s["wanted"])],
+    ),
+    Measure("enid_waiting", (), "ADDs that wait for an address.", lambda s: [((), s["waiting"])]),
+    Measure(
+        "enid_mode", ("mode",), f"1 for each mode the daemon is in ({', '.join(Mode)}).",
+        lambda s: (((mode.value,), float(mode.value in s["modes"])) for mode in Mode),
+    ),
+    Measure(
+        "enid_cluster", ("link",), f"1 for how it stands with Kubernetes ({', '.join(Link)}).",
+        lambda s: (((link.value,), float(link.value == s["cluster"]["link"])) for link in Link),
+    ),
+    Measure(
+        "enid_ec2_calls", ("action",), "Requests that EC2 was sent, repeats included.",
+        _by_action(lambda row: row["requests"]), is_counter=True,
+    ),
+    Measure(
+        "enid_ec2_errors", ("action", "id"), "EC2 calls that failed, by action and error id.",
+        lambda s: (((e["action"], e["id"]), e["count"]) for e in s["ec2_errors"]), is_counter=True,
+    ),
+    Measure(
+        "enid_ec2_seconds", ("action",), "Seconds that EC2 took to answer.",
+        _by_action(lambda row: row["answered_seconds"]), is_counter=True,
+    ),
+    Measure(
+        "enid_ec2_limiter_seconds", ("action",), "Seconds that calls waited for our own limiter.",
+        _by_action(lambda row: row["waited_seconds"]), is_counter=True,
+    ),
+    Measure(
+        "enid_ec2_throttles", ("action",), "Calls that EC2 refused for the account's rate.",
+        _by_action(lambda row: row["throttles"]), is_counter=True,
+    ),
+    Measure(
+        "enid_ec2_waiting", ("action",), "Calls that wait for our own limiter now.",
+        _by_action(lambda row: row["waiting"]),
+    ),
+    Measure(
+        "enid_cache_entries", ("cache",), "What a cache holds.", _by_cache(lambda u: u.used)
+    ),
+    Measure(
+        "enid_cache_size", ("cache",), "What a cache may hold at most.", _by_cache(lambda u: u.size)
+    ),
+    Measure(
+        "enid_cache_hits", ("cache",), "Questions that a cache answered.",
+        _by_cache(lambda u: u.hits), is_counter=True,
+    ),
+    Measure(
+        "enid_cache_misses", ("cache",), "Questions that a cache could not answer.",
+        _by_cache(lambda u: u.misses), is_counter=True,
+    ),
+)  # fmt: skip
+"""Every metric that is read when somebody scrapes, in the order of the documentation."""
 
 
 def observe(verb: Verb, answer: object, seconds: float) -> None:
@@ -60,41 +159,33 @@ def observe(verb: Verb, answer: object, seconds: float) -> None:
     requests.labels(verb.value, result).observe(seconds)
 
 
+COUNTED: Mapping[str, Counter] = {
+    "leases_rebuilt": leases_rebuilt,
+    "leases_dropped": leases_dropped,
+    "flows_purged": flows_purged,
+}
+"""What the daemon counts, by the name it calls it."""
+
+
+def count(what: str, number: int) -> None:
+    """Note that *number* more of *what* (`COUNTED`) happened."""
+    COUNTED[what].inc(number)
+
+
 class Snapshot(Collector):
-    """The gauges, from what `read` returns: the object that `enid status` shows."""
+    """The metrics of `SNAPSHOT`, from one status."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric of `GAUGES` and `COUNTERS`."""
-        status = self._status
-        gauge = {
-            name: GaugeMetricFamily(name, text, labels=_labels(name))
-            for name, text in GAUGES.items()
-        }
-        for eni in status["enis"]:
-            for state in ("assigned", "cooling", "free", "leaving", "taken"):
-                gauge["enid_addresses"].add_metric([eni["id"], state], eni[state])
-        gauge["enid_enis"].add_metric([], len(status["enis"]))
-        gauge["enid_enis_max"].add_metric([], status["max_enis"])
-        gauge["enid_waiting"].add_metric([], status["waiting"])
-        for mode in MODES:
-            gauge["enid_mode"].add_metric([mode], float(mode == status["mode"]))
-        yield from gauge.values()
-        calls = CounterMetricFamily("enid_ec2_calls", COUNTERS["enid_ec2_calls"], labels=["action"])
-        for action, number in status["ec2_calls"].items():
-            calls.add_metric([action], number)
-        yield calls
-        labels = ["action", "id"]
-        failed = CounterMetricFamily("enid_ec2_errors", COUNTERS["enid_ec2_errors"], labels=labels)
-        for error in status["ec2_errors"]:
-            failed.add_metric([error["action"], error["id"]], error["count"])
-        yield failed
-
-
-def _labels(name: str) -> list[str]:
-    return {"enid_addresses": ["eni", "state"], "enid_mode": ["mode"]}.get(name, [])
+        """Yield every metric."""
+        for measure in SNAPSHOT:
+            family = CounterMetricFamily if measure.is_counter else GaugeMetricFamily
+            metric = family(measure.name, measure.text, labels=measure.labels)
+            for labels, value in measure.read(self._status):
+                metric.add_metric(labels, value)
+            yield metric
 
 
 def render_metrics() -> Iterator[str]:
@@ -106,12 +197,12 @@ def render_metrics() -> Iterator[str]:
     yield ""
     yield "| name | type | labels | meaning |"
     yield "| --- | --- | --- | --- |"
-    for metric in (requests, leases_rebuilt, leases_dropped, flows_purged):
-        family = next(iter(metric.collect()))
+    for noted in (requests, leases_rebuilt, leases_dropped, flows_purged):
+        family = next(iter(noted.collect()))
         name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(metric._labelnames) or "-"  # noqa: SLF001 - it has no public name
+        labels = ", ".join(noted._labelnames) or "-"  # noqa: SLF001 - it has no public name
         yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"
-    yield f"| `enid_ec2_calls_total` | counter | action | {COUNTERS['enid_ec2_calls']} |"
-    yield f"| `enid_ec2_errors_total` | counter | action, id | {COUNTERS['enid_ec2_errors']} |"
-    for name, text in GAUGES.items():
-        yield f"| `{name}` | gauge | {', '.join(_labels(name)) or '-'} | {text} |"
+    for measure in SNAPSHOT:
+        kind, tail = ("counter", "_total") if measure.is_counter else ("gauge", "")
+        labels = ", ".join(measure.labels) or "-"
+        yield f"| `{measure.name}{tail}` | {kind} | {labels} | {measure.text} |"

@@ -139,3 +139,15 @@ CONSEQUENCES: Mapping[type[EniError], Consequence] = {
 def consequence(error: EniError) -> Consequence:
     """Return what follows from *error*."""
     return CONSEQUENCES[type(error)]
+
+
+def reaction_to(trouble: Exception) -> Reaction:
+    """Return what the engine does about *trouble*; the disk and the kernel are waited for."""
+    if isinstance(trouble, EniError):
+        return consequence(trouble).reaction
+    return Reaction.WAIT_AND_RETRY
+
+
+def goes_elsewhere(trouble: Exception) -> bool:
+    """Whether another subnet, or another kind of block, may give what this one did not."""
+    return reaction_to(trouble) in {Reaction.TRY_ANOTHER_SUBNET, Reaction.USE_SINGLES}

@@ -50,6 +50,17 @@ def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> C
             )
 
 
+def queue_full(sandbox: Sandbox, waiting: int, shortage: Shortage) -> CniError:
+    """Return what an ADD hears at once when as many wait as may (ADD_WAITING_MAX)."""
+    error = no_address(sandbox, shortage, 0)
+    return CniError(
+        Code.TRY_AGAIN_LATER,
+        f"{waiting} ADDs wait for an address already, so {sandbox.container_id}/{sandbox.ifname}"
+        f" does not: {error.msg.partition(': ')[2]}",
+        error.details,
+    )
+
+
 def stale(sandbox: Sandbox) -> CniError:
     """Return what an ADD hears that is older than the DEL of its attachment."""
     return CniError(

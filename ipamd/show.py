@@ -30,12 +30,15 @@ def show_status(status: Status, console: Console | None = None) -> None:
         Text.assemble(
             (status["instance_id"], "bold"),
             f"  {status['instance_type']}  {status['primary']}  ",
-            (f"mode {status['mode']}", "green" if healthy else "bold red"),
-            f"  {status['waiting']} waiting",
+            (f"mode {' '.join(status['modes'])}", "green" if healthy else "bold red"),
+            f"  pool {status['pool']}  {status['waiting']} waiting",
+            f"  kubernetes {status['cluster']['link']}",
         )
     )
-    if status["trouble"]:
-        console.print(Text(f"trouble: {status['trouble']}", style="red"))
+    if status["cluster"]["sentence"]:
+        console.print(Text(f"kubernetes: {status['cluster']['sentence']}", style="yellow"))
+    for trouble in status["troubles"] or filter(None, [status["trouble"]]):
+        console.print(Text(f"trouble: {trouble}", style="red"))
     console.print(_enis(status))
     if status["leases"]:
         console.print(_leases(status))
@@ -43,7 +46,7 @@ def show_status(status: Status, console: Console | None = None) -> None:
 
 def _enis(status: Status) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name in ("ENI", "no.", "table", "in use", "cooling", "free", "capacity", ""):
+    for name in ("ENI", "no.", "table", "in use", "cooling", "free", "slots", ""):
         table.add_column(name, justify="right" if name in {"no.", "in use", "free"} else "left")
     for eni in status["enis"]:
         _add_row(
@@ -54,7 +57,7 @@ def _enis(status: Status) -> Table:
             eni["assigned"],
             eni["cooling"],
             eni["free"],
-            eni["capacity"],
+            _slots(eni),
             bar(eni),
         )
     for eni_id in status["unmanaged_enis"]:
@@ -70,9 +73,16 @@ def _add_row(table: Table, *cells: object) -> None:
     table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
 
 
+def _slots(eni: EniStatus) -> str:
+    """Return what fills an ENI's slots, prefixes named as such."""
+    prefixes = f" ({eni['prefixes']} x /28)" if eni["prefixes"] else ""
+    return f"{eni['singles'] + eni['prefixes']} of {eni['slots']}{prefixes}"
+
+
 def bar(eni: EniStatus) -> Text:
     """Return an ENI's addresses as one character each, or in proportion when they are many."""
-    scale = min(1.0, BAR_WIDTH / max(1, eni["capacity"]))
+    held = eni["assigned"] + eni["cooling"] + eni["free"] + eni["taken"]
+    scale = min(1.0, BAR_WIDTH / max(1, held))
     counts = {
         "assigned": eni["assigned"],
         "cooling": eni["cooling"],

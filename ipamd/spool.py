@@ -46,7 +46,7 @@ def drain(folder: Path, first: int) -> Iterator[SpooledCall]:
     A file that is not a whole frame stays, renamed to `.unreadable`, for a person to see.
     """
     files = [p for p in folder.iterdir() if p.suffix.lstrip(".").isdigit()]
-    for number, path in enumerate(sorted(files, key=lambda p: int(p.suffix[1:])), first):
+    for number, path in enumerate(sorted(files, key=lambda p: (int(p.suffix[1:]), p.name)), first):
         try:
             frame = FrameReader().feed(path.read_bytes())
         except FrameError as error:

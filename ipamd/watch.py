@@ -114,6 +114,7 @@ class KubeCluster:
         self.on_bound: Callable[[int], None] = lambda _: None
         self.on_leader: Callable[[bool], None] = lambda _: None
         self.on_nodes: Callable[[int], None] = lambda _: None
+        self.on_standing: Callable[[Standing], None] = lambda _: None
         self.view: NodeView | None = None
         self.bound: int | None = None
         self.nodes: int | None = None
@@ -125,6 +126,7 @@ class KubeCluster:
         self._pods: dict[str, PodView] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._heard = False
+        self._told = self.standing
 
     # Questions -------------------------------------------------------------------------
     @property
@@ -150,7 +152,14 @@ class KubeCluster:
 
     def eni_config(self, name: str) -> EniConfig:
         """Return an ENIConfig; blocks, for a thread. Raises ClusterError."""
-        return eni_config(self.api.get(f"{ENI_CONFIGS}/{quote(name, safe='')}"))
+        try:
+            return eni_config(self.api.get(f"{ENI_CONFIGS}/{quote(name, safe='')}"))
+        except ObjectAbsentError as error:
+            raise ObjectAbsentError(f"ENIConfig {name} is not in the cluster ({error})") from error
+
+    async def find_eni_config(self, name: str) -> EniConfig:
+        """Return an ENIConfig. Raises ClusterError."""
+        return await _threaded(f"ENIConfig {name}", lambda: self.eni_config(name))
 
     # Life ------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -358,6 +367,14 @@ class KubeCluster:
 
     # Trouble ---------------------------------------------------------------------------
     def _note(self, what: str, error: ClusterError | None) -> None:
+        """Remember how *what* goes, and tell if we stand otherwise with the API server now."""
+        self._remember(what, error)
+        standing = self.standing
+        if standing != self._told:
+            self._told = standing
+            self.on_standing(standing)
+
+    def _remember(self, what: str, error: ClusterError | None) -> None:
         """Remember how *what* goes; a failure is logged when it is new, and when it ends."""
         former = self._troubles.get(what)
         if error is None:

@@ -1,1 +1,4 @@
-"""What would happen, without AWS: a model of EC2 that nodes can be run against. Pure."""
+"""The planner: the daemon's own engine against a model of EC2.
+
+Its clock runs as fast as it can.
+"""

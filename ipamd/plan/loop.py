@@ -241,14 +241,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.steps - before
 
     def run_until(self, when: float) -> None:
-        """Run all that happens up to *when*, which the clock shows afterwards."""
-        self._run(until=when)
-        self._now = max(self._now, when)
+        """Run all that happens up to *when*, or what `end_by` names; the clock shows it then."""
+        self._now = max(self._now, self._run(until=when))
 
-    def _run(self, *, last_step: float = math.inf, until: float = math.inf) -> None:
+    def end_by(self, when: float) -> None:
+        """Let the run that is under way end at *when* at the latest; nothing if none is."""
+        self._until = min(self._until, when)
+
+    def _run(self, *, last_step: float = math.inf, until: float = math.inf) -> float:
+        """Return until when it ran."""
         self._last_step, self._until, self._may_stall = last_step, until, True
         try:
             self.run_forever()
+            return self._until
         finally:
             self._last_step = self._until = math.inf
             self._may_stall = False
@@ -261,12 +266,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
         Calls on one *executor* run one after another, as on `ThreadPoolExecutor(1)`, whatever
         it is; without one, beside all others. What is cancelled before its turn never runs;
-        what has had its turn does, whether or not somebody still waits.
+        what has had its turn does, whether or not somebody still waits. Give `Threads` for
+        calls that run beside each other.
         """
         if executor is None:
             thread = Thread(self)
-        elif isinstance(executor, Thread):
-            thread = executor
+        elif isinstance(executor, Thread | Threads):
+            return asyncio.wrap_future(executor.submit(func, *args), loop=self)
         else:
             thread = self._threads.setdefault(executor, Thread(self))
         return asyncio.wrap_future(thread.submit(func, *args), loop=self)
@@ -290,10 +296,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             coroutine = task.get_coro()
             if not inspect.iscoroutine(coroutine) or coroutine.cr_frame is None:
                 continue
-            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-                coroutine.close()  # it has run nothing, so it has nothing to finish
-            else:
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
+            # Also one that has run nothing: it may hold another, which would say so.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))
         self.close()
         return len(tasks)
 
@@ -380,3 +384,14 @@ class Thread(Executor):
         else:
             work.future.set_exception(failure)
         self._go_on()
+
+
+class Threads(Executor):
+    """As many threads of the loop's as there are calls."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run *fn* beside all others."""
+        return Thread(self._loop).submit(fn, *args, **kwargs)

@@ -170,7 +170,7 @@ class Bench:
 
     # Packets ---------------------------------------------------------------------------
     def _prove(self, cluster: Cluster) -> None:
-        chance = random.Random(0)  # noqa: S311 - the same pairs in each run, no secret
+        chance = random.Random(0)
         peers = [
             [Peer(str(pod.address), pod.address, pod) for pod in pods] for pods in cluster.pods
         ]

@@ -15,14 +15,15 @@ from rich.text import Text
 from cni.frame import FrameReader, answer
 from ipamd.cli import DaemonAwayError, DaemonRefusedError, ask_status, build_parser, main
 from ipamd.show import bar, show_status
-from ipamd.status import EniStatus, LeaseStatus, Status
+from ipamd.status import ClusterStatus, EniStatus, LeaseStatus, Status
 
 ENI = EniStatus(
-    id="eni-0123456789abcdef0", number=1, table="main", capacity=9,
-    assigned=3, cooling=1, free=4, leaving=0, taken=1, closed=False,
+    id="eni-0123456789abcdef0", number=1, table="main", subnet="subnet-1", slots=9, singles=9,
+    prefixes=0, assigned=3, cooling=1, free=4, leaving=0, taken=1, closed=False, excluded=False,
 )  # fmt: skip
 STATUS = Status(
-    version="1", mode="normal", trouble=None, instance_id="i-0123", instance_type="m5.large",
+    version="1", mode="normal", modes=["normal"], trouble=None, troubles=[],
+    cluster=ClusterStatus(link="connected", sentence=""), pool="demand", instance_id="i-0123", instance_type="m5.large",
     primary="10.0.1.4", ready=True, max_enis=3, waiting=0, enis=[ENI], unmanaged_enis=["eni-theirs"],
     leases=[
         LeaseStatus(
@@ -30,7 +31,7 @@ STATUS = Status(
             eni_id=ENI["id"], since=0.0, superseded=True,
         )
     ],
-    cooling=[], ec2_calls={}, ec2_errors=[],
+    cooling=[], wanted=0, ec2=[], ec2_errors=[], caches=[],
 )  # fmt: skip
 
 
@@ -103,9 +104,17 @@ def test_status_as_a_person_reads_it_needs_no_colour(*, colour: bool) -> None:
 
 def test_trouble_is_shown() -> None:
     page = io.StringIO()
-    troubled = Status(**{**STATUS, "mode": "ec2-away", "trouble": "EC2 does not answer"})
+    troubled = Status(**{**STATUS, "mode": "ec2-away", "troubles": ["census: EC2 does not answer"]})
     show_status(troubled, Console(file=page, width=120))
-    assert "trouble: EC2 does not answer" in page.getvalue()
+    assert "trouble: census: EC2 does not answer" in page.getvalue()
+
+
+def test_how_it_stands_with_kubernetes_is_shown() -> None:
+    page = io.StringIO()
+    away = ClusterStatus(link="away", sentence="GET /api/v1/pods: Connection refused")
+    show_status(Status(**{**STATUS, "cluster": away}), Console(file=page, width=120))
+    assert "kubernetes away" in page.getvalue()
+    assert "kubernetes: GET /api/v1/pods: Connection refused" in page.getvalue()
 
 
 def test_an_address_is_shown_as_it_is() -> None:
@@ -118,7 +127,7 @@ def test_an_address_is_shown_as_it_is() -> None:
 
 
 def test_many_addresses_are_drawn_in_proportion() -> None:
-    big = EniStatus(**{**ENI, "capacity": 49, "assigned": 49, "cooling": 0, "free": 0, "taken": 0})
+    big = EniStatus(**{**ENI, "slots": 49, "assigned": 49, "cooling": 0, "free": 0, "taken": 0})
     assert len(bar(big).plain) == 24
 
 

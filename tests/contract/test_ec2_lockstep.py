@@ -115,7 +115,7 @@ class Walk:
     """What is done to both, by chance."""
 
     def __init__(self, other: EmbeddedSide, seed: int) -> None:
-        self.seed, self.chance = seed, Random(seed)  # noqa: S311 - no secret
+        self.seed, self.chance = seed, Random(seed)
         self.outcomes: Counter[tuple[str, str]] = Counter()
         self.choices: deque[int] = deque()
         model = ModelSide(lambda _below: self.choices.popleft() if self.choices else 0)

@@ -90,7 +90,7 @@ def test_no_call_is_answered_by_anything_but_an_ec2_error(
 ) -> None:
     shape = model.operation_model(action).input_shape
     names = [n for n in leaves(shape) if n != "DryRun"]
-    chance = random.Random(action)  # noqa: S311 - no secret, and the same each time
+    chance = random.Random(action)
     calls: list[dict[str, str]] = [{}]
     for _ in range(5):
         chosen = chance.sample(names, min(len(names), chance.randint(1, 4)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from ipamd.leases import REMEMBER_DEL_SECONDS, Leases, LeasesError
 
 NOW = Instant(boot=1000.0, wall=1_800_000_000.0)
 V4, V6 = ip_address("10.0.1.20"), ip_address("fd00::20")
+SINGLE, PREFIX = IPv4Network("10.0.1.20"), IPv4Network("10.0.2.16/28")
 
 
 def row(name: str = "c1", *addresses: str) -> LeaseRow:
@@ -126,14 +127,14 @@ def test_an_intent_is_there_before_and_after_a_kill(journal: Journal) -> None:
 
 
 def test_addresses_of_both_families_go_from_held_to_releasing_to_gone(journal: Journal) -> None:
-    journal.hold(EniId("eni-1"), [V4, V6], NOW.wall)
-    journal.begin_release([V4], NOW.wall)
-    assert set(journal.addresses()) == {
-        (V4, EniId("eni-1"), Held.RELEASING),
-        (V6, EniId("eni-1"), Held.HELD),
+    journal.hold(EniId("eni-1"), [SINGLE, PREFIX], NOW.wall)
+    journal.begin_release([SINGLE], NOW.wall)
+    assert set(journal.blocks()) == {
+        (SINGLE, EniId("eni-1"), Held.RELEASING),
+        (PREFIX, EniId("eni-1"), Held.HELD),
     }
-    journal.drop([V4])
-    assert [a for a, _, _ in journal.addresses()] == [V6]
+    journal.drop([SINGLE])
+    assert [block for block, _, _ in journal.blocks()] == [PREFIX]
 
 
 def test_an_eni_that_is_gone_takes_its_addresses_along(journal: Journal) -> None:
@@ -141,11 +142,11 @@ def test_an_eni_that_is_gone_takes_its_addresses_along(journal: Journal) -> None
         token="t-1", state=EniState.DRAINING, device_index=1, parameters={}, eni_id=EniId("eni-1")
     )
     journal.put(known, NOW.wall)
-    journal.hold(EniId("eni-1"), [V4], NOW.wall)
-    journal.hold(EniId("eni-2"), [V6], NOW.wall)
+    journal.hold(EniId("eni-1"), [SINGLE], NOW.wall)
+    journal.hold(EniId("eni-2"), [PREFIX], NOW.wall)
     journal.forget(known)
     assert journal.intents() == ()
-    assert [a for a, _, _ in journal.addresses()] == [V6]
+    assert [block for block, _, _ in journal.blocks()] == [PREFIX]
 
 
 def test_facts_and_history_are_kept(journal: Journal) -> None:
@@ -176,7 +177,7 @@ def test_an_unreadable_journal_is_one_sentence_and_changes_nothing(
 
 def test_a_truncated_journal_is_not_taken_for_an_empty_one(journal: Journal) -> None:
     for number in range(200):
-        journal.hold(EniId("eni-1"), [ip_address(f"10.0.2.{number}")], NOW.wall)
+        journal.hold(EniId("eni-1"), [IPv4Network(f"10.0.2.{number}")], NOW.wall)
     journal.close()
     whole = journal.path.read_bytes()
     journal.path.write_bytes(whole[: len(whole) // 2])

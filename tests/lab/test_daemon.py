@@ -425,7 +425,7 @@ def test_ec2s_limits_win_over_the_shipped_table(ipamd: Ipamd) -> None:
     network["Ipv4AddressesPerInterface"] = 6
     try:
         ipamd.start()
-        ipamd.wait(lambda s: bool(s["enis"]) and s["enis"][0]["capacity"] == 5)
+        ipamd.wait(lambda s: bool(s["enis"]) and s["enis"][0]["slots"] == 5)
     finally:
         network["Ipv4AddressesPerInterface"] = shipped
 

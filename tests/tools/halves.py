@@ -19,7 +19,7 @@ BOXED = [sys.executable, "-m", "vpclab.box", sys.executable, "-m"]
 LAB = [*BOXED, "pytest", "tests/lab"]
 OTHERS = [
     *BOXED, "coverage", "run", f"--include={','.join(map(str, pure_modules()))}",
-    "-m", "pytest", "tests/unit", "tests/contract",
+    "-m", "pytest", "tests/unit", "tests/contract", "tests/chaos",
 ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from ipamd.cluster import ClusterError
 from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
+from ipamd.plan.errors import PlanError
 from ipamd.reactions import CONSEQUENCES
 from ipamd.settings import SettingsError
 from ipamd.settings_page import render_settings
@@ -28,8 +29,8 @@ from vpclab.running import LabError
 DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
-    SettingsError, AccountLimitsError, StartError, CommandError, JournalError, LeasesError, WireError,
-    NodeError, ClusterError, BoxError, LabError, PolicyError,
+    SettingsError, AccountLimitsError, PlanError, StartError, CommandError, JournalError, LeasesError,
+    WireError, NodeError, ClusterError, BoxError, LabError, PolicyError,
 )  # fmt: skip
 
 

@@ -150,7 +150,7 @@ class Candidate:
 
 def history(seed: int, terms: Terms = TERMS, skew: float = 0.2) -> tuple[World, int]:
     """Live for half an hour of faults; return the world, and how often two led at once."""
-    dice = random.Random(seed)  # noqa: S311 - a history from a seed
+    dice = random.Random(seed)
     world = World()
     candidates = [
         Candidate(world, f"n{i}", dice, terms, 1 + dice.uniform(-skew, skew), calm=False)
@@ -210,7 +210,7 @@ def test_when_calm_returns_one_leads(seed: int) -> None:
 
 @pytest.mark.parametrize("fate", ["dies", "is deleted"])
 def test_after_the_leaders_end_another_leads_soon(fate: str) -> None:
-    dice = random.Random(1)  # noqa: S311 - a history from a seed
+    dice = random.Random(1)
     world = World()
     for name in "abc":
         Candidate(world, name, dice, TERMS, 1.0, calm=True)

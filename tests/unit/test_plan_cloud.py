@@ -624,7 +624,7 @@ def test_a_shortage_says_of_what() -> None:
 
 
 def test_chance_scatters() -> None:
-    some = book("10.0.0.0/16", Random(7).randrange)  # noqa: S311 - no secret
+    some = book("10.0.0.0/16", Random(7).randrange)
     taken = some.take(1000)
     assert len(set(taken)) == 1000
     assert len({offset // 16 for offset in taken}) > 800
@@ -654,7 +654,7 @@ STEPS = st.lists(st.tuples(st.sampled_from("spor"), st.integers(0, 63)), max_siz
 def test_whatever_is_taken_the_books_add_up(
     steps: Sequence[tuple[str, int]], seed: int | None
 ) -> None:
-    some = book("10.0.0.0/25", None if seed is None else Random(seed).randrange)  # noqa: S311 - no secret
+    some = book("10.0.0.0/25", None if seed is None else Random(seed).randrange)
     some.reserve(IPv4Network("10.0.0.32/27"))
     held: list[tuple[int, int]] = []
     for verb, number in steps:

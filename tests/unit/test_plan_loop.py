@@ -55,6 +55,19 @@ def test_timers_run_in_order_and_equal_times_as_they_were_set(delays: list[int])
     assert ran == sorted((float(delay), number) for number, delay in enumerate(delays))
 
 
+def test_a_run_can_be_told_to_end_earlier() -> None:
+    loop = VirtualLoop()
+    ran: list[int] = []
+    loop.call_later(1, loop.end_by, 2)
+    for delay in (2, 3):
+        loop.call_later(delay, ran.append, delay)
+    loop.run_until(10)
+    assert (loop.time(), ran) == (2, [2])
+    loop.run_until(10)
+    assert (loop.time(), ran) == (10, [2, 3])
+    loop.close()
+
+
 def test_what_is_ready_runs_before_time_goes_on() -> None:
     loop = VirtualLoop()
     ran: list[str] = []
@@ -312,7 +325,7 @@ def test_a_thread_takes_work_without_a_loop_that_waits() -> None:
 # One program, one sequence -----------------------------------------------------------------
 def trace(seed: int) -> tuple[list[object], int, float]:
     """Return what a busy program with a seed does, and in how many steps."""
-    rng = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)
     seen: list[object] = []
 
     async def worker(number: int, lock: asyncio.Lock, queue: asyncio.Queue[int]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 
 from cni.spec import Code, Pod, Sandbox
 from eni.errors import EniError, SubnetExhaustedError, ThrottledError
-from eni.model import EniId
+from eni.model import EniId, SubnetId
 from ipamd import replies, status
 from ipamd.clock import Instant
 from ipamd.lease import LeaseRow
@@ -72,14 +72,14 @@ def test_sandboxes_without_a_pod_uid_supersede_nobody() -> None:
 
 def test_enis_cooling_and_errors_as_rows() -> None:
     pool = Pool()
-    pool.put_eni(PoolEni(EniId("a"), 1, 9, NOW))
-    pool.put_eni(PoolEni(EniId("b"), 2, 9, NOW))
-    one, two, host = (ip_address(f"10.0.1.{n}") for n in (5, 6, 7))
-    pool.add(EniId("a"), [one, two, host])
+    pool.put_eni(PoolEni(EniId("a"), 1, 9, SubnetId("subnet-1"), NOW))
+    pool.put_eni(PoolEni(EniId("b"), 2, 9, SubnetId("subnet-1"), NOW))
+    one, two, host = (IPv4Address(f"10.0.1.{n}") for n in (5, 6, 7))
+    pool.add(EniId("a"), [IPv4Network(a) for a in (one, two, host)])
     pool.set_taken({host: "ens5", ip_address("10.9.9.9"): "lo"})
     pool.assign(WEB, (one,))
     pool.cool(two, NOW)
-    first, second = status.enis_of(pool)
+    first, second = status.enis_of(pool.census())
     assert (first["assigned"], first["cooling"], first["taken"], first["table"]) == (
         1,
         1,

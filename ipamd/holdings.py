@@ -1,0 +1,175 @@
+"""The pool and the ENIs' lives, kept in step. Shell (the loop's).
+
+What a flight brings back enters the pool here, and what leaves it is given up here, so that
+whoever grows, looks or shrinks does both in the same order: a block is guarded and
+journalled before pods may have it, and no pod's before EC2 is asked to take it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from eni.model import Address, Block, EniId, SubnetId
+from ipamd.budget import Priority
+from ipamd.clock import Instant
+from ipamd.drift import Drift
+from ipamd.flights import TROUBLES
+from ipamd.journal import EniState
+from ipamd.lifecycle import Lifecycle, Ready
+from ipamd.places import Places
+from ipamd.pool import Assigned, Cooling, Pool, PoolEni
+from ipamd.terms import Terms
+
+
+class Queue(Protocol):
+    """The ADDs that wait."""
+
+    @property
+    def waiting(self) -> int:
+        """How many."""
+
+    def hand_out(self) -> None:
+        """Give them what the pool has."""
+
+    def forget(self, addresses: Sequence[Address]) -> None:
+        """Forget that *addresses* are cooling: they are not ours any more."""
+
+    def cools(self) -> None:
+        """Know that some address has begun to cool."""
+
+
+@dataclass(slots=True)
+class Holdings:
+    """What the node holds. Owned by the loop."""
+
+    pool: Pool
+    queue: Queue
+    lifecycle: Lifecycle
+    places: Places
+    clock: Callable[[], Instant]
+    terms: Terms
+    drift: Drift = field(default_factory=Drift)
+    died: Instant | None = None
+    """When the pods of the boot before this one died, if this is the first life of its boot."""
+
+    @property
+    def priority(self) -> Priority:
+        """How urgent growth is now."""
+        return Priority.STARVING if self.queue.waiting else Priority.STEADY
+
+    def apply_terms(self) -> None:
+        """Let every ENI of the pool be as the terms and its subnet have it."""
+        for eni in tuple(self.pool.enis.values()):
+            excluded = self._is_excluded(eni.number, eni.subnet_id)
+            wanted = replace(eni, slots=self.terms.slots, excluded=excluded)
+            if wanted != eni:
+                self.pool.put_eni(wanted)
+
+    def _is_excluded(self, number: int, subnet_id: SubnetId) -> bool:
+        is_reserved = number == 1 and self.terms.primary_excluded
+        return is_reserved or self.places.excludes(subnet_id)
+
+    def welcome(self, ready: Ready, *, found: bool = False) -> None:
+        """Take an ENI that has come, or that EC2 showed (*found*)."""
+        if ready.eni_id not in self.pool.enis:
+            self.pool.put_eni(
+                PoolEni(
+                    ready.eni_id,
+                    ready.number,
+                    self.terms.slots,
+                    ready.subnet_id,
+                    self.clock(),
+                    excluded=self._is_excluded(ready.number, ready.subnet_id),
+                    stays=ready.stays,
+                )
+            )
+        self.offer(ready, found=found)
+
+    def offer(self, ready: Ready, *, found: bool = False) -> None:
+        """Take blocks that have come, or that EC2 showed (*found*), and serve whoever waits.
+
+        What is found and was not in the journal, a pod of before a reboot may have had.
+        """
+        self.lifecycle.taken(ready.blocks)
+        if ready.eni_id in self.pool.enis:
+            cooling = self._let_go(ready)
+            new = self.pool.add(ready.eni_id, ready.blocks)
+            for address, state in cooling.items():
+                self.pool.cool(address, state.since, purged=state.purged)
+            if found and self.died is not None:
+                for address in (address for block in new for address in block):
+                    self.pool.cool(address, self.died, purged=True)
+                self.queue.cools()
+            self.pool.set_taken(ready.hosts)
+            self.queue.hand_out()
+
+    def _is_closed(self, eni_id: EniId) -> bool:
+        """Whether an ENI is on its way out, or nobody knows of it any more."""
+        eni = self.pool.enis.get(eni_id)
+        return eni is None or eni.closed
+
+    def _let_go(self, ready: Ready) -> dict[Address, Cooling]:
+        """Forget what a closed ENI is thought to have of blocks that came with another one.
+
+        An ENI that was on its way out when the daemon was killed is gone perhaps, and EC2
+        gives its addresses again at once. Returns what was cooling, and has to go on.
+        """
+        slots = self.pool.slots
+        known = [(a, slots[a]) for block in ready.blocks for a in block if a in slots]
+        gone = {
+            slot.block: None
+            for _, slot in known
+            if slot.eni_id != ready.eni_id and self._is_closed(slot.eni_id)
+        }
+        states = [slots[a].state for block in gone for a in block if a in slots]
+        if any(isinstance(state, Assigned) for state in states):
+            return {}
+        cooling: dict[Address, Cooling] = {
+            a: s.state for a, s in known if s.block in gone and isinstance(s.state, Cooling)
+        }
+        self.pool.drop(tuple(gone))
+        return cooling
+
+    def drop(self, blocks: Iterable[Block]) -> None:
+        """Forget blocks that are EC2's again."""
+        gone = tuple(blocks)
+        self.drift.give_back(gone, self.clock())
+        self.queue.forget([address for block in gone for address in block])
+        self.pool.drop(gone)
+
+    async def give_up(self, blocks: Sequence[Block]) -> None:
+        """Forget blocks that are EC2's again, and stop guarding them."""
+        if blocks:
+            self.drop(blocks)
+            await self.lifecycle.give_up(blocks)
+
+    async def remove(self, eni_id: EniId) -> None:
+        """Bring an ENI to its end, unless a pod has an address of it after all."""
+        if self.in_use(eni_id):
+            self.pool.reopen_eni(eni_id)
+            await self.lifecycle.keep_eni(eni_id)
+            return
+        try:
+            await self.lifecycle.remove_eni(eni_id)
+        except TROUBLES:
+            intent = self.lifecycle.intent_of(eni_id)
+            if intent is not None and intent.state is not EniState.DRAINING:
+                self.pool.reopen_eni(eni_id)  # its end was not even begun
+            raise
+        self.drift.give_back([eni_id], self.clock())
+        self.pool.remove_eni(eni_id)
+
+    async def disown(self, eni_id: EniId) -> None:
+        """Let go of an ENI that somebody else has now, once no pod has an address of it."""
+        if not self.in_use(eni_id):
+            await self.lifecycle.disown(eni_id)
+            self.pool.remove_eni(eni_id)
+
+    def in_use(self, eni_id: EniId) -> bool:
+        """Whether a pod has an address of this ENI."""
+        return any(
+            slot.eni_id == eni_id and isinstance(slot.state, Assigned)
+            for slot in self.pool.slots.values()
+        )

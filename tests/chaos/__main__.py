@@ -1,0 +1,152 @@
+"""`python -m tests.chaos`: histories, sabotages and crash points on the command line. Shell."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tests.chaos import crash, many
+from tests.chaos.history import Player, Result, draw
+from tests.chaos.sabotage import Sabotages
+from tests.chaos.world import Trace
+
+T = TypeVar("T")
+
+QUIET_SECONDS = 2.0
+"""What takes longer shows how far it is."""
+
+
+def main() -> int:
+    """Do what was asked; return 1 if a law was broken, or a sabotage not noticed."""
+    wishes = _parser().parse_args()
+    logging.basicConfig(level=logging.CRITICAL + 1)
+    if wishes.sabotage:
+        return _sabotages(wishes.sabotage)
+    if wishes.seed is not None:
+        return _one(wishes.seed, wishes.hours, verbose=wishes.verbose)
+    broken = _many(wishes.first, wishes.seeds, wishes.hours)
+    return broken if wishes.no_points else _points(wishes.points) or broken
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="how many histories (100)")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
+    parser.add_argument("--seed", type=int, help="one history, with the end of its trace")
+    parser.add_argument("--hours", type=float, default=1.0, help="of simulated time each (1)")
+    parser.add_argument("--points", type=float, default=1.0, help="share of the crash points (1)")
+    parser.add_argument("--no-points", action="store_true", help="no crash points")
+    parser.add_argument("--sabotage", help="the name of a sabotage of our code, or all")
+    parser.add_argument("-v", "--verbose", action="store_true", help="the whole trace")
+    return parser
+
+
+def _progress(things: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yield *things*, and say how many there were once it takes long."""
+    began = said = time.perf_counter()
+    for number, thing in enumerate(things, 1):
+        yield thing
+        now = time.perf_counter()
+        if now - said > QUIET_SECONDS:
+            said = now
+            left = (now - began) / number * (total - number)
+            print(f"{what}: {number} of {total}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+def _many(first: int, seeds: int, hours: float) -> int:
+    began = time.perf_counter()
+    wishes = [(seed, hours) for seed in range(first, first + seeds)]
+    played = list(_progress(many.spread(many.play_one, wishes), seeds, "histories"))
+    seconds = time.perf_counter() - began
+    results = sorted(played, key=lambda r: r.seed)
+    for result in results:
+        if result.broken is not None:
+            _tell_broken(result, hours)
+    broken = [r for r in results if r.broken is not None]
+    rows = {
+        "histories": f"{seeds} (seeds {first} to {first + seeds - 1})",
+        "simulated": f"{sum(r.simulated_seconds for r in results) / 86400:.1f} days",
+        "steps": f"{sum(r.steps for r in results):,}",
+        "daemons started": f"{sum(r.lives for r in results):,}",
+        "pods": f"{sum(r.pods for r in results):,}",
+        "ec2 calls": f"{sum(r.calls for r in results):,}",
+        "violations": str(len(broken)),
+        "histories a second": f"{seeds / seconds:.1f}",
+        "hash of the traces": many.digest(results)[:32],
+    }
+    for name, value in rows.items():
+        print(f"{name:20} {value}")
+    return 1 if broken else 0
+
+
+def _tell_broken(result: Result, hours: float) -> None:
+    for line in result.tail[-40:]:
+        print(f"    {line}")
+    print(f"seed {result.seed}: {result.broken}")
+    asked = "" if hours == 1.0 else f' ARGS="--hours {hours:g}"'
+    print(f"replay it: make chaos SEED={result.seed}{asked}\n")
+
+
+def _one(seed: int, hours: float, *, verbose: bool) -> int:
+    history = draw(seed, hours)
+    print(history)
+    print(f"{history.settings}")
+    began = time.perf_counter()
+    with many.folder() as path:
+        player = Player(history, Path(path))
+        if verbose:
+            player.world.trace = Trace(print)
+        result = player.play()
+    seconds = time.perf_counter() - began
+    if result.broken is not None and not verbose:
+        _tell_broken(result, hours)
+    days = result.simulated_seconds / 86400
+    print(
+        f"{days:.2f} days simulated in {seconds:.1f} s, {result.steps:,} steps, hash {result.hash}"
+    )
+    print(f"violations: {result.broken or 0}")
+    return 1 if result.broken else 0
+
+
+def _points(share: float) -> int:
+    began = time.perf_counter()
+    points = list(crash.points(share))
+    played = list(_progress(many.spread(crash.play_point, points), len(points), "crash points"))
+    seconds = time.perf_counter() - began
+    broken = sorted(((p, r) for p, r in played if r.broken), key=lambda found: str(found[0]))
+    for point, result in broken[:5]:
+        for line in result.tail[-40:]:
+            print(f"    {line}")
+        print(f"{point}: {result.broken}\n")
+    kinds = Counter(point.wrong for point, _ in played)
+    bad = Counter(point.wrong for point, _ in broken)
+    print(f"\n{'the daemon is / a call is':32} points  violations")
+    for wrong in crash.Wrong:
+        print(f"{wrong.value:32} {kinds[wrong]:6}  {bad[wrong]:6}")
+    print(f"{'all':32} {len(played):6}  {len(broken):6}   in {seconds:.0f} s")
+    return 1 if broken else 0
+
+
+def _sabotages(name: str) -> int:
+    names = sorted(Sabotages.all) if name == "all" else [name]
+    if names[0] not in Sabotages.all:
+        print(f"{name} is none of: {', '.join(sorted(Sabotages.all))}", file=sys.stderr)
+        return 2
+    caught = list(_progress(many.spread(many.catch, names), len(names), "sabotages"))
+    print(f"{'sabotage of our code':26} {'seed':>4} {'tries':>5} {'s':>5}  the law that noticed")
+    for catch in sorted(caught, key=lambda c: c.name):
+        law = catch.law or "NOT NOTICED"
+        print(f"{catch.name:26} {catch.seed:4} {catch.histories:5} {catch.seconds:5.1f}  {law}")
+    missed = [catch.name for catch in caught if not catch.law]
+    print(f"{len(caught)} sabotages, {len(caught) - len(missed)} noticed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

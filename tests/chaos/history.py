@@ -1,0 +1,724 @@
+"""A whole history of one node, drawn from a seed, and how it is played. Shell.
+
+`draw` makes a `History`: a value that names the settings, the node, its subnets, and every
+event with its time. Which kinds of trouble a history knows is drawn first, so that many
+histories have few kinds and go deep in them. `play` lives it: the world, then an end at which
+all faults stop, and then the laws of a world at rest.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+from eni.errors import ImdsError
+from eni.model import Eni, EniId, Kind, Notices
+from ipamd.leases import Leases
+from ipamd.settings import Settings
+from tests.chaos.kubelet import End, Kubelet
+from tests.chaos.laws import Law, LawBrokenError, Laws, Watch
+from tests.chaos.weather import AWAY, Disk, Weather
+from tests.chaos.world import EndedError, ModelCloud, World
+
+REST_SECONDS = 9000.0
+"""How long a world may take to come to rest: the longest that a leaked ENI waits for its sweep
+is an hour and a half, and a census comes hourly."""
+
+PEACE_SECONDS = 600.0
+"""How long a world at rest is watched: it must ask for nothing."""
+
+LOOK_SECONDS = 60.0
+"""Between two looks whether it has come to rest."""
+
+
+class Trouble(StrEnum):
+    """Kinds of trouble; a history knows some of them."""
+
+    KILLS = "kills"
+    REBOOTS = "reboots"
+    KERNEL_KILLS = "kills-in-kernel-steps"
+    THROTTLED = "throttled"
+    LOST = "lost-answers"
+    DROPPED = "dropped-calls"
+    AWAY = "ec2-away"
+    DENIED = "denied"
+    STALE = "stale-answers"
+    SLOW = "slow"
+    IMDS = "imds"
+    REFUSALS = "kernel-refusals"
+    DISK = "full-disk"
+    CLOCK = "clock-jumps"
+    HANDS = "hands"
+    FOREIGN = "foreign-enis"
+    NOTICES = "notices"
+    IMPATIENCE = "impatience"
+    VANISHING = "vanishing"
+
+
+class What(StrEnum):
+    """Events."""
+
+    BURST = "burst"
+    ARRIVE = "arrive"
+    LEAVE = "leave"
+    REPLACE = "replace"
+    LEAVE_ALL = "leave-all"
+    ASK_AGAIN = "ask-again"
+    TIME_OUT = "time-out"
+    VANISH = "vanish"
+    KILL = "kill"
+    KILL_IN_KERNEL = "kill-in-kernel"
+    KILL_BEFORE_ANSWER = "kill-before-answer"
+    REBOOT = "reboot"
+    THROTTLE = "throttle"
+    LOSE = "lose"
+    DROP = "drop"
+    AWAY = "away"
+    DENY = "deny"
+    STALE = "stale"
+    SLOW = "slow"
+    IMDS_HIDES = "imds-hides"
+    IMDS_AWAY = "imds-away"
+    REFUSE = "refuse"
+    DISK_FULL = "disk-full"
+    CLOCK = "clock"
+    UNASSIGN_BY_HAND = "unassign-by-hand"
+    ASSIGN_BY_HAND = "assign-by-hand"
+    DETACH_BY_HAND = "detach-by-hand"
+    DELETE_BY_HAND = "delete-by-hand"
+    HOST_ADDRESS = "host-address"
+    ATTACH_FOREIGN = "attach-foreign"
+    NOTICE = "notice"
+
+
+EVENTS: Mapping[Trouble, tuple[What, ...]] = {
+    Trouble.KILLS: (What.KILL, What.KILL, What.KILL_BEFORE_ANSWER),
+    Trouble.REBOOTS: (What.REBOOT,),
+    Trouble.KERNEL_KILLS: (What.KILL_IN_KERNEL,),
+    Trouble.THROTTLED: (What.THROTTLE,),
+    Trouble.LOST: (What.LOSE,),
+    Trouble.DROPPED: (What.DROP,),
+    Trouble.AWAY: (What.AWAY,),
+    Trouble.DENIED: (What.DENY,),
+    Trouble.STALE: (What.STALE,),
+    Trouble.SLOW: (What.SLOW,),
+    Trouble.IMDS: (What.IMDS_HIDES, What.IMDS_AWAY),
+    Trouble.REFUSALS: (What.REFUSE,),
+    Trouble.DISK: (What.DISK_FULL,),
+    Trouble.CLOCK: (What.CLOCK,),
+    Trouble.HANDS: (
+        What.UNASSIGN_BY_HAND,
+        What.ASSIGN_BY_HAND,
+        What.DETACH_BY_HAND,
+        What.DELETE_BY_HAND,
+        What.HOST_ADDRESS,
+    ),
+    Trouble.FOREIGN: (What.ATTACH_FOREIGN,),
+    Trouble.NOTICES: (What.NOTICE,),
+    Trouble.IMPATIENCE: (What.TIME_OUT, What.ASK_AGAIN),
+    Trouble.VANISHING: (What.VANISH,),
+}
+
+PODS: Mapping[What, float] = {
+    What.ARRIVE: 6,
+    What.LEAVE: 5,
+    What.REPLACE: 3,
+    What.BURST: 1,
+    What.LEAVE_ALL: 0.3,
+}
+
+SHAKES_BELIEF = {Trouble.STALE, Trouble.HANDS, Trouble.FOREIGN, Trouble.LOST, Trouble.DROPPED}
+"""After these, EC2 may rightly say that a limit is reached."""
+
+ACTIONS = (
+    "CreateNetworkInterface",
+    "AttachNetworkInterface",
+    "DetachNetworkInterface",
+    "DeleteNetworkInterface",
+    "AssignPrivateIpAddresses",
+    "UnassignPrivateIpAddresses",
+    "ModifyNetworkInterfaceAttribute",
+    "DescribeNetworkInterfaces",
+    "DescribeSubnets",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happens; *roll*, in [0, 1), says to whom and how much."""
+
+    at: float
+    what: What
+    roll: float
+    seconds: float = 0.0
+    """How long it lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All that is drawn from a seed."""
+
+    seed: int
+    settings: Settings
+    instance_type: str
+    subnet: str
+    occupied: tuple[IPv4Network, ...] = ()
+    others: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    attach_seconds: tuple[float, float] = (1.0, 5.0)
+    minutes: float = 0.0
+    lag_seconds: float = 0.0
+    draws: bool = False
+    """Whether EC2 gives addresses at random, and not the lowest free."""
+    troubles: frozenset[Trouble] = frozenset()
+    pods: int = 20
+    """About how many pods there are at most."""
+    seconds: float = 3600.0
+    events: tuple[Event, ...] = ()
+
+    def __str__(self) -> str:
+        troubles = ", ".join(sorted(self.troubles)) or "none"
+        return f"seed {self.seed}: {self.instance_type}, {self.subnet}, troubles: {troubles}"
+
+
+@dataclass(slots=True)
+class Result:
+    """How a history went."""
+
+    seed: int
+    simulated_seconds: float
+    steps: int
+    lives: int
+    pods: int
+    calls: int
+    hash: str
+    broken: LawBrokenError | None = None
+    tail: tuple[str, ...] = ()
+
+
+# Drawing ---------------------------------------------------------------------------------
+TYPES = {"t3.small": 3 * 3, "t3.medium": 3 * 5, "m5.large": 27, "m5.xlarge": 56}
+"""Instance types, and how many pods' addresses each takes at most."""
+
+
+def draw(seed: int, hours: float = 1.0) -> History:
+    """Return the history of *seed*."""
+    r = random.Random(f"history {seed}")
+    instance_type = r.choice(sorted(TYPES))
+    prefixes = r.random() < 0.35
+    holds = TYPES[instance_type] * (16 if prefixes else 1)
+    troubles = frozenset(t for t in Trouble if r.random() < r.choice((0.1, 0.3)))
+    subnet, occupied, others = _subnets(r)
+    pods = min(r.choice((4, 10, 20, 40)), holds + 3)
+    return History(
+        seed=seed,
+        settings=_settings(r, prefixes=prefixes),
+        instance_type=instance_type,
+        subnet=subnet,
+        occupied=occupied,
+        others=others,
+        attach_seconds=r.choice(((0.5, 2.0), (1.0, 5.0), (5.0, 20.0))),
+        minutes=r.choice((0.0, 0.0, 0.1)),
+        lag_seconds=r.choice((0.0, 0.0, 1.0, 8.0)),
+        draws=r.random() < 0.3,
+        troubles=troubles,
+        pods=pods,
+        seconds=hours * 3600.0,
+        events=tuple(sorted(_events(r, troubles, hours * 3600.0, pods), key=lambda e: e.at)),
+    )
+
+
+def _settings(r: random.Random, *, prefixes: bool) -> Settings:
+    common = Settings(
+        cooldown_seconds=r.choice((0, 5, 30, 30, 120)),
+        max_eni=r.choice((None, None, None, 2)),
+        prefix_delegation=prefixes,
+    )
+    roll = r.random()
+    if roll < 0.4:
+        return common
+    fixed = replace(common, demand=False)
+    if roll < 0.7:
+        warm, minimum = r.choice(((1, None), (2, 5), (None, 8), (5, 10), (3, 20)))
+        return replace(fixed, warm_ip_target=warm, minimum_ip_target=minimum)
+    if prefixes:
+        return replace(fixed, warm_prefix_target=r.choice((1, 2)))
+    return replace(fixed, warm_eni_target=r.choice((0, 1, 2)))
+
+
+Others = Mapping[str, tuple[tuple[str, str], ...]]
+
+
+def _subnets(r: random.Random) -> tuple[str, tuple[IPv4Network, ...], Others]:
+    tagged = {"10.0.64.0/22": (("kubernetes.io/role/cni", "1"),)}
+    match r.choice(("roomy", "roomy", "roomy", "tight", "fragmented", "two", "tight-and-two")):
+        case "tight":
+            return "10.0.0.0/27", (), {}
+        case "fragmented":
+            whole = IPv4Network("10.0.0.0/24")
+            return "10.0.0.0/24", tuple(n for i, n in enumerate(whole.subnets(3)) if i % 2), {}
+        case "two":
+            return "10.0.0.0/24", (), tagged
+        case "tight-and-two":
+            return "10.0.0.0/28", (), tagged
+        case _:
+            return "10.0.0.0/20", (), {}
+
+
+def _events(
+    r: random.Random, troubles: frozenset[Trouble], seconds: float, pods: int
+) -> list[Event]:
+    events = [Event(r.uniform(0, 30), What.BURST, r.random())]
+    for what in r.choices(list(PODS), list(PODS.values()), k=int(seconds / 40) + pods):
+        events += [Event(r.uniform(0, seconds), what, r.random())]
+    for trouble in sorted(troubles):
+        for _ in range(r.randint(1, 2 + int(seconds / 900))):
+            what = r.choice(EVENTS[trouble])
+            lasts = r.choice((5.0, 30.0, 120.0, 400.0)) * r.uniform(0.5, 1.5)
+            events.append(Event(r.uniform(0, seconds), what, r.random(), lasts))
+    return events
+
+
+# Playing ---------------------------------------------------------------------------------
+class DyingLeases(Leases):
+    """A lease file whose daemon may die right behind a commit, before it answers anybody."""
+
+    world: World | None = None
+
+    def release(self, *arguments: object) -> None:
+        """Do as `Leases` does."""
+        super().release(*arguments)  # type: ignore[arg-type]  # passed on as they are
+        self._die()
+
+    def insert(self, *arguments: object) -> None:
+        """Do as `Leases` does."""
+        super().insert(*arguments)  # type: ignore[arg-type]  # passed on as they are
+        self._die()
+
+    def _die(self) -> None:
+        if self.world is not None and self.world.dies_after_lease:
+            self.world.die()
+
+
+class Player:
+    """Lives one history."""
+
+    def __init__(self, history: History, folder: Path, *, every: int = 25) -> None:
+        self.history, seed = history, history.seed
+        self.random = random.Random(f"player {seed}")
+        self.weather = Weather(
+            random.Random(f"weather {seed}"),
+            attach_seconds=history.attach_seconds,
+            minutes=history.minutes,
+        )
+        is_strict = not history.troubles & SHAKES_BELIEF
+        self.laws = Laws(Watch(every=every, is_strict=is_strict))
+        self.world = World(
+            folder,
+            settings=history.settings,
+            seed=f"daemon {seed}",
+            make_cloud=self._make_cloud,
+            wrap=self.laws.wrap,
+            latency=self.weather.latency,
+            make_journal=lambda path: Disk(path, self.weather),
+            make_leases=self._make_leases,
+            observer=self.laws,
+        )
+        self.world.imds.cidrs = self.account_cloud.subnets
+        self.laws.bind(self.world, self.weather)
+        self.kubelet = Kubelet(self.world, f"kubelet {seed}")
+        self.laws.on_answers.append(self.kubelet.on_answer)
+        self.laws.on_deaths.append(self._on_death)
+        self.laws.on_reboots.append(self.kubelet.on_rebooted)
+        self.lives = 0
+        self._names = 0
+        self._is_over = False
+
+    def _make_cloud(self, clock: Callable[[], float]) -> ModelCloud:
+        history = self.history
+        addresses = random.Random(f"addresses {history.seed}")
+        return ModelCloud(
+            clock,
+            instance_type=history.instance_type,
+            subnet=history.subnet,
+            occupied=history.occupied,
+            others=history.others,
+            latency=self.weather.attach_latency,
+            lag_seconds=history.lag_seconds,
+            faults=self.weather.fault,
+            draw=addresses.randrange if history.draws else None,
+        )
+
+    def _make_leases(self, path: Path) -> Leases:
+        leases = DyingLeases(path)
+        leases.world = self.world
+        return leases
+
+    @property
+    def account_cloud(self) -> ModelCloud:
+        """The cloud, as the model it is."""
+        cloud = self.world.cloud
+        assert isinstance(cloud, ModelCloud)
+        return cloud
+
+    # The whole --------------------------------------------------------------------------
+    def play(self) -> Result:
+        """Live the history; the result says what was broken."""
+        broken = None
+        with self.laws.listening():
+            try:
+                self.live()
+                self._rest()
+            except LawBrokenError as error:
+                broken = error
+            except EndedError as error:
+                broken = self.laws.broken[0] if self.laws.broken else None
+                broken = broken or LawBrokenError(Law.ALIVE, str(error))
+            finally:
+                if self.world.life is not None:
+                    self.laws.on_deaths.clear()
+                    self.world.kill()
+        world = self.world
+        return Result(
+            seed=self.history.seed,
+            simulated_seconds=world.now,
+            steps=world.steps_taken,
+            lives=self.lives,
+            pods=self._names,
+            calls=sum(self.laws.calls.values()),
+            hash=world.trace.hash,
+            broken=broken,
+            tail=tuple(world.trace.tail) if broken else (),
+        )
+
+    def live(self) -> None:
+        """Live until the end at which all faults stop."""
+        for event in self.history.events:
+            self.world.later(event.at, partial(self._happen, event))
+        self._begin()
+        self.world.run(self.history.seconds)
+        self.laws.look()
+        self.laws.check()
+
+    def _happen(self, event: Event) -> None:
+        if event.what not in {What.ARRIVE, What.LEAVE}:
+            self.world.note(f"* {event.what} {event.roll:.3f} {event.seconds:.0f}")
+        HAPPENS[event.what](self, event)
+        self.laws.look()
+        self.laws.check()
+
+    def _begin(self) -> None:
+        if self.world.life is None:
+            self.lives += 1
+            self.world.begin()
+
+    def _on_death(self) -> None:
+        self.world.dies_after_lease = False
+        later = self.random.choice((0.5, 2.0, 2.0, 20.0, 200.0))
+        self.world.later(0.1 if self._is_over else later, self._begin)
+
+    # The end ----------------------------------------------------------------------------
+    def _rest(self) -> None:
+        """Let all faults stop, and the world come to rest; raise what does not hold then."""
+        self._make_peace()
+        self._come_to_rest(REST_SECONDS)
+        self._peace()
+        self.laws.look()
+        self.laws.check()
+
+    def _peace(self) -> None:
+        """Watch a world at rest; raise what it asks for."""
+        growth = self.laws.growth
+        self.world.run(PEACE_SECONDS)
+        if self.laws.growth != growth and not self._is_short():
+            sentence = f"{self.laws.growth - growth} calls for more, at rest"
+            raise LawBrokenError(Law.CALM, sentence)
+        self._come_to_rest(PEACE_SECONDS)  # what pods taught may still be sinking
+
+    def _come_to_rest(self, seconds: float) -> None:
+        wrong: tuple[Law, str] | None = None
+        until = self.world.now + seconds
+        while self.world.now < until:
+            self.world.run(LOOK_SECONDS)
+            self._replace_unreachable()
+            wrong = next(self.laws.at_rest(self.kubelet), None)
+            if wrong is None:
+                return
+        if wrong is not None:
+            raise LawBrokenError(*wrong)
+
+    def _is_short(self) -> bool:
+        """Whether some subnet has too little: it is asked again now and then."""
+        return bool(self.world.daemon.places.subnets.inhibitions.by_place)
+
+    def _make_peace(self) -> None:
+        world = self.world
+        world.note("* all faults stop")
+        self._is_over = True
+        self.weather.clear_up()
+        world.imds.hidden.clear()
+        world.imds.trouble = None
+        self._withdraw_notice()
+        world.kernel.crash_after = None
+        world.kernel.refuse_after(1 << 30)
+        world.kill_at, world.dies_after_lease = None, False
+        self._begin()
+
+    def _replace_unreachable(self) -> None:
+        """Do as probes have kubelet do with pods whose address somebody has taken away."""
+        held = {a for eni in self.world.cloud.attached() for block in eni.blocks for a in block}
+        for name, sandbox in sorted(self.kubelet.sandboxes.items()):
+            pod = self.world.pods.get(sandbox or "")
+            if pod is not None and pod.address is not None and pod.address not in held:
+                self.kubelet.replace(name)
+
+    # Who ---------------------------------------------------------------------------------
+    def _pod(self, roll: float) -> str | None:
+        names = sorted(self.kubelet.sandboxes)
+        return names[int(roll * len(names))] if names else None
+
+    def _eni(self, roll: float) -> Eni | None:
+        """Return a secondary ENI."""
+        attached = self.world.cloud.attached()
+        enis = [eni for eni in attached if eni.attachment and eni.attachment.device_index]
+        return enis[int(roll * len(enis))] if enis else None
+
+    def _take_by_hand(self, eni: Eni) -> None:
+        self.laws.lost.add(eni.id)
+        self.laws.by_hand |= {address for block in eni.blocks for address in block}
+
+    # Pods --------------------------------------------------------------------------------
+    def arrive(self, _event: Event) -> None:
+        """Let a pod come."""
+        if len(self.kubelet.sandboxes) < self.history.pods:
+            self._names += 1
+            self.kubelet.want(f"p{self._names}")
+
+    def burst(self, event: Event) -> None:
+        """Let many come."""
+        for _ in range(1 + int(event.roll * self.history.pods)):
+            self.arrive(event)
+
+    def leave(self, event: Event) -> None:
+        """Let one go."""
+        if (name := self._pod(event.roll)) is not None:
+            self.kubelet.unwant(name, self._end())
+
+    def _end(self) -> End:
+        ends = [End.DEL, End.DEL, End.WITHOUT_NETNS, End.TWICE]
+        if Trouble.VANISHING in self.history.troubles:
+            ends.append(End.VANISH)
+        return self.random.choice(ends)
+
+    def leave_all(self, _event: Event) -> None:
+        """Let all go."""
+        for name in sorted(self.kubelet.sandboxes):
+            self.kubelet.unwant(name, self._end())
+
+    def replace(self, event: Event) -> None:
+        """Give one a new sandbox."""
+        if (name := self._pod(event.roll)) is not None:
+            self.kubelet.replace(name, self._end())
+
+    def ask_again(self, event: Event) -> None:
+        """Let an ADD be sent twice."""
+        if (name := self._pod(event.roll)) is not None:
+            self.kubelet.ask_again(name)
+
+    def time_out(self, event: Event) -> None:
+        """Let a runtime lose patience: with what waits, or what comes next."""
+        waiting = [call for call in self.world.pending if call.verb == "ADD"]
+        if waiting:
+            self.kubelet.time_out(waiting[int(event.roll * len(waiting))])
+            return
+        self.arrive(event)
+        for call in [call for call in self.world.pending if call.verb == "ADD"]:
+            seconds = self.random.uniform(0, 0.01)
+            self.world.later(seconds, partial(self.kubelet.time_out, call))
+
+    def vanish(self, event: Event) -> None:
+        """Let a namespace go without a DEL, and its pod with it."""
+        if (name := self._pod(event.roll)) is not None:
+            self.kubelet.unwant(name, End.VANISH)
+
+    # The daemon --------------------------------------------------------------------------
+    def kill(self, event: Event) -> None:
+        """Kill the daemon some steps from now."""
+        self.world.kill_at = self.world.steps_taken + int(event.roll * 200)
+
+    def kill_in_kernel(self, event: Event) -> None:
+        """Kill the daemon behind a step of the kernel."""
+        if self.world.life is not None:
+            self.world.kernel.crash_after = 1 + int(event.roll * 12)
+
+    def kill_before_answer(self, _event: Event) -> None:
+        """Kill the daemon behind the next change of a lease."""
+        self.world.dies_after_lease = self.world.life is not None
+
+    def reboot(self, _event: Event) -> None:
+        """Restart the node."""
+        self.world.kernel.crash_after = None
+        self.world.reboot()
+
+    # EC2 ---------------------------------------------------------------------------------
+    def _for(self, event: Event, undo: Callable[[], None]) -> None:
+        self.world.later(event.seconds, undo)
+
+    def throttle(self, event: Event) -> None:
+        """Let EC2 throttle: one action, or all."""
+        which = {ACTIONS[int(event.roll * len(ACTIONS))]} if event.roll < 0.7 else set(ACTIONS)
+        self.weather.throttled |= which
+        self._for(event, lambda: self.weather.throttled.difference_update(which))
+
+    def lose(self, event: Event) -> None:
+        """Let calls be done and not answered."""
+        self.weather.lose = 0.2 + event.roll * 0.6
+        self._for(event, lambda: setattr(self.weather, "lose", 0.0))
+
+    def drop(self, event: Event) -> None:
+        """Let calls get lost."""
+        self.weather.drop = 0.2 + event.roll * 0.6
+        self._for(event, lambda: setattr(self.weather, "drop", 0.0))
+
+    def away(self, event: Event) -> None:
+        """Let EC2 not be there."""
+        self.weather.away = AWAY[int(event.roll * len(AWAY))]
+        self._for(event, lambda: setattr(self.weather, "away", None))
+
+    def deny(self, event: Event) -> None:
+        """Let the role lose a permission for a while."""
+        action = ACTIONS[int(event.roll * len(ACTIONS))]
+        self.weather.denied.add(action)
+        self._for(event, lambda: self.weather.denied.discard(action))
+
+    def stale(self, event: Event) -> None:
+        """Let descriptions be late."""
+        self.weather.stale, self.weather.stale_seconds = 0.5, 1.0 + event.roll * 19.0
+        self._for(event, lambda: setattr(self.weather, "stale", 0.0))
+
+    def slow(self, event: Event) -> None:
+        """Let answers take long."""
+        self.weather.slow = event.roll
+        self._for(event, lambda: setattr(self.weather, "slow", 0.0))
+
+    # The node ----------------------------------------------------------------------------
+    def imds_hides(self, event: Event) -> None:
+        """Let IMDS not tell of all that is there."""
+        for eni in self.world.cloud.attached():
+            hidden = {str(b) for b in eni.blocks if self.random.random() < 0.6}
+            if self.random.random() < 0.3:
+                hidden.add(eni.id)
+            self.world.imds.hidden |= hidden
+        self._for(event, self.world.imds.hidden.clear)
+
+    def imds_away(self, event: Event) -> None:
+        """Let IMDS not answer."""
+        self.world.imds.trouble = ImdsError
+        self._for(event, lambda: setattr(self.world.imds, "trouble", None))
+
+    def refuse(self, event: Event) -> None:
+        """Let the kernel refuse one step."""
+        self.world.kernel.refuse_after(int(event.roll * 10))
+
+    def disk_full(self, event: Event) -> None:
+        """Let the disk take nothing."""
+        self.weather.is_disk_full = True
+        self._for(event, lambda: setattr(self.weather, "is_disk_full", False))
+
+    def clock(self, event: Event) -> None:
+        """Set the wall clock."""
+        self.world.wall_offset += (event.roll - 0.5) * 7200
+
+    def notice(self, event: Event) -> None:
+        """Let AWS have something in mind, and think better of it."""
+        spot = Notices(spot_action="terminate")
+        self.world.imds.notice = spot if event.roll < 0.5 else Notices(rebalance=True)
+        self.laws.leaving_since = self.world.now if event.roll < 0.5 else None
+        self._for(event, self._withdraw_notice)
+
+    def _withdraw_notice(self) -> None:
+        self.world.imds.notice, self.laws.leaving_since = Notices(), None
+
+    # Hands -------------------------------------------------------------------------------
+    def unassign_by_hand(self, event: Event) -> None:
+        """Take a block from an ENI."""
+        for eni in self.world.cloud.attached():
+            if eni.blocks:
+                block = eni.blocks[int(event.roll * len(eni.blocks))]
+                self.laws.by_hand |= set(block)
+                self._change(lambda eni=eni, block=block: self._unassign(eni.id, block))  # type: ignore[misc]
+                return
+
+    def _unassign(self, eni_id: EniId, block: IPv4Network) -> None:
+        self.account_cloud.account.unassign_by_hand(eni_id, (block,))
+
+    def _change(self, change: Callable[[], object]) -> None:
+        change()
+        self.laws.past.record()
+
+    def assign_by_hand(self, event: Event) -> None:
+        """Give an ENI a block."""
+        limits = self.world.daemon.limits if self.world.is_serving else None
+        eni = self._eni(event.roll)
+        if eni and limits and len(eni.blocks) < limits.ipv4_per_eni - 1:
+            account = self.account_cloud.account
+            if account.census(eni.subnet_id).free:
+                self._change(lambda: account.assign_by_hand(eni.id, Kind.SINGLE, 1))
+
+    def detach_by_hand(self, event: Event) -> None:
+        """Take an ENI from the instance."""
+        if (eni := self._eni(event.roll)) is not None:
+            self._take_by_hand(eni)
+            self._change(lambda: self.account_cloud.account.detach_by_hand(eni.id))
+
+    def delete_by_hand(self, event: Event) -> None:
+        """Take an ENI from the instance, and from the world."""
+        if (eni := self._eni(event.roll)) is not None:
+            self._take_by_hand(eni)
+            self._change(lambda: self.account_cloud.account.delete_by_hand(eni.id))
+
+    def attach_foreign(self, event: Event) -> None:
+        """Attach somebody else's ENI."""
+        account, node = self.account_cloud.account, self.world.cloud.identity.instance_id
+        indexes = {e.attachment.device_index for e in self.world.cloud.attached() if e.attachment}
+        free = next(i for i in range(1, 100) if i not in indexes)
+        shape = account.vpc.limits(self.history.instance_type)
+        if len(indexes) < shape.enis and account.census(self.world.cloud.subnet_id).free > 2:
+            self.laws.has_foreign = True
+            count = int(event.roll * 2)
+            unmanaged = (("node.k8s.amazonaws.com/no_manage", "true"),)
+            tags = unmanaged if event.roll < 0.5 else ()
+            self._change(
+                lambda: account.attach_foreign(node, free, secondary_count=count, tags=tags)
+            )
+
+    def host_address(self, event: Event) -> None:
+        """Put an address of the pool on a link of the host, as OS agents do."""
+        eni = self._eni(event.roll)
+        link = next((k for k in self.world.kernel.links if eni and k.mac == eni.mac), None)
+        if eni is None or link is None or not eni.blocks:
+            return
+        address = IPv4Interface((eni.blocks[-1][0], 32))
+        if address.ip in self.world.kernel.owners() or address in link.addresses:
+            return
+        link.addresses.append(address)
+
+        def take_away() -> None:
+            if address in link.addresses:
+                link.addresses.remove(address)
+
+        self._for(event, take_away)
+
+
+HAPPENS: Mapping[What, Callable[[Player, Event], None]] = {
+    what: getattr(Player, what.value.replace("-", "_")) for what in What
+}
+
+
+def play(seed: int, folder: Path, *, hours: float = 1.0) -> Result:
+    """Live the history of *seed*."""
+    return Player(draw(seed, hours), folder).play()

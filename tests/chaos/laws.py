@@ -1,0 +1,658 @@
+"""What must hold whatever happens, and what must hold once nothing happens any more. Shell.
+
+`Laws` watches a world: every step, every answer, and every call of EC2 at the moment at which
+EC2 does it. A broken law is one sentence that names who lost what. `at_rest` are the laws of a
+world that was left in peace: nothing leaked, nothing forgotten, nothing asked for any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address
+from operator import is_not
+from typing import TYPE_CHECKING, Any, cast
+
+from cni.dataplane import (
+    DYING_GROUP,
+    ENI_GROUP,
+    GUARD_METRIC,
+    POD_GROUP,
+    Address,
+    EniLink,
+    desired_routes,
+    desired_rules,
+    eni_table,
+    host_ifname,
+)
+from cni.spec import Sandbox
+from eni.errors import EniError, InstanceLimitError, UnknownOutcomeError
+from eni.model import Block, CreateEni, Eni, EniId, Kind
+from ipamd import decide, demand
+from ipamd.journal import EniState, Held
+from ipamd.lifecycle import INSTANCE_TAG, INTENT_TAG, noted
+from ipamd.pool import Leaving
+from ipamd.ports import CountedEc2
+from tests.chaos.weather import Past, Weather
+from tests.chaos.world import Call, ModelCloud, Observer, Pod, World
+
+if TYPE_CHECKING:
+    from tests.chaos.kubelet import Kubelet
+
+PEER = IPv4Address("192.0.2.7")
+"""Whom every pod talks to, so that the kernel has a flow of it."""
+
+MUTATIONS = frozenset({"attach", "detach", "delete", "assign", "unassign"})
+"""What must not be repeated while nobody knows whether it was done. Setting an attribute twice
+is setting it once, and a Create has its token."""
+
+STALE = frozenset({"attached", "eni", "by_tag"})
+
+ANSWER_SECONDS = 6.0
+"""A daemon that has served for so long has answered whatever is due: 5 s early, and some."""
+
+PROMPT_SECONDS = 1.0
+"""How long a waiting ADD may not have seen that an address is free."""
+
+NOTICE_SECONDS = 15.0
+"""How long a notice of IMDS may not have been read."""
+
+NEED_SECONDS = 600.0
+"""How long what pods have needed counts as needed: the half-life of what the pool learns."""
+
+HEARD_SECONDS = 60.0
+"""What was done this long before a kill has been heard of and written down."""
+
+
+class Law(StrEnum):
+    """The laws, in the words of who would suffer."""
+
+    OWNER = "an address has one owner"
+    KEPT = "a pod keeps its address"
+    COOLED = "an address cools before it is given again"
+    ANSWERED = "an ADD is answered before its deadline"
+    WIRED = "a pod that was answered has its wire"
+    LIMIT = "no more than the instance takes is asked for"
+    BLIND = "a call of unknown outcome is not repeated without looking"
+    INTENT = "the journal knows of a call before EC2 does"
+    TOKEN = "an intent makes one ENI"
+    ALIVE = "the daemon lives, and nothing in it breaks"
+    BOOKS = "the model's own books add up"
+    LEAKED = "no ENI is left behind"
+    SETTLED = "every intent comes to its end"
+    TRUE = "journal and pool are what EC2 shows"
+    TARGET = "the pool is at its target"
+    SERVED = "no pod waits while there is room"
+    KERNEL = "guards, rules and tables are as desired"
+    WITNESSES = "leases, pods and wires are the same"
+    CALM = "a pool at rest asks for nothing"
+    GUARDED = "an address is guarded before a pod has it"
+    PURGED = "the flows of an address are gone before it is given again"
+    NOTED = "what EC2 made for us is in the journal"
+    PROMPT = "no ADD waits while an address is free"
+    ENOUGH = "no more is asked for than pods need"
+    GOING = "an instance that ends asks for nothing new"
+
+
+class LawBrokenError(Exception):
+    """A law does not hold."""
+
+    def __init__(self, law: Law, sentence: str) -> None:
+        super().__init__(law, sentence)  # as it travels between processes
+        self.law, self.sentence = law, sentence
+
+    def __str__(self) -> str:
+        return f"{self.law.value}: {self.sentence}"
+
+
+@dataclass(slots=True)
+class Watch:
+    """What a history allows, and so what the laws let pass."""
+
+    every: int = 25
+    """Steps between two looks at the kernel."""
+    is_strict: bool = False
+    """Whether nothing in this history could make us wrong about what is attached."""
+
+
+class Laws(Observer):
+    """The laws of one world."""
+
+    def __init__(self, watch: Watch | None = None) -> None:
+        self.watch = watch or Watch()
+        self.world: World
+        self.weather: Weather
+        self.past: Past
+        self.broken: list[LawBrokenError] = []
+        self.by_hand: set[Address] = set()
+        """Addresses that somebody took away; whatever becomes of them is not our doing."""
+        self.lost: set[EniId] = set()
+        """ENIs that somebody took away."""
+        self.has_foreign = False
+        self.on_answers: list[Callable[[Call, int, Mapping[str, Any]], None]] = []
+        self.on_deaths: list[Callable[[], None]] = []
+        self.on_reboots: list[Callable[[], None]] = []
+        self.calls: Counter[str] = Counter()
+        self._until_look = 0
+        self._owners: dict[Address, tuple[str, float]] = {}
+        self._owned: tuple[Address, ...] = ()
+        self._unknown: dict[tuple[str, str], str] = {}
+        self._recent: list[tuple[float, tuple[str, str], str]] = []
+        self._made: dict[str, set[EniId]] = {}
+        self._held_by: tuple[Eni, ...] = ()
+        self._all_held: set[Address] = set()
+        self._talked: dict[Address, str] = {}
+        self._prompt_since: float | None = None
+        self._needs: deque[tuple[float, int]] = deque()
+        self.leaving_since: float | None = None
+
+    def bind(self, world: World, weather: Weather) -> None:
+        """Watch *world*."""
+        self.world, self.weather = world, weather
+        self.past = Past(self.account, lambda: world.now)
+
+    @property
+    def account(self) -> Any:
+        """The model of EC2."""
+        return cast("ModelCloud", self.world.cloud).account
+
+    def broke(self, law: Law, sentence: str) -> None:
+        """Note that a law is broken; the run ends at the next step."""
+        self.world.note(f"BROKEN {law.value}: {sentence}")
+        self.broken.append(LawBrokenError(law, sentence))
+
+    def check(self) -> None:
+        """Raise what was broken first."""
+        if self.broken:
+            raise self.broken[0]
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear what the daemon logs as broken."""
+        ear = _Ear(self)
+        loggers = [logging.getLogger(name) for name in ("ipamd", "asyncio")]
+        for logger in loggers:
+            logger.addHandler(ear)
+        former = [logger.propagate for logger in loggers]
+        for logger in loggers:
+            logger.propagate = False
+        try:
+            yield
+        finally:
+            for logger, propagate in zip(loggers, former, strict=True):
+                logger.removeHandler(ear)
+                logger.propagate = propagate
+
+    # What the world tells ---------------------------------------------------------------
+    def on_step(self) -> None:
+        """Look now and then; end the run if something is broken."""
+        self._until_look -= 1
+        if self._until_look <= 0:
+            self._until_look = self.watch.every
+            self.look()
+        self.check()
+
+    def on_answer(self, call: Call, code: int, answer: Mapping[str, Any]) -> None:
+        """Judge an answer."""
+        if call.verb == "ADD" and code == 0:
+            self._check_wire(call.pod)
+        for react in self.on_answers:
+            react(call, code, answer)
+
+    def on_late(self, call: Call) -> None:
+        """Judge silence."""
+        life = self.world.life
+        since = life.serving_since if life is not None else None
+        if since is not None and self.world.now - since >= ANSWER_SECONDS:
+            self.broke(Law.ANSWERED, f"{call.verb} {call.pod.name} has waited since {call.since}")
+
+    def on_killed(self) -> None:
+        """Let nothing that was just done count as heard."""
+        for when, key, words in self._recent:
+            if when > self.world.now - HEARD_SECONDS:
+                self._unknown[key] = words
+        self.look()
+        for react in self.on_deaths:
+            react()
+
+    def on_rebooted(self) -> None:
+        """Let every address of before cool from now on."""
+        for address in self._owned:
+            self._owners[address] = self._owners[address][0], self.world.now
+        for react in self.on_reboots:
+            react()
+
+    # EC2 --------------------------------------------------------------------------------
+    def wrap(self, ec2: CountedEc2) -> CountedEc2:
+        """Return *ec2*, watched."""
+        return cast("CountedEc2", _Watched(ec2, self))
+
+    def asked(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """Judge a call at the moment at which it is done."""
+        self.calls[name] += 1
+        if name in MUTATIONS:
+            key, words = self._key(name, arguments), f"{name}{arguments}"
+            if self._unknown.pop(key, None):
+                self.broke(Law.BLIND, f"{words} again, without a look")
+            self._recent.append((self.world.now, key, words))
+            self._recent = self._recent[-50:]
+        match name, arguments:
+            case "create", (CreateEni() as wish,):
+                self._check_create(wish)
+            case "assign", (eni_id, kind, count):
+                self._check_enough(count * kind.size, kind)
+            case "unassign", (eni_id, blocks):
+                self._check_leaving(blocks, f"unassigned from {eni_id}")
+                self._check_releasing(blocks)
+            case "detach", (attachment_id,):
+                self._check_going(name, self.account.vpc.eni_of(attachment_id))
+            case "delete", (eni_id,):
+                self._check_going(name, eni_id)
+
+    def heard(self, name: str, arguments: tuple[Any, ...], error: EniError | None) -> None:
+        """Learn how a call ended."""
+        if isinstance(error, UnknownOutcomeError) and name in MUTATIONS:
+            self._unknown[self._key(name, arguments)] = name
+        elif error is None and name in {"attached", "by_tag", "available"}:
+            self._unknown.clear()
+        elif error is None and name == "eni":
+            self._unknown = {k: v for k, v in self._unknown.items() if k[1] != arguments[0]}
+        if isinstance(error, InstanceLimitError) and self.watch.is_strict:
+            self.broke(Law.LIMIT, str(error))
+        if name not in STALE:
+            self.past.record()
+            self._count_tokens()
+            self._check_noted()
+
+    def _key(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, str]:
+        about = arguments[0]
+        if name == "detach":
+            about = self.account.vpc.eni_of(about) or about
+        detail = arguments[1:] if name in {"assign", "unassign"} else ()
+        return f"{name} {detail}" if detail else name, str(about)
+
+    def _check_create(self, wish: CreateEni) -> None:
+        tags = dict(wish.tags)
+        if tags.get(INTENT_TAG) != wish.token:
+            self.broke(Law.TOKEN, f"{wish.token} is asked for the intent {tags.get(INTENT_TAG)}")
+        known = {intent.token for intent in self.world.daemon.journal.intents()}
+        if wish.token not in known:
+            self.broke(Law.INTENT, f"{wish.token} is created and not in the journal")
+        if wish.token not in self._made:  # else it is the same wish, again
+            kind = Kind.PREFIX if wish.prefix_count else Kind.SINGLE
+            self._check_enough((wish.prefix_count or wish.secondary_count) * kind.size, kind)
+
+    def _check_enough(self, more: int, kind: Kind) -> None:
+        """Judge the size of a wish, by what pods have needed of late."""
+        now, settings = self.world.now, self.world.settings
+        if self.leaving_since is not None and now - self.leaving_since > NOTICE_SECONDS:
+            self.broke(Law.GOING, f"{more} addresses more are asked for")
+        if not self.watch.is_strict or not (settings.demand or settings.by_address):
+            return
+        needs = [need for when, need in self._needs if when > now - NEED_SECONDS]
+        warm = max(settings.warm_ip_target or 0, settings.minimum_ip_target or 0)
+        spare = demand.HEADROOM_MAX if settings.demand else warm
+        most = max(needs, default=0) + spare + 2 * (kind.size - 1)
+        held = sum(block.num_addresses for eni in self._living_enis() for block in eni.blocks)
+        if held + more > most:
+            sentence = f"{more} addresses more beside {held}, and {most} are enough"
+            self.broke(Law.ENOUGH, sentence)
+
+    def _living_enis(self) -> tuple[Eni, ...]:
+        going = {
+            intent.eni_id
+            for intent in self.world.daemon.journal.intents()
+            if intent.state is EniState.DRAINING
+        }
+        return tuple(eni for eni in self.account.enis() if eni.id not in going)
+
+    def _check_releasing(self, blocks: tuple[Block, ...]) -> None:
+        states = {block: state for block, _, state in self.world.daemon.journal.blocks()}
+        for block in blocks:
+            if states.get(block) is Held.HELD:
+                self.broke(Law.INTENT, f"{block} is unassigned, and held in the journal")
+        slots = self.world.daemon.pool.slots
+        for address in (address for block in blocks for address in block):
+            if address in slots and not isinstance(slots[address].state, Leaving):
+                self.broke(Law.KEPT, f"{address} is unassigned, and {slots[address].state}")
+
+    def _check_going(self, name: str, eni_id: EniId | None) -> None:
+        eni = next((eni for eni in self.account.enis() if eni.id == eni_id), None)
+        if eni is None:
+            return
+        self._check_leaving(eni.blocks, f"going with {eni.id} ({name})")
+        intent = next((i for i in self.world.daemon.journal.intents() if i.eni_id == eni_id), None)
+        if intent is not None and intent.state in {EniState.ACTIVE, EniState.CONFIGURED}:
+            self.broke(Law.INTENT, f"{name} {eni_id}, which is {intent.state} in the journal")
+
+    def _check_leaving(self, blocks: tuple[Block, ...], how: str) -> None:
+        going = {address for block in blocks for address in block} - self.by_hand
+        for pod in self.world.living:
+            if pod.address in going:
+                self.broke(Law.KEPT, f"{pod.name}'s {pod.address} is {how}")
+        for address, names in self.world.kernel.owners().items():
+            if address in going:
+                self.broke(Law.KEPT, f"{', '.join(names)} has {address}, {how}")
+
+    def _check_noted(self) -> None:
+        """Judge whether an ENI that was made for us could be found again after a kill."""
+        known = {intent.token for intent in self.world.daemon.journal.intents()}
+        mine = self.world.cloud.identity.instance_id
+        for eni in self.account.enis():
+            token = eni.tags.get(INTENT_TAG)
+            is_known = token in known or f"adopted-{eni.id}" in known
+            if (
+                token
+                and eni.tags.get(INSTANCE_TAG) == mine
+                and not is_known
+                and eni.id not in (self.lost)
+            ):
+                self.broke(Law.NOTED, f"{eni.id} of {token}")
+
+    def _count_tokens(self) -> None:
+        for eni in self.account.enis():
+            token = eni.tags.get(INTENT_TAG)
+            if token is not None:
+                self._made.setdefault(token, set()).add(eni.id)
+                if len(self._made[token]) > 1:
+                    self.broke(Law.TOKEN, f"{token} made {sorted(self._made[token])}")
+
+    # The kernel -------------------------------------------------------------------------
+    def look(self) -> None:
+        """Judge what the kernel and the runtime see."""
+        owners = self.world.kernel.owners()
+        self._look_at_owners(owners)
+        self._look_at_pods(owners)
+        self._look_at_queue()
+        limit = self.world.settings.max_eni
+        if limit is not None and not self.has_foreign:
+            attached = len(self.world.cloud.attached())
+            if attached > limit:
+                self.broke(Law.LIMIT, f"{attached} ENIs, MAX_ENI is {limit}")
+
+    def _look_at_owners(self, owners: Mapping[Address, tuple[str, ...]]) -> None:
+        now, cooldown = self.world.now, self.world.settings.cooldown_seconds
+        for address, names in owners.items():
+            if len(names) > 1:
+                self.broke(Law.OWNER, f"{address} is {' and '.join(names)}'s")
+            former, since = self._owners.get(address, (names[0], now))
+            rest = now - since
+            if former != names[0] and rest < cooldown - 0.001 and address not in self.by_hand:
+                self.broke(Law.COOLED, f"{address} has rested {rest:.1f} s of {cooldown}")
+            self._owners[address] = names[0], now
+        self._owned = tuple(owners)
+
+    def _look_at_pods(self, owners: Mapping[Address, tuple[str, ...]]) -> None:
+        seen: dict[Address, str] = {}
+        held, by_hand = self._held(), self.by_hand
+        for pod in self.world.living:
+            assert pod.address is not None
+            if pod.address in seen:
+                self.broke(Law.OWNER, f"{pod.address} is {pod.name}'s and {seen[pod.address]}'s")
+            seen[pod.address] = pod.name
+            if pod.address not in held and pod.address not in by_hand:
+                self.broke(Law.KEPT, f"{pod.name}'s {pod.address} is not ours any more")
+            if owners.get(pod.address) != (ifname_of(pod),):
+                self.broke(Law.WIRED, f"{pod.name}'s {pod.address}: {owners.get(pod.address)}")
+
+    def _look_at_queue(self) -> None:
+        """Judge whether somebody waits for what is there; note what pods need."""
+        world, now = self.world, self.world.now
+        if not world.is_serving:
+            self._prompt_since = None
+            return
+        pool, cooldown = world.daemon.pool, world.settings.cooldown_seconds
+        census = pool.census()
+        need = sum(c.assigned + c.cooling for c in census) + len(world.pending)
+        if not self._needs or self._needs[-1][1] != need:
+            self._needs.append((now, need))
+            while len(self._needs) > 1 and self._needs[1][0] < now - NEED_SECONDS:
+                self._needs.popleft()
+        waits = world.daemon.attachments.waiting and pool.choose(world.clock(), cooldown)
+        if not waits:
+            self._prompt_since = None
+        elif self._prompt_since is None:
+            self._prompt_since = now
+        elif now - self._prompt_since > PROMPT_SECONDS:
+            self.broke(Law.PROMPT, f"{waits} is free since {self._prompt_since:.1f}")
+
+    def _held(self) -> set[Address]:
+        """Return what EC2 has given to what is attached; made anew only when that changes."""
+        enis = self.world.cloud.attached()
+        if len(enis) != len(self._held_by) or any(map(is_not, enis, self._held_by)):
+            self._held_by = enis
+            self._all_held = {a for eni in enis for block in eni.blocks for a in block}
+        return self._all_held
+
+    def _check_wire(self, pod: Pod) -> None:
+        assert pod.address is not None
+        kernel, ifname = self.world.kernel, ifname_of(pod)
+        inside = pod.netns.links.get("eth0")
+        link = kernel.link(ifname)
+        if inside is None or pod.address not in inside.addresses or link is None or not link.is_up:
+            self.broke(Law.WIRED, f"{pod.name} was answered and has no wire")
+        elif kernel.way_to(pod.address) != ifname:
+            way = kernel.way_to(pod.address)
+            self.broke(Law.WIRED, f"{pod.name}'s {pod.address} is routed to {way or 'nothing'}")
+        guards = {w.network for w in kernel.ways.values() if w.metric == GUARD_METRIC}
+        if not any(pod.address in guard for guard in guards):
+            self.broke(Law.GUARDED, f"{pod.name}'s {pod.address} has no guard")
+        former = self._talked.get(pod.address, pod.name)
+        if former != pod.name and any(pod.address in flow for flow in kernel.flows):
+            self.broke(Law.PURGED, f"{pod.name} hears what was said to {former} at {pod.address}")
+        self._talked[pod.address] = pod.name
+        kernel.flows.append(frozenset({pod.address, PEER}))
+
+    # At rest ----------------------------------------------------------------------------
+    def at_rest(self, kubelet: Kubelet) -> Iterator[tuple[Law, str]]:
+        """Yield what does not hold of a world that was left in peace for long enough."""
+        yield from self._cloud_at_rest()
+        yield from self._journal_at_rest()
+        yield from self._pool_at_rest()
+        yield from self._kernel_at_rest()
+        yield from self._pods_at_rest(kubelet)
+
+    def _cloud_at_rest(self) -> Iterator[tuple[Law, str]]:
+        for wrong in self.account.verify():
+            yield Law.BOOKS, wrong
+        for eni in self.account.enis():
+            if eni.attachment is None and eni.description.startswith("aws-K8S-"):
+                yield Law.LEAKED, f"{eni.id} is nobody's"
+
+    def _ours(self) -> tuple[Eni, ...]:
+        census = self.world.daemon.engine.census
+        return tuple(eni for eni in self.world.cloud.attached() if census.is_ours(eni))
+
+    def _journal_at_rest(self) -> Iterator[tuple[Law, str]]:
+        journal, daemon = self.world.daemon.journal, self.world.daemon
+        attached = {eni.id: eni for eni in self.world.cloud.attached()}
+        for intent in journal.intents():
+            if intent.state is not EniState.ACTIVE:
+                yield Law.SETTLED, f"{intent.token} ({intent.eni_id}) is {intent.state}"
+            elif intent.eni_id not in attached:
+                yield Law.TRUE, f"{intent.eni_id} is active in the journal and not attached"
+        there = {block: eni.id for eni in attached.values() for block in eni.blocks}
+        for block, eni_id, state in journal.blocks():
+            if state is not Held.HELD:
+                yield Law.SETTLED, f"{block} is {state}"
+            elif there.get(block) != eni_id:
+                yield Law.TRUE, f"the journal has {block} on {eni_id}, EC2 on {there.get(block)}"
+        shown = {block: eni.id for eni in self._ours() for block in eni.blocks}
+        pool = {
+            block: eni_id
+            for block, eni_id in daemon.pool.blocks().items()
+            if not self.by_hand.intersection(block)
+        }
+        expected = {b: e for b, e in shown.items() if not self.by_hand.intersection(b)}
+        for block in sorted(pool.keys() ^ expected.keys()):
+            who = "the pool" if block in pool else "EC2"
+            yield Law.TRUE, f"only {who} has {block} on {(pool | expected)[block]}"
+
+    def _pool_at_rest(self) -> Iterator[tuple[Law, str]]:
+        engine = self.world.daemon.engine
+        now = engine.situation()
+        targets = engine.targets(now)
+        if growth := decide.grow(now, targets):
+            yield Law.TARGET, f"still to do: {growth}"
+        if shrink := decide.shrink(now, targets, [1e9] * len(now.enis)):
+            yield Law.TARGET, f"still too much: {shrink}"
+        if now.coming or now.busy:
+            yield Law.SETTLED, f"{now.coming} addresses are coming, {sorted(now.busy)} are busy"
+        for name, slot in self.world.daemon.pool.slots.items():
+            if isinstance(slot.state, Leaving) and not self.by_hand.intersection(slot.block):
+                yield Law.SETTLED, f"{name} is leaving"
+
+    def _kernel_at_rest(self) -> Iterator[tuple[Law, str]]:
+        kernel, daemon = self.world.kernel, self.world.daemon
+        guards = {way.network for way in kernel.ways.values() if way.metric == GUARD_METRIC}
+        held = set(daemon.pool.blocks())
+        for network in sorted(map(str, guards ^ held)):
+            yield Law.KERNEL, f"{network} is guarded and not held, or held and not guarded"
+        for name in kernel.half_made():
+            yield Law.KERNEL, f"{name} is half made"
+        for link in kernel.links:
+            if link.group == DYING_GROUP:
+                yield Law.KERNEL, f"{link.name} is dying for ever"
+        links = []
+        macs = {link.mac: link for link in kernel.links}
+        for eni in self._ours():
+            intent = daemon.lifecycle.intent_of(eni.id)
+            if intent is None or eni.attachment is None or eni.primary is None:
+                yield Law.TRUE, f"{eni.id} is attached and has no intent"
+                continue
+            cidr, number = noted(intent).subnet_cidr, eni.attachment.device_index + 1
+            links.append(EniLink(number, eni.mac, eni.primary, cidr, 9001))
+            yield from self._link_at_rest(links[-1], macs.get(eni.mac))
+        wanted = set(desired_rules(links))
+        for rule in sorted(wanted ^ kernel.rules, key=str):
+            yield Law.KERNEL, f"{rule} is missing or left"
+
+    def _link_at_rest(self, eni: EniLink, link: Any) -> Iterator[tuple[Law, str]]:
+        if link is None:
+            yield Law.KERNEL, f"{eni.mac} has no link"
+            return
+        if link.group != ENI_GROUP + eni.number:
+            yield Law.KERNEL, f"{link.name} is in group {link.group}"
+        if eni.is_primary:
+            return
+        table = eni_table(eni.number)
+        ways = self.world.kernel.ways.values()
+        have = {(w.network, w.index, w.gateway) for w in ways if w.table == table}
+        want = {(r.destination, r.index, r.gateway) for r in desired_routes(eni, link.index)}
+        for route in sorted(have ^ want, key=str):
+            yield Law.KERNEL, f"table {table}: {route} is missing or left"
+
+    def _pods_at_rest(self, kubelet: Kubelet) -> Iterator[tuple[Law, str]]:
+        world, daemon = self.world, self.world.daemon
+        pods = {pod.name: pod for pod in world.living}
+        rows = {row.sandbox.container_id: row for row in daemon.leases.rows()}
+        known = {row.sandbox.container_id for row in daemon.attachments.rows}
+        wires = {
+            link.netns.name: link
+            for link in world.kernel.links
+            if link.netns is not None and POD_GROUP <= link.group < ENI_GROUP
+        }
+        for what, names in (("lease", rows.keys()), ("row", known), ("wire", wires.keys())):
+            for name in sorted(names ^ pods.keys()):
+                has = f"a {what} and no pod" if name in names else f"a pod and no {what}"
+                yield Law.WITNESSES, f"{name} is {has}"
+        for name in sorted(pods.keys() & rows.keys()):
+            if rows[name].addresses[0] != pods[name].address:
+                yield Law.WITNESSES, f"{name}: {rows[name].addresses} and {pods[name].address}"
+        waiting = [n for n, s in sorted(kubelet.sandboxes.items()) if s not in pods]
+        if waiting and self._has_room():
+            yield Law.SERVED, f"{', '.join(waiting[:4])} ({len(waiting)}) have no address"
+
+    def _has_room(self) -> bool:
+        daemon = self.world.daemon
+        now = daemon.engine.situation()
+        free = {
+            s: self.account.census(s).free for s in cast("ModelCloud", self.world.cloud).subnets
+        }
+        places = {c.subnet_id for c in daemon.places.subnets.candidates}
+        here = any(e.room and free.get(e.eni.subnet_id, 0) for e in now.enis)
+        anew = now.free_enis > 0 and any(free.get(s, 0) >= 2 for s in places)
+        return here or anew or any(e.free for e in now.enis if e.eni.is_open)
+
+    @property
+    def growth(self) -> int:
+        """How often more was asked for."""
+        return self.calls["create"] + self.calls["assign"]
+
+
+class _Watched:
+    """A client whose calls are judged, traced, and now and then answered from the past."""
+
+    def __init__(self, ec2: CountedEc2, laws: Laws) -> None:
+        self._ec2, self._laws = ec2, laws
+        self.calls, self.errors = ec2.calls, ec2.errors
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._ec2, name)
+
+        def watched(*arguments: Any) -> Any:
+            return self._call(name, method, arguments)
+
+        watched.__name__ = name
+        return watched
+
+    def _call(self, name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        laws = self._laws
+        words = f"ec2 {name} {', '.join(map(brief, arguments))}"
+        laws.asked(name, arguments)
+        try:
+            answer = method(*arguments)
+        except EniError as error:
+            laws.world.note(f"{words}: {error.id}")
+            laws.heard(name, arguments, error)
+            raise
+        weather = laws.weather
+        if name in STALE and weather.stale and weather.random.random() < weather.stale:
+            ago = weather.random.uniform(0, weather.stale_seconds)
+            words, answer = f"{words} {ago:.1f} s ago", laws.past.answer(name, arguments, ago)
+        laws.world.note(words)
+        laws.heard(name, arguments, None)
+        return answer
+
+
+class _Ear(logging.Handler):
+    """Hears what is logged as broken."""
+
+    def __init__(self, laws: Laws) -> None:
+        super().__init__(logging.ERROR)
+        self._laws = laws
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Judge one line."""
+        words = record.getMessage()
+        if words == "ec2 denies a pod's address" and self._laws.by_hand:
+            return
+        if words == "journal set aside":
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        # Where something lies in memory is no part of a history.
+        self._laws.broke(Law.ALIVE, re.sub("0x[0-9a-f]+", "0x", f"{words}: {error!r}"))
+
+
+def brief(argument: object) -> str:
+    """Return an argument of a call in few words."""
+    match argument:
+        case CreateEni():
+            count = argument.secondary_count or argument.prefix_count
+            return f"{argument.token} {argument.subnet_id} {count}"
+        case Kind():
+            return argument.value
+        case tuple():
+            return "+".join(map(str, argument))
+        case _:
+            return str(argument)
+
+
+def ifname_of(pod: Pod) -> str:
+    """Return the name of a pod's host veth."""
+    return host_ifname(Sandbox("enid", pod.name, "eth0"))

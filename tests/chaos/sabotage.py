@@ -1,0 +1,388 @@
+"""Our own code, broken in one place on purpose: the laws must notice. Shell.
+
+A sabotage changes one attribute of a class or module for a run and puts it back. It is played
+on histories that know the trouble it matters in; one that no law catches within `SEEDS` of
+them means that the laws or the histories are too weak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from eni.errors import UnknownOutcomeError
+from ipamd import attachments, census, daemon, drift, holdings, lanes, lifecycle, terms
+from ipamd.drift import Drift
+from ipamd.engine import Engine
+from ipamd.journal import EniState, Intent, Journal
+from ipamd.leases import Leases
+from ipamd.lifecycle import Lifecycle
+from ipamd.pool import Assigned, EniCensus, Pool
+from tests.chaos.history import History, Trouble
+
+SEEDS = 60
+"""Histories in which a sabotage must be caught."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sabotage:
+    """One way to break our code: (owner, attribute, what it becomes of what it was)."""
+
+    name: str
+    says: str
+    patches: tuple[tuple[Any, str, Callable[[Any], Any]], ...]
+    needs: frozenset[Trouble] = frozenset()
+    suits: Callable[[History], bool] = lambda _: True
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Break it for a while."""
+        with contextlib.ExitStack() as undo:
+            for owner, name, make in self.patches:
+                former = vars(owner)[name]
+                setattr(owner, name, make(former))
+                undo.callback(setattr, owner, name, former)
+            yield
+
+    def fits(self, history: History) -> bool:
+        """Whether it could matter in *history*."""
+        return self.needs <= history.troubles and self.suits(history)
+
+
+class Sabotages:
+    """All of them, by name."""
+
+    all: ClassVar[dict[str, Sabotage]] = {}
+
+
+def _add(
+    name: str,
+    says: str,
+    *patches: tuple[Any, str, Callable[[Any], Any]],
+    needs: tuple[Trouble, ...] = (),
+    suits: Callable[[History], bool] = lambda _: True,
+) -> None:
+    Sabotages.all[name] = Sabotage(name, says, patches, frozenset(needs), suits)
+
+
+def _to(value: object) -> Callable[[Any], Any]:
+    return lambda _former: value
+
+
+def _nothing(*_arguments: object, **_words: object) -> None:
+    """Do nothing."""
+
+
+async def _nothing_later(*_arguments: object, **_words: object) -> None:
+    """Do nothing, later."""
+
+
+def _cools(history: History) -> bool:
+    return history.settings.cooldown_seconds >= 30
+
+
+def _by_address(history: History) -> bool:
+    return history.settings.by_address and history.settings.cooldown_seconds <= 30
+
+
+# How ---------------------------------------------------------------------------------------
+def _take_twice(former: Any) -> Any:
+    def take(self: Pool, sandbox: Any, addresses: Any) -> None:
+        states = {a: self.slots[a] for a in addresses}
+        former(self, sandbox, addresses)
+        for address, slot in states.items():
+            if not isinstance(slot.state, Assigned):
+                self._put(address, slot)
+
+    return take
+
+
+async def _pretend_purged(self: Any) -> bool:
+    self.pool.mark_purged(self.pool.unpurged())
+    return True
+
+
+def _answer_early(former: Any) -> Any:
+    def answered(lane: Any, event: Any) -> Any:
+        after, effects = former(lane, event)
+        if isinstance(event, lanes.Granted):
+            lease = replace(after.lease, wired=True)
+            after = replace(after, phase=lanes.Phase.IDLE, lease=lease, head=None)
+            effects = (lanes.Reply(lane.head.call, lanes.Outcome.ADDED),)
+        return after, effects
+
+    return answered
+
+
+def _offer_in_silence(former: Any) -> Any:
+    def offer(self: Any, ready: Any, *, found: bool = False) -> None:
+        queue = self.queue
+        self.queue = _Deaf(queue)
+        try:
+            former(self, ready, found=found)
+        finally:
+            self.queue = queue
+
+    return offer
+
+
+class _Deaf:
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return _nothing if name == "hand_out" else getattr(self._queue, name)
+
+
+async def _take_unguarded(self: Any, eni_id: Any, blocks: Any) -> Any:
+    await self._write(self.journal.hold, eni_id, blocks, self.clock().wall)
+    return await self._kernel(self.net.host_addresses)
+
+
+def _put_late(former: Any) -> Any:
+    def put(self: Journal, intent: Intent, at: float) -> Intent:
+        return intent if intent.state is EniState.PLANNED else former(self, intent, at)
+
+    return put
+
+
+def _put_no_drain(former: Any) -> Any:
+    def put(self: Journal, intent: Intent, at: float) -> Intent:
+        return intent if intent.state is EniState.DRAINING else former(self, intent, at)
+
+    return put
+
+
+def _wish_anew(former: Any) -> Any:
+    count = iter(range(1_000_000))
+
+    def wish(parameters: Any) -> Any:
+        made = former(parameters)
+        return replace(made, token=f"{made.token}-{next(count)}")
+
+    return wish
+
+
+def _assign_twice(_former: Any) -> Any:
+    async def assign(
+        self: Any, eni_id: Any, kind: Any, count: int, _known: Any, priority: Any
+    ) -> Any:
+        try:
+            new = await self._call(priority, self.ec2.assign, eni_id, kind, count)
+        except UnknownOutcomeError:
+            new = await self._call(priority, self.ec2.assign, eni_id, kind, count)
+        return await self.take(eni_id, new)
+
+    return assign
+
+
+def _attach_twice(former: Any) -> Any:
+    async def try_attach(self: Any, intent: Any, priority: Any) -> Any:
+        done = await former(self, intent, priority)
+        return done if done is not None else await former(self, intent, priority)
+
+    return try_attach
+
+
+async def _set_rules_only_more(self: Any) -> None:
+    links = tuple(self._links.values())
+    await self._kernel(lambda: self.net.set_rules(links, prune=False))
+
+
+def _without_max(former: Any) -> Any:
+    def terms_of(settings: Any, limits: Any, told: Any) -> Any:
+        return former(replace(settings, max_eni=None), limits, told)
+
+    return terms_of
+
+
+# Addresses -------------------------------------------------------------------------------
+_add(
+    "cooling-is-free",
+    "an address is free as soon as it is released",
+    (Pool, "settle", lambda former: lambda self, now, _seconds: former(self, now, 0.0)),
+    suits=_cools,
+)
+_add(
+    "assign-leaves-it-free",
+    "an address that a pod has stays free",
+    (Pool, "_take", _take_twice),
+)
+_add(
+    "cooldown-forgotten",
+    "a restart forgets what cools",
+    (Leases, "cooling", _to(lambda _self: ())),
+    needs=(Trouble.KILLS,),
+    suits=_cools,
+)
+_add(
+    "reboot-cools-nothing",
+    "after a reboot what pods had is free",
+    (daemon.Daemon, "_is_new_boot", _to(lambda _self: False)),
+    needs=(Trouble.REBOOTS,),
+    suits=_cools,
+)
+_add(
+    "flows-stay",
+    "the flows of a released address are not purged",
+    (daemon.Daemon, "_purge", _to(_pretend_purged)),
+)
+_add(
+    "lease-not-written",
+    "an address is given without a row",
+    (Leases, "insert", _to(_nothing)),
+)
+_add(
+    "lease-not-released",
+    "a row stays when its pod has gone",
+    (Leases, "release", _to(_nothing)),
+)
+_add(
+    "absence-not-looked-for",
+    "a lease whose veth is gone stays",
+    (daemon.Daemon, "_look", _to(_nothing_later)),
+    needs=(Trouble.VANISHING,),
+)
+_add(
+    "unassigned-while-free",
+    "what is asked back may still be given out",
+    (Pool, "begin_unassign", _to(lambda _self, blocks: tuple(blocks))),
+    suits=_by_address,
+)
+_add(
+    "in-use-unseen",
+    "an ENI is removed although pods have addresses of it",
+    (EniCensus, "is_idle", _to(property(lambda _self: True))),
+    (holdings.Holdings, "in_use", _to(lambda _self, _eni_id: False)),
+    suits=_by_address,
+)
+_add(
+    "given-back-forgotten",
+    "a late answer shows what was given back, and is believed",
+    (Drift, "give_back", _to(_nothing)),
+    needs=(Trouble.STALE,),
+    suits=_by_address,
+)
+
+# ADD -------------------------------------------------------------------------------------
+_add(
+    "answered-before-wired",
+    "an ADD is answered when it has an address, wired or not",
+    (lanes, "_answered", _answer_early),
+)
+_add(
+    "answered-late",
+    "the wait ends behind the plugin's deadline",
+    (attachments, "ANSWER_EARLY_NS", _to(-60_000_000_000)),
+    suits=lambda h: h.instance_type.startswith("t3"),
+)
+_add(
+    "waiting-not-woken",
+    "an ADD that waits is not told of what comes",
+    (holdings.Holdings, "offer", _offer_in_silence),
+)
+_add(
+    "guards-dropped",
+    "blocks are not guarded when they come",
+    (Lifecycle, "_take", _to(_take_unguarded)),
+)
+
+# Intents ---------------------------------------------------------------------------------
+_add(
+    "intent-after-call",
+    "an ENI is created before the journal knows of it",
+    (Journal, "put", _put_late),
+)
+_add(
+    "unassign-unjournalled",
+    "blocks are asked back before the journal knows of it",
+    (Journal, "begin_release", _to(_nothing)),
+    suits=_by_address,
+)
+_add(
+    "drain-unjournalled",
+    "an ENI is detached before the journal knows of it",
+    (Journal, "put", _put_no_drain),
+)
+_add(
+    "token-new-each-time",
+    "a Create is repeated with another token",
+    (lifecycle, "_wish", _wish_anew),
+)
+_add(
+    "intent-forgotten-at-once",
+    "an ENI that one describe does not show is forgotten",
+    (Lifecycle, "_is_second_look", _to(lambda _self, _token: True)),
+    suits=lambda h: h.lag_seconds >= 8 or Trouble.STALE in h.troubles,
+)
+_add(
+    "assign-repeated",
+    "an assign without an answer is sent again",
+    (Lifecycle, "assign", _assign_twice),
+    needs=(Trouble.LOST,),
+)
+_add(
+    "attach-repeated",
+    "an attach without an answer is sent again",
+    (Lifecycle, "_try_attach", _attach_twice),
+    needs=(Trouble.LOST,),
+)
+_add(
+    "rows-not-forgotten",
+    "the journal keeps what is EC2's again",
+    (Journal, "drop", _to(_nothing)),
+    suits=_by_address,
+)
+
+# The census ------------------------------------------------------------------------------
+_add(
+    "gone-at-first-look",
+    "what EC2 does not show once is believed to be gone",
+    (drift, "SECOND_LOOK_SECONDS", _to(0.0)),
+    needs=(Trouble.STALE,),
+)
+_add(
+    "rules-not-pruned",
+    "the rules of an ENI that went stay",
+    (Lifecycle, "_set_rules", _to(_set_rules_only_more)),
+    (Lifecycle, "prune", _to(_nothing_later)),
+)
+_add(
+    "census-never-done-again",
+    "EC2 is asked once what is there, and never again",
+    (census.Census, "due_seconds", _to(property(lambda _self: 1e9))),
+    (
+        census.Census,
+        "begin",
+        lambda former: lambda self: None if self.done.is_set() else former(self),
+    ),
+    needs=(Trouble.HANDS,),
+)
+
+# Measure ---------------------------------------------------------------------------------
+_add(
+    "in-flight-not-counted",
+    "what is on its way is asked for again",
+    (Engine, "situation", lambda former: lambda self: replace(former(self), coming=0)),
+)
+_add(
+    "max-eni-ignored",
+    "MAX_ENI has no effect",
+    (terms, "terms_of", _without_max),
+    (daemon, "terms_of", _without_max),
+    suits=lambda h: h.settings.max_eni is not None,
+)
+_add(
+    "notice-ignored",
+    "an instance that ends goes on growing",
+    (terms, "standing_of", _to(lambda _told, _settings: terms.Standing.NORMAL)),
+    needs=(Trouble.NOTICES,),
+)
+_add(
+    "never-shrinks",
+    "nothing is given back",
+    (Engine, "_calm_seconds", _to(property(lambda _self: 1e12))),
+    suits=_by_address,
+)

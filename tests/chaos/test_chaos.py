@@ -1,0 +1,82 @@
+"""Some seeds, some crash points, some sabotages; `make chaos` has them all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import crash
+from tests.chaos.history import HAPPENS, TYPES, Player, What, draw
+from tests.chaos.many import catch, folder
+from tests.chaos.sabotage import Sabotages
+from tests.tools.pure import ROOT
+
+SEEDS = range(8)
+POINTS = (
+    *(crash.Point(crash.Wrong.KILL, number) for number in range(40, 1400, 120)),
+    *(crash.Point(crash.Wrong.KERNEL, number) for number in range(3, 100, 16)),
+    *(crash.Point(wrong, number) for wrong in crash.FAULTS for number in (3, 4)),
+)
+QUICK = ("cooling-is-free", "guards-dropped", "intent-after-call")
+TRACE = """
+import sys
+from tests.chaos.history import Player, draw
+from tests.chaos.many import folder
+from pathlib import Path
+for seed in (2, 5):
+    with folder() as path:
+        print(Player(draw(seed), Path(path)).play().hash)
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with folder() as path:
+        yield Path(path)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_law_is_broken(seed: int, place: Path) -> None:
+    result = Player(draw(seed), place).play()
+    assert not result.broken, f"make chaos SEED={seed}"
+
+
+def test_a_seed_is_one_history_down_to_the_byte() -> None:
+    def hashes(hash_seed: str) -> bytes:
+        environ = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", TRACE]
+        return subprocess.run(command, env=environ, check=True, capture_output=True).stdout
+
+    assert hashes("1") == hashes("2")
+
+
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_a_crash_loses_nothing(point: crash.Point) -> None:
+    assert not crash.play_point(point)[1].broken
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_sabotage_is_noticed(name: str) -> None:
+    assert catch(name).law
+
+
+def test_sabotages_are_undone() -> None:
+    for sabotage in Sabotages.all.values():
+        before = [vars(owner)[name] for owner, name, _ in sabotage.patches]
+        with sabotage.at_work():
+            changed = [vars(owner)[name] for owner, name, _ in sabotage.patches]
+        assert all(a is not b for a, b in zip(before, changed, strict=True)), sabotage.name
+        assert [vars(owner)[name] for owner, name, _ in sabotage.patches] == before
+
+
+def test_drawing_is_repeatable_and_knows_every_event() -> None:
+    histories = [draw(seed) for seed in range(300)]
+    assert histories[7] == draw(7)
+    assert {event.what for history in histories for event in history.events} == set(What)
+    assert {history.instance_type for history in histories} == set(TYPES)
+    assert HAPPENS.keys() == set(What)

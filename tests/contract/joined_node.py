@@ -1,0 +1,362 @@
+"""A whole daemon on a real loop and real threads, over a modelled cloud and kernel, and its time.
+
+The API server that it is joined to is real, or a model that talks HTTPS, and takes real time;
+the daemon's clock and its loop's run `HASTE` times as fast, so that what it waits minutes for
+is seen in seconds. Nothing of Kubernetes' client is imported here: plain mode does without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import random
+import selectors
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from cni.frame import Frame
+from ipamd.clock import Instant
+from ipamd.configuration import Configuration
+from ipamd.daemon import Daemon
+from ipamd.journal import Journal
+from ipamd.leases import Leases
+from ipamd.node import follow, join, recall
+from ipamd.ports import Ports, Threads
+from ipamd.status import Status
+from tests.chaos.daemon_side import ModelNet, ModelWiring
+from tests.chaos.kernel import Kernel
+from tests.chaos.world import ACCOUNT_LIMITS, CONF, EPOCH, ModelCloud, ModelImds
+
+T = TypeVar("T")
+
+HASTE = 200.0
+
+DEADLINE_SECONDS = 110.0
+"""The plugin's, of the daemon's time."""
+
+Join = Callable[[Daemon, Configuration], Coroutine[Any, Any, None]]
+
+
+def poll(fact: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Wait until *fact* holds, in real time."""
+    end = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+# Time ------------------------------------------------------------------------------------
+class Clockwork:
+    """Seconds that pass at a pace."""
+
+    def __init__(self) -> None:
+        self.pace = 1.0
+        self._shown, self._since = 0.0, time.monotonic()
+
+    def now(self) -> float:
+        """Return the seconds since it was made."""
+        return self._shown + (time.monotonic() - self._since) * self.pace
+
+    def set_pace(self, pace: float) -> None:
+        """Run so many times as fast as a real clock."""
+        self._shown, self._since = self.now(), time.monotonic()
+        self.pace = pace
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, clock: Clockwork) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> Any:
+        return super().select(timeout and timeout / self._clock.pace)
+
+
+class HastyLoop(asyncio.SelectorEventLoop):
+    """A real loop by another clock."""
+
+    def __init__(self, clock: Clockwork) -> None:
+        self._hasty = clock
+        super().__init__(_Selector(clock))
+
+    def time(self) -> float:
+        """Return the clock's seconds."""
+        return self._hasty.now()
+
+
+class Locked:
+    """Something that one thread uses at a time."""
+
+    def __init__(self, thing: object, lock: threading.RLock) -> None:
+        self._thing, self._lock = thing, lock
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._thing, name)
+        if not callable(found):
+            return found
+
+        @functools.wraps(found)
+        def locked(*arguments: Any, **keywords: Any) -> Any:
+            with self._lock:
+                return found(*arguments, **keywords)
+
+        return locked
+
+
+# Calls -----------------------------------------------------------------------------------
+class Add:
+    """An ADD of a new sandbox; the contract is `ipamd.attachments.Client`'s."""
+
+    numbers = count(1)
+
+    def __init__(self, node: JoinedNode) -> None:
+        self.id = next(self.numbers)
+        self.name = f"pod-{self.id}"
+        self.on_gone: Callable[[], None] = lambda: None
+        self._node = node
+        with node.lock:
+            self.descriptors: tuple[int, ...] = node.kernel.open(node.kernel.new_netns(self.name))
+        self._answer: Future[tuple[int, dict[str, Any]]] = Future()
+        started = int(node.clock().boot * 1e9)
+        who = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={self.name};K8S_POD_UID={self.name}-uid"
+        self.frame = Frame(
+            env={
+                "CNI_COMMAND": "ADD",
+                "CNI_CONTAINERID": self.name,
+                "CNI_NETNS": f"/run/netns/{self.name}",
+                "CNI_IFNAME": "eth0",
+                "CNI_ARGS": who,
+                "CNI_PATH": "/opt/cni/bin",
+            },
+            stdin=CONF,
+            started_ns=started,
+            deadline_ns=started + int(DEADLINE_SECONDS * 1e9),
+        )
+
+    def reply(self, code: int, stdout: bytes) -> None:
+        """Take the answer."""
+        self._answer.set_result((code, json.loads(stdout) if stdout else {}))
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        with self._node.lock:
+            self._node.kernel.close(*self.descriptors)
+
+    def error(self) -> str:
+        """Return why it was refused."""
+        code, answer = self._answer.result(30)
+        assert code, f"{self.name} was given {answer}"
+        return f"{answer['code']}: {answer['msg']}"
+
+    def address(self) -> IPv4Address:
+        """Return the address that it was given."""
+        code, answer = self._answer.result(30)
+        assert not code, f"{self.name} was refused: {answer}"
+        address = ip_interface(answer["ips"][0]["address"]).ip
+        assert isinstance(address, IPv4Address)
+        return address
+
+
+# The node --------------------------------------------------------------------------------
+class JoinedNode:
+    """One node: its cloud, kernel and disk outlive its daemons."""
+
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], *subnets: str, seed: int = 1
+    ) -> None:
+        self.folder, self.environ = folder, environ
+        self.config_map = folder / "settings"
+        self.config_map.mkdir()
+        (folder / "spool").mkdir()
+        self.lock = threading.RLock()
+        self._clockwork = Clockwork()
+        now = self._clockwork.now
+        self.cloud = ModelCloud(now, others=dict.fromkeys(subnets, ()))
+        self.account = self.cloud.account
+        identity, length = self.cloud.identity, self.cloud.subnet_cidr.prefixlen
+        self.kernel = Kernel(
+            plugged=self.cloud.plugged,
+            primary_mac=identity.mac,
+            primary=IPv4Interface((identity.primary, length)),
+            clock=now,
+        )
+        self._random = random.Random(seed).random
+        self._tokens = count(1)
+        self._loop: HastyLoop | None = None
+
+    # Time --------------------------------------------------------------------------------
+    def clock(self) -> Instant:
+        """Return this moment of the node's."""
+        now = self._clockwork.now()
+        return Instant(boot=now, wall=EPOCH + now)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much of the node's time pass."""
+        end = self._clockwork.now() + seconds
+        poll(lambda: self._clockwork.now() >= end, "the node's time")
+
+    def hurry(self) -> None:
+        """Let time pass fast from now on."""
+        self._clockwork.set_pace(HASTE)
+        self.call(lambda: None)  # the loop sleeps by the former pace
+
+    # Life --------------------------------------------------------------------------------
+    def start(self, join: Join | None = None) -> None:
+        """Start a daemon, joined by *join* or as a node is; return when it serves.
+
+        Its time passes slowly until somebody is in a hurry.
+        """
+        self._clockwork.set_pace(1.0)
+        self._loop = HastyLoop(self._clockwork)
+        self._serves: Future[Daemon] = Future()
+        self._thread = threading.Thread(target=self._run, args=(self._loop, join), name="node")
+        self._thread.start()
+        self.daemon = self._serves.result(30)
+
+    def stop(self) -> None:
+        """Stop the daemon, if one runs, as SIGTERM does."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(30)
+            assert self._task.cancelled(), f"the daemon has ended by itself: {self._task}"
+
+    def _run(self, loop: HastyLoop, join: Join | None) -> None:
+        self._task = loop.create_task(self._live(join))
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(self._task)
+        except BaseException as error:
+            if self._serves.done():
+                raise
+            self._serves.set_exception(error)
+        finally:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+    async def _live(self, joined: Join | None) -> None:
+        journal = Journal(self.folder / "journal.db")
+        notes = recall(journal, self.environ)
+        configuration = Configuration(
+            self.environ,
+            folder=self.config_map,
+            labels=notes.labels,
+            annotations=notes.annotations,
+        )
+        leases = Leases(self.folder / "leases.db")
+        with contextlib.ExitStack() as stack:
+            stack.callback(journal.close)
+            stack.callback(leases.close)
+            ports = self._ports(stack)
+            daemon = Daemon(
+                configuration.settings,
+                ports,
+                journal=journal,
+                leases=leases,
+                spool_in=self.folder / "spool",
+            )
+            await daemon.start()
+            stack.callback(daemon.flush)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(daemon.run())
+                tasks.create_task(follow(daemon, configuration))
+                by = joined(daemon, configuration) if joined else None
+                tasks.create_task(by or join(daemon, configuration, self.environ))
+                self._serves.set_result(daemon)
+
+    def _ports(self, stack: contextlib.ExitStack) -> Ports:
+        def pool(name: str, threads: int = 1) -> ThreadPoolExecutor:
+            return stack.enter_context(ThreadPoolExecutor(threads, name))
+
+        def locked(thing: object) -> Any:
+            return Locked(thing, self.lock)
+
+        return Ports(
+            imds=locked(ModelImds(self.cloud)),
+            make_ec2=lambda region: locked(self.cloud.ec2(region)),
+            make_net=lambda: locked(ModelNet(self.kernel)),
+            make_wiring=lambda: locked(ModelWiring(self.kernel)),
+            threads=Threads(
+                cloud=pool("cloud", 4),
+                net=pool("net"),
+                wire=pool("wire"),
+                back=pool("back"),
+                journal=pool("journal"),
+            ),
+            clock=self.clock,
+            random=self._random,
+            new_token=lambda: f"token-{next(self._tokens)}",
+            boot_id="boot-1",
+            account_limits=ACCOUNT_LIMITS,
+        )
+
+    # Questions ---------------------------------------------------------------------------
+    def call(self, work: Callable[[], T]) -> T:
+        """Return what *work* returns on the daemon's loop."""
+        assert self._loop is not None, "no daemon runs"
+        done: Future[T] = Future()
+
+        def top() -> None:
+            try:
+                done.set_result(work())
+            except Exception as error:  # noqa: BLE001 - whoever asked shall have it
+                done.set_exception(error)
+
+        self._loop.call_soon_threadsafe(top)
+        return done.result(30)
+
+    def add(self) -> Add:
+        """Ask for the address of a new pod."""
+        ask = Add(self)
+        self.call(lambda: self.daemon.on_call(ask, ask.frame))
+        return ask
+
+    def status(self) -> Status:
+        """Return what `enid status` shows."""
+        return self.call(self.daemon.status)
+
+    @property
+    def modes(self) -> list[str]:
+        """What mode the daemon is in."""
+        return self.status()["modes"]
+
+    @property
+    def troubles(self) -> str:
+        """What troubles it, a line each."""
+        return "\n".join(self.status()["troubles"])
+
+    @property
+    def free(self) -> int:
+        """How many addresses pods could have at once."""
+        return sum(eni["free"] for eni in self.status()["enis"] if not eni["excluded"])
+
+    def calls(self, action: str) -> int:
+        """Return how often EC2 was asked for *action*, by whomever."""
+        with self.lock:
+            return self.account.calls[action]
+
+    def enis(self) -> Mapping[str, Any]:
+        """Return every ENI of the account, by id."""
+        with self.lock:
+            return {eni.id: eni for eni in self.cloud.enis()}
+
+    def subnet(self, cidr: str) -> str:
+        """Return the id of a subnet."""
+        found = {str(network): subnet_id for subnet_id, network in self.cloud.subnets.items()}
+        return cast("str", found[cidr])
+
+    def fill(self, cidr: str) -> None:
+        """Let others have all of a subnet."""
+        network = IPv4Network(cidr)
+        subnet_id = next(s for s, n in self.cloud.subnets.items() if n == network)
+        with self.lock:
+            self.account.occupy(subnet_id, [network])

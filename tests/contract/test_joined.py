@@ -1,0 +1,611 @@
+"""What a daemon does with what Kubernetes tells it.
+
+`server` is a model here; `tests/e2e` runs the same tests against a real kube-apiserver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from ipaddress import IPv4Network
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eni.errors import UnauthorizedError
+from eni.model import CreateEni, EniId, SecurityGroupId
+from ipamd.configuration import Configuration
+from ipamd.daemon import HEARING_SECONDS, Daemon
+from ipamd.joined import CONFIGS_SECONDS, Joined
+from ipamd.kube import Access
+from ipamd.lifecycle import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
+from ipamd.plan.account import Raise
+from tests.contract.joined_node import HASTE, JoinedNode, poll
+from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_body
+
+ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/enid-sweeper"
+KEY = "k8s.amazonaws.com/eniConfig"
+HOME, FIRST, SECOND = "10.0.0.0/20", "100.64.0.0/24", "100.64.1.0/24"
+GROUP = SecurityGroupId("sg-00000000000000c0")
+CUSTOM = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG"
+NUMBERS = count(1)
+HEADROOM = 2
+"""What demand holds ready before it has learned more."""
+
+
+@dataclass
+class Site:
+    """A node of a cluster, and its API server."""
+
+    server: Server
+    account: Account
+    node: JoinedNode
+    name: str
+
+    # The daemon ----------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start the daemon; return when it has heard of its node and pods."""
+        self.join(self.server.port)
+        poll(self.is_connected, "the cluster's word")
+        self.node.hurry()
+
+    def start_alone(self) -> None:
+        """Start the daemon while nobody listens where the API server should be."""
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            port = found.getsockname()[1]
+        self.join(port)
+        self.node.hurry()
+
+    def join(self, port: int) -> None:
+        """Start the daemon, joined to whoever is at *port*."""
+        self.node.start(partial(self._join, port=port))
+
+    async def _join(self, daemon: Daemon, configuration: Configuration, port: int) -> None:
+        terms = self.server.terms
+        terms = replace(
+            terms,
+            lease_seconds=int(terms.lease_seconds * HASTE),
+            deadline_seconds=terms.deadline_seconds * HASTE,
+            renew_seconds=terms.renew_seconds * HASTE,
+            stand_by_seconds=terms.stand_by_seconds * HASTE,
+        )
+        environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(port)}
+        access = Access(environ=environ, folder=self.account.folder)
+        await Joined(daemon, configuration, access, terms).run()
+
+    def is_connected(self) -> bool:
+        """Whether the node and its pods were heard of, and nothing is wrong."""
+        is_heard = self.node.daemon.told.bound is not None
+        return is_heard and self.node.status()["cluster"] == {"link": "connected", "sentence": ""}
+
+    def leads(self) -> bool:
+        """Whether the daemon holds the Lease."""
+        with contextlib.suppress(AssertionError):
+            return bool(self.server.ask("GET", LEASE)["spec"]["holderIdentity"] == self.name)
+        return False
+
+    # The cluster ---------------------------------------------------------------------------
+    def bind(self, number: int, **more: Any) -> list[str]:
+        """Bind new pods to the node; return their names."""
+        names = [f"{self.name}-{next(NUMBERS)}" for _ in range(number)]
+        for name in names:
+            self.server.add_pod(name, self.name, **more)
+        return names
+
+    def patch(self, **what: object) -> None:
+        """Change the Node."""
+        self.server.patch(f"/api/v1/nodes/{self.name}", what)
+
+    def label(self, **labels: str | None) -> None:
+        """Set labels of the Node."""
+        self.patch(metadata={"labels": labels})
+
+    def annotate(self, **annotations: str | None) -> None:
+        """Set annotations of the Node."""
+        self.patch(metadata={"annotations": annotations})
+
+    def set_capacity(self, pods: int) -> None:
+        """Say how many pods the node takes, as kubelet does."""
+        status = {"status": {"capacity": {"pods": str(pods)}}}
+        self.server.patch(f"/api/v1/nodes/{self.name}/status", status)
+
+    def add_config(self, spec: dict[str, Any], name: str = "") -> str:
+        """Create an ENIConfig; return its name."""
+        name = name or f"zone-{next(NUMBERS)}"
+        self.server.ask("POST", ENI_CONFIGS, eni_config_body(name, spec))
+        return name
+
+    def subnet(self, cidr: str, *groups: str) -> dict[str, Any]:
+        """Return the spec of an ENIConfig."""
+        return {"subnet": self.node.subnet(cidr), "securityGroups": list(groups)}
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """A maker of sites, whose nodes have a name that nobody had."""
+    with contextlib.suppress(AssertionError):
+        server.ask("DELETE", LEASE)
+    with contextlib.ExitStack() as stack:
+
+        def make(**settings: str) -> Site:
+            name = f"joined-{next(NUMBERS)}"
+            server.add_node(name)
+            account = Account(server, tmp_path / "account", server.new_token(f"of-{name}"))
+            environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "MY_NODE_NAME": name, **settings}
+            node = JoinedNode(tmp_path, environ, FIRST, SECOND)
+            node.account.add_group(GROUP)
+            stack.callback(node.stop)
+            return Site(server, account, node, name)
+
+        yield make
+
+
+MakeSite = Callable[..., Site]
+
+
+# Pods ------------------------------------------------------------------------------------
+def test_pods_that_are_bound_are_asked_for_in_one_call_before_the_first_add(site: MakeSite) -> None:
+    here = site()
+    here.bind(5)
+    here.bind(1, host_network=True)
+    for name, phase in zip(here.bind(2), ("Succeeded", "Failed"), strict=True):
+        here.server.end_pod(name, phase)
+    here.start()
+    poll(lambda: here.node.free == 5 + HEADROOM, "addresses for all")
+    here.node.pass_time(60)
+    assert (here.node.free, here.node.calls("AssignPrivateIpAddresses")) == (5 + HEADROOM, 1)
+    asked = [here.node.add() for _ in range(5)]
+    assert len({ask.address() for ask in asked}) == 5
+
+
+class Gate(Relay):
+    """A way to the API server that is silent until it is opened."""
+
+    def __init__(self, port: int) -> None:
+        self.open = threading.Event()
+        super().__init__(port)
+
+    def close(self) -> None:
+        """End."""
+        self.open.set()
+        super().close()
+
+    def _carry(self, near: socket.socket) -> None:
+        self.open.wait()
+        super()._carry(near)
+
+
+@pytest.fixture
+def gate(server: Server) -> Iterator[Gate]:
+    """A gate before the API server."""
+    gate = Gate(server.port)
+    yield gate
+    gate.close()
+
+
+def test_growth_waits_for_the_clusters_word_so_that_it_is_one_call(
+    site: MakeSite, gate: Gate
+) -> None:
+    here = site()
+    here.bind(5)
+    here.join(gate.port)
+    poll(here.node.daemon.engine.census.done.is_set, "EC2's word")
+    here.node.pass_time(0.5)
+    assert here.node.free == 0
+    gate.open.set()
+    poll(lambda: here.node.free == 5 + HEADROOM, "addresses for all")
+    assert here.node.calls("AssignPrivateIpAddresses") == 1
+
+
+def test_no_add_waits_for_the_clusters_word(site: MakeSite, gate: Gate) -> None:
+    here = site()
+    here.join(gate.port)
+    before = here.node.clock()
+    assert here.node.add().address()
+    assert here.node.clock().elapsed(before) < HEARING_SECONDS / 2
+    assert here.node.daemon.told.bound is None
+
+
+def test_growth_waits_for_the_clusters_word_for_seconds_only(site: MakeSite, gate: Gate) -> None:
+    here = site()
+    here.join(gate.port)
+    here.node.hurry()
+    poll(lambda: here.node.free == HEADROOM, "the headroom")
+    assert here.node.modes == ["normal"], "it is not known to be away yet"
+
+
+def test_pods_that_are_bound_later_are_asked_for(site: MakeSite) -> None:
+    here = site()
+    here.start()
+    poll(lambda: here.node.free == HEADROOM, "the headroom")
+    here.bind(6)
+    poll(lambda: here.node.free == 6 + HEADROOM, "addresses for all")
+
+
+def test_no_more_is_asked_than_the_node_may_have_pods(site: MakeSite) -> None:
+    here = site()
+    here.set_capacity(4)
+    here.bind(8)
+    here.start()
+    poll(lambda: here.node.free == 4, "addresses for four")
+    here.node.pass_time(60)
+    assert here.node.free == 4
+    here.set_capacity(6)
+    poll(lambda: here.node.free == 6, "addresses for six")
+
+
+# Cordons ---------------------------------------------------------------------------------
+def test_a_cordoned_node_gives_back_what_is_warm_and_takes_it_again(site: MakeSite) -> None:
+    here = site()
+    here.bind(3)
+    here.start()
+    poll(lambda: here.node.free == 3 + HEADROOM, "addresses for all")
+    here.patch(spec={"unschedulable": True})
+    poll(lambda: here.node.modes == ["cordoned"], "the cordon")
+    poll(lambda: here.node.free == 3, "addresses for those that are bound, and no more")
+    assert here.node.add().address()
+    here.patch(spec={"unschedulable": None})
+    poll(lambda: here.node.modes == ["normal"], "its end")
+    poll(lambda: here.node.free >= 2 + HEADROOM, "warm addresses")
+
+
+def test_a_cordoned_node_keeps_its_pool_where_a_setting_says_so(site: MakeSite) -> None:
+    here = site(AWS_MANAGE_ENIS_NON_SCHEDULABLE="true")
+    here.start()
+    poll(lambda: here.node.free == HEADROOM, "the headroom")
+    here.patch(spec={"unschedulable": True})
+    poll(lambda: here.node.daemon.told.unschedulable, "the cordon")
+    here.node.pass_time(220)
+    assert (here.node.modes, here.node.free) == (["normal"], HEADROOM)
+    assert not here.node.calls("UnassignPrivateIpAddresses")
+
+
+# Settings --------------------------------------------------------------------------------
+def test_settings_follow_the_nodes_label_and_annotation(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site()
+    (here.node.config_map / "profile.batch").write_text("WARM_IP_TARGET=5\n")
+    here.start()
+    poll(lambda: here.node.free == HEADROOM, "the headroom")
+    here.label(**{"enid.dev/profile": "batch"})
+    poll(lambda: here.node.free == 5, "the profile's target")
+    here.annotate(**{"enid.dev/settings": "WARM_IP_TARGET=7"})
+    poll(lambda: here.node.free == 7, "the annotation's target")
+    here.annotate(**{"enid.dev/settings": "WARM_IP_TARGET=many"})
+    poll(lambda: here.node.modes == ["settings-kept"], "the mode")
+    wrong = "annotation enid.dev/settings: WARM_IP_TARGET=many"
+    assert f"settings: {wrong}" in here.node.troubles
+    assert wrong in " ".join(str(vars(record).get("reason")) for record in caplog.records)
+    assert here.node.free == 7
+    here.annotate(**{"enid.dev/settings": "WARM_IP_TARGET=8"})
+    poll(lambda: here.node.free == 8, "the mended annotation's target")
+    poll(lambda: (here.node.modes, here.node.troubles) == (["normal"], ""), "peace")
+
+
+def test_a_profile_holds_from_the_first_moment_of_a_start_without_the_api_server(
+    site: MakeSite,
+) -> None:
+    here = site()
+    (here.node.config_map / "profile.batch").write_text("WARM_IP_TARGET=5\nCLUSTER_NAME=blue\n")
+    here.label(**{"enid.dev/profile": "batch", "other": "not-noted"})
+    here.start()
+    poll(lambda: here.node.free == 5, "the profile's target")
+    assert here.node.daemon.settings.cluster_name == "", "it is read at start only"
+    here.node.stop()
+    here.start_alone()
+    assert here.node.daemon.settings.warm_ip_target == 5
+    assert here.node.daemon.settings.cluster_name == "blue"
+    poll(lambda: here.node.modes == ["api-away"], "the mode")
+    assert here.node.add().address()
+
+
+def test_another_nodes_profile_is_not_taken_from_a_disk_that_became_an_image(
+    site: MakeSite,
+) -> None:
+    here = site()
+    (here.node.config_map / "profile.batch").write_text("WARM_IP_TARGET=5\n")
+    here.label(**{"enid.dev/profile": "batch"})
+    here.start()
+    poll(lambda: here.node.free == 5, "the profile's target")
+    here.node.stop()
+    here.node.environ = {**here.node.environ, "MY_NODE_NAME": "another"}
+    here.start_alone()
+    assert here.node.daemon.settings.demand
+
+
+# ENIConfigs ------------------------------------------------------------------------------
+@pytest.mark.parametrize("place", ["labels", "annotations"])
+def test_an_eniconfig_places_new_enis_and_the_primary_gives_pods_nothing(
+    site: MakeSite, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site(**{CUSTOM: "true"})
+    name = here.add_config(here.subnet(FIRST, GROUP))
+    here.patch(metadata={place: {KEY: name}})
+    here.start()
+    address = here.node.add().address()
+    assert address in IPv4Network(FIRST)
+    primary, eni = here.node.status()["enis"]
+    assert (primary["assigned"], primary["free"], primary["excluded"]) == (0, 0, True)
+    assert here.node.enis()[eni["id"]].security_groups == (GROUP,)
+    assert here.node.troubles == ""
+    assert not [r for r in caplog.records if "no room" in r.message], "it was not known yet"
+
+
+def test_an_eniconfig_without_a_subnet_means_the_primary_enis(site: MakeSite) -> None:
+    here = site(**{CUSTOM: "true"})
+    here.label(**{KEY: here.add_config({"securityGroups": [GROUP]})})
+    here.start()
+    assert here.node.add().address() in IPv4Network(HOME)
+    primary, eni = here.node.status()["enis"]
+    assert (primary["assigned"], primary["free"], eni["excluded"]) == (0, 0, False)
+    assert here.node.enis()[eni["id"]].security_groups == (GROUP,)
+
+
+def test_the_second_eniconfig_serves_while_the_firsts_subnet_is_full(site: MakeSite) -> None:
+    here = site(**{CUSTOM: "true"})
+    names = [here.add_config(here.subnet(cidr)) for cidr in (FIRST, SECOND)]
+    here.node.fill(FIRST)
+    here.annotate(**{KEY: ",".join(names)})
+    here.start()
+    assert here.node.add().address() in IPv4Network(SECOND)
+    assert here.node.troubles == ""
+
+
+def test_an_eniconfig_that_is_missing_is_said_and_the_second_one_serves(site: MakeSite) -> None:
+    here = site(**{CUSTOM: "true"})
+    missing, good = f"zone-{next(NUMBERS)}", here.add_config(here.subnet(SECOND))
+    here.annotate(**{KEY: f"{missing},{good}"})
+    here.start()
+    assert here.node.add().address() in IPv4Network(SECOND)
+    assert f"ENIConfig {missing} is not in the cluster" in here.node.troubles
+
+
+def test_eniconfigs_hold_while_the_api_server_is_away(site: MakeSite) -> None:
+    here = site(**{CUSTOM: "true"})
+    names = [here.add_config(here.subnet(cidr)) for cidr in (FIRST, SECOND)]
+    here.annotate(**{KEY: ",".join(names)})
+    here.start()
+    assert here.node.add().address() in IPv4Network(FIRST)
+    here.server.kill()
+    try:
+        here.node.pass_time(CONFIGS_SECONDS + 60)
+        assert [c.config for c in here.node.daemon.places.configs or ()] == names
+        assert (here.node.modes, here.node.troubles) == (["api-away"], "")
+    finally:
+        here.server.start()
+
+
+def test_no_eni_goes_elsewhere_while_ec2_does_not_tell_of_the_eniconfigs_subnet(
+    site: MakeSite,
+) -> None:
+    here = site(**{CUSTOM: "true"})
+    denied = Raise(UnauthorizedError)
+    here.node.account.faults = lambda action, _: denied if action == "DescribeSubnets" else None
+    here.label(**{KEY: here.add_config(here.subnet(FIRST))})
+    here.start()
+    assert "refuses to list the subnets" in here.node.add().error()
+    assert len(here.node.enis()) == 1
+    here.node.account.faults = lambda *_: None
+    poll(lambda: here.node.free, "an address")
+    assert here.node.add().address() in IPv4Network(FIRST)
+
+
+WRONG = pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        pytest.param(None, "is not in the cluster", id="missing"),
+        pytest.param({"subnet": "10.0.0.0/24"}, "spec.subnet is '10.0.0.0/24', not an id", id="malformed"),
+    ],
+)  # fmt: skip
+
+
+@WRONG
+def test_an_eniconfig_that_cannot_be_used_is_said_and_used_when_it_can(
+    site: MakeSite, caplog: pytest.LogCaptureFixture, spec: dict[str, Any] | None, words: str
+) -> None:
+    here = site(**{CUSTOM: "true"})
+    name = f"zone-{next(NUMBERS)}"
+    if spec is not None:
+        here.add_config(spec, name)
+    here.label(**{KEY: name})
+    here.start()
+    poll(lambda: here.node.troubles, "the trouble")
+    assert here.node.troubles.startswith(f"eniconfig: ENIConfig {name}")
+    assert words in here.node.troubles
+    assert here.node.troubles.count("\n") == 0, "one sentence"
+    reasons = [vars(r).get("reason", "") for r in caplog.records if "eniconfig" in r.message]
+    assert [words in reason for reason in reasons] == [True]
+    assert words in here.node.add().error()
+    if spec is None:
+        here.add_config(here.subnet(FIRST), name)
+    else:
+        here.server.patch(f"{ENI_CONFIGS}/{name}", {"spec": here.subnet(FIRST)})
+    poll(lambda: not here.node.troubles, "peace")
+    assert here.node.add().address() in IPv4Network(FIRST)
+
+
+@WRONG
+def test_pods_are_served_from_what_is_there_while_an_eniconfig_cannot_be_used(
+    site: MakeSite, spec: dict[str, Any] | None, words: str
+) -> None:
+    here = site(**{CUSTOM: "true"})
+    good, other = here.add_config(here.subnet(FIRST)), f"zone-{next(NUMBERS)}"
+    here.label(**{KEY: good})
+    here.start()
+    assert here.node.add().address() in IPv4Network(FIRST)
+    if spec is not None:
+        here.add_config(spec, other)
+    here.label(**{KEY: other})
+    poll(lambda: words in here.node.troubles, "the trouble")
+    assert here.node.add().address() in IPv4Network(FIRST)
+
+
+def test_new_enis_go_where_eniconfigs_had_them_go_after_a_start_without_the_api_server(
+    site: MakeSite,
+) -> None:
+    here = site(**{CUSTOM: "true"})
+    here.label(**{KEY: here.add_config(here.subnet(FIRST, GROUP))})
+    here.start()
+    assert here.node.add().address() in IPv4Network(FIRST)
+    here.node.stop()
+    here.start_alone()
+    asked = [here.node.add() for _ in range(12)]
+    assert all(ask.address() in IPv4Network(FIRST) for ask in asked)
+    enis = here.node.status()["enis"]
+    assert len(enis) == 3
+    assert {here.node.enis()[eni["id"]].security_groups for eni in enis[1:]} == {(GROUP,)}
+
+
+# The API server --------------------------------------------------------------------------
+def test_pods_are_served_while_the_api_server_is_away(site: MakeSite) -> None:
+    here = site()
+    here.bind(2)
+    here.start()
+    poll(lambda: here.node.free == 2 + HEADROOM, "addresses for all")
+    here.server.kill()
+    try:
+        poll(lambda: here.node.modes == ["api-away"], "the mode")
+        poll(lambda: "refused" in here.node.status()["cluster"]["sentence"], "the sentence")
+        assert here.node.status()["cluster"]["link"] == "away"
+        asked = [here.node.add() for _ in range(12)]
+        assert len({ask.address() for ask in asked}) == 12
+    finally:
+        here.server.start()
+    poll(lambda: here.node.modes == ["normal"], "the API server's return")
+    here.bind(14)
+    poll(lambda: here.node.daemon.told.bound == 16, "what is bound since")
+    assert here.is_connected()
+
+
+def test_a_daemon_that_starts_without_the_api_server_grows_by_itself_and_joins_later(
+    site: MakeSite,
+) -> None:
+    here = site()
+    here.server.kill()
+    try:
+        here.join(here.server.port)
+        here.node.hurry()
+        poll(lambda: here.node.free == HEADROOM, "the headroom")
+        assert here.node.modes == ["api-away"]
+    finally:
+        here.server.start()
+    poll(here.is_connected, "the API server's return")
+    poll(lambda: here.node.modes == ["normal"], "the mode's end")
+
+
+# The sweeper -----------------------------------------------------------------------------
+def test_only_the_leader_sweeps_for_nodes_that_are_gone_and_each_for_itself(
+    site: MakeSite,
+) -> None:
+    here = site(CLUSTER_NAME="blue")
+    other = Ears(here.account.api(here.server.port), "the-other", here.server.terms)
+    try:
+        poll(lambda: other.leads, "the other's leadership")
+        of_gone, ours, of_green = (
+            leak(here.node, "i-00000000000000d0", "blue"),
+            leak(here.node, here.node.cloud.identity.instance_id, "blue"),
+            leak(here.node, "i-00000000000000d1", "green"),
+        )
+        here.start()
+        poll(lambda: ours not in here.node.enis(), "the sweep of our own")
+        here.node.pass_time(20)
+        assert of_gone in here.node.enis()
+    finally:
+        other.stop()
+    poll(lambda: of_gone not in here.node.enis(), "the sweep of the cluster's")
+    assert of_green in here.node.enis()
+
+
+def leak(node: JoinedNode, instance_id: str, cluster: str) -> EniId:
+    """Create an ENI of a node of *cluster* that has never attached it."""
+    wish = CreateEni(
+        token=f"leak-{instance_id}",
+        subnet_id=node.cloud.subnet_id,
+        security_groups=(),
+        description=f"{DESCRIPTION}{instance_id}",
+        tags=(
+            (INSTANCE_TAG, instance_id),
+            (CLUSTER_TAG, cluster),
+            (CREATED_TAG, "2020-01-01T00:00:00Z"),
+        ),
+    )
+    with node.lock:
+        return node.cloud.ec2("").create(wish).id
+
+
+def test_nodes_share_ec2s_limits_as_the_lease_counts_them(site: MakeSite) -> None:
+    here = site()
+    here.server.add_node(f"idle-{next(NUMBERS)}")
+    here.start()
+    nodes = len(here.server.ask("GET", "/api/v1/nodes")["items"])
+    poll(lambda: here.node.daemon.line.budget.nodes == nodes, "the number of nodes")
+    here.annotate(**{"enid.dev/settings": "ADD_WAITING_MAX=9"})
+    poll(lambda: here.node.daemon.settings.add_waiting_max == 9, "a change of settings")
+    assert here.node.daemon.line.budget.nodes == nodes
+
+
+def test_a_setting_says_how_many_nodes_there_are(site: MakeSite) -> None:
+    here = site(ENID_NODES="777")
+    here.start()
+    poll(here.leads, "the Lease")
+    here.node.pass_time(50)
+    assert here.node.daemon.line.budget.nodes == 777
+
+
+# Plain mode ------------------------------------------------------------------------------
+PLAIN = """
+import sys
+asked = []
+sys.addaudithook(lambda event, what: asked.append(what[1]) if event == "socket.connect" else None)
+from pathlib import Path
+from tests.contract.joined_node import JoinedNode, poll
+node = JoinedNode(Path(sys.argv[1]), {"MY_NODE_NAME": "alone"})
+node.start()
+node.hurry()
+assert node.add().address()
+node.pass_time(20)
+assert node.status()["cluster"] == {"link": "off", "sentence": ""}, node.status()["cluster"]
+assert node.modes == ["normal"], node.modes
+node.stop()
+assert not [name for name in sys.modules if name.startswith(("kubernetes", "ipamd.kube"))]
+assert not asked, asked
+"""
+
+
+def test_plain_mode_asks_nobody_and_loads_nothing_of_kubernetes(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", PLAIN, str(tmp_path)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        pytest.param({}, "no cluster is configured: run the daemon with a service account or KUBECONFIG", id="no-cluster"),
+        pytest.param({"KUBERNETES_SERVICE_HOST": "127.0.0.1"}, "MY_NODE_NAME is not set, so the cluster is not asked for this node: set it", id="no-name"),
+    ],
+)  # fmt: skip
+def test_custom_networking_that_can_ask_nobody_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, environ: dict[str, str], words: str
+) -> None:
+    node = JoinedNode(tmp_path, {**environ, CUSTOM: "true"}, FIRST)
+    node.start()
+    try:
+        node.hurry()
+        poll(lambda: node.troubles, "the trouble")
+        assert f"{CUSTOM}=true" in node.troubles
+        assert words in node.troubles
+        assert words in " ".join(str(vars(record).get("reason")) for record in caplog.records)
+        assert words in node.add().error()
+        assert node.status()["cluster"]["link"] == "off"
+        assert [eni["assigned"] for eni in node.status()["enis"]] == [0]
+    finally:
+        node.stop()
