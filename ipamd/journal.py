@@ -41,6 +41,9 @@ CREATE TABLE IF NOT EXISTS history (
 CREATE INDEX IF NOT EXISTS history_subject ON history (subject, at);
 """
 
+KEEP_GONE_SECONDS = 600.0
+"""How long the journal knows what was given back: a late describe may show it to a next life."""
+
 HISTORY_ROWS = 20_000
 """How much history is kept: at 100 bytes a row some 2 MB, weeks on a calm node."""
 
@@ -64,10 +67,11 @@ class EniState(StrEnum):
 
 
 class Held(StrEnum):
-    """What the journal knows of a block: ours, or asked back and not yet answered."""
+    """What the journal knows of a block: ours, asked back and not yet answered, or EC2's again."""
 
     HELD = "held"
     RELEASING = "releasing"
+    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,14 +224,30 @@ class Journal:
             )
         )
 
-    def drop(self, blocks: Iterable[Block]) -> None:
+    def drop(self, blocks: Iterable[Block], at: float) -> None:
         """Write that *blocks* are EC2's again."""
-        self._write(("DELETE FROM blocks WHERE block = ?", [(str(block),) for block in blocks]))
+        self._write(
+            (
+                "UPDATE blocks SET state = ?, since = ? WHERE block = ?",
+                [(Held.GONE.value, at, str(block)) for block in blocks],
+            ),
+            (
+                "DELETE FROM blocks WHERE state = ? AND since < ?",
+                [(Held.GONE.value, at - KEEP_GONE_SECONDS)],
+            ),
+        )
 
     def blocks(self) -> tuple[tuple[Block, EniId, Held], ...]:
-        """Return every block the journal knows to be ours."""
-        rows = self._read("SELECT block, eni_id, state FROM blocks")
+        """Return every block the journal knows to be ours, or asked back."""
+        rows = self._read(
+            "SELECT block, eni_id, state FROM blocks WHERE state != ?", Held.GONE.value
+        )
         return tuple((IPv4Network(b), EniId(e), Held(state)) for b, e, state in rows)
+
+    def gone(self) -> tuple[Block, ...]:
+        """Return what was given back of late."""
+        rows = self._read("SELECT block FROM blocks WHERE state = ?", Held.GONE.value)
+        return tuple(IPv4Network(block) for (block,) in rows)
 
     def fact(self, name: str) -> object | None:
         """Return what was noted under *name*, None if nothing was."""

@@ -608,7 +608,7 @@ class Lifecycle:
         try:
             await self._kernel(self.net.remove_guards, gone)
             if self.journal.trouble is None:
-                await self._write(self.journal.drop, gone)
+                await self._write(self.journal.drop, gone, self.clock().wall)
         except (NodeError, JournalError) as error:
             log.warning("blocks given up, not all noted", extra={"reason": str(error)})
         finally:
@@ -630,7 +630,7 @@ class Lifecycle:
             left = set(self._wanted(held()))
             stray = tuple(block for block, _, _ in rows if block not in left)
             if stray:
-                await self._write(self.journal.drop, stray)
+                await self._write(self.journal.drop, stray, self.clock().wall)
 
     def _wanted(self, held: Collection[Block]) -> tuple[Block, ...]:
         return tuple(sorted((set(held) | self._coming) - self._going))

@@ -133,7 +133,8 @@ def test_addresses_of_both_families_go_from_held_to_releasing_to_gone(journal: J
         (SINGLE, EniId("eni-1"), Held.RELEASING),
         (PREFIX, EniId("eni-1"), Held.HELD),
     }
-    journal.drop([SINGLE])
+    journal.drop([SINGLE], NOW.wall)
+    assert journal.gone() == (SINGLE,)
     assert [block for block, _, _ in journal.blocks()] == [PREFIX]
 
 
