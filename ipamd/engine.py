@@ -154,7 +154,7 @@ class Engine:
         """Let a fleet that restarts together ask EC2 one by one, while pods can be served."""
         h = self.holdings
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_JITTER_SECONDS * self.flights.random()):
+            async with asyncio.timeout(self.start_jitter_seconds * self.flights.random()):
                 while not h.queue.waiting and h.pool.choose(h.clock(), 0) is not None:
                     await self._wake.wait()
                     self._wake.clear()
