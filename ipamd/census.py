@@ -249,10 +249,10 @@ class Census:
         """Put back what EC2 has not taken, after it was asked to and did not answer."""
         h = self.holdings
         h.pool.cancel_unassign(blocks)
+        h.queue.hand_out()
         for block in blocks:
             if (holder := h.pool.blocks().get(block)) is not None:
                 await h.lifecycle.keep(holder, (block,))
-        h.queue.hand_out()
 
     async def _deny(self, block: Block) -> None:
         """Let go of a block that EC2 has not shown twice; what a pod has of it stays."""
@@ -272,6 +272,7 @@ class Census:
             is_closed = eni_id in pool.enis and pool.enis[eni_id].closed
             if is_closed and not (self._is_draining(eni_id) or eni_id in self.busy()):
                 pool.reopen_eni(eni_id)
+                self.holdings.queue.hand_out()
         secondary = [i for i in verdict.missing if i in pool.enis and not pool.enis[i].is_primary]
         for eni_id in secondary:
             pool.close_eni(eni_id)

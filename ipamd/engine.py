@@ -433,6 +433,7 @@ class Engine:
             returned = await h.lifecycle.unassign(eni_id, leaving)
         except TROUBLES:
             h.pool.cancel_unassign(leaving)
+            h.queue.hand_out()
             raise
         h.drop(returned.gone)
         if returned.doubtful:

@@ -149,6 +149,7 @@ class Holdings:
         """Bring an ENI to its end, unless a pod has an address of it after all."""
         if self.in_use(eni_id):
             self.pool.reopen_eni(eni_id)
+            self.queue.hand_out()
             await self.lifecycle.keep_eni(eni_id)
             return
         try:

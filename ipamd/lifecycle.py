@@ -591,8 +591,10 @@ class Lifecycle:
         return Returned(gone, doubtful=tuple(b for b in blocks if b not in gone))
 
     async def keep(self, eni_id: EniId, blocks: Sequence[Block]) -> None:
-        """Note that EC2 has kept *blocks* with us after all."""
-        if self.journal.trouble is None:
+        """Note that EC2 has kept *blocks* with us after all, if the journal can be written."""
+        if self.journal.trouble is not None:
+            return
+        with contextlib.suppress(JournalError):  # or a next life waits for its census
             await self._write(self.journal.hold, eni_id, tuple(blocks), self.clock().wall)
 
     async def give_up(self, blocks: Iterable[Block]) -> None:
