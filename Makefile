@@ -18,7 +18,7 @@ demo: setup ## a VPC, two nodes, pods and proofs on this machine; ARGS are those
 
 test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
 	@$(if $(ARGS),$(PYTHON) -m vpclab.box $(PYTHON) -m pytest $(ARGS),\
-	  $(PYTHON) -m tests.tools.halves && $(PYTHON) -m coverage report)
+	  $(PYTHON) -m tests.tools.side_by_side && $(PYTHON) -m coverage report)
 
 bench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.lab $(ARGS)

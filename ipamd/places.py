@@ -68,12 +68,17 @@ class Places:
         return self._asks and self.answers.get("subnets") is None
 
     async def refresh(self, priority: Priority) -> None:
-        """Ask EC2 for the subnets of the VPC in this zone; where that is denied, ours serves."""
+        """Ask EC2 for the subnets of the VPC in this zone; where that is denied, ours serves.
+
+        Raises EniError.
+        """
         try:
             found = await self.line.call(
                 priority, self.ec2.subnets, self.vpc_id, self.availability_zone
             )
         except UnauthorizedError as error:
+            if self.configs is not None:
+                raise  # no other subnet stands in for those of ENIConfigs
             log.warning("subnets not told", extra={"reason": str(error)})
             found = ()
         self._is_told = True
