@@ -458,3 +458,14 @@ def test_a_fleet_takes_what_ec2_gives_with_few_refusals(
     assert fleet.sent - fleet.refused == busy * calls_each
     assert fleet.refusals <= refusals
     assert fleet.ended <= (5.0 if slower is None else fleet.ideal * slower)
+
+
+def test_calls_that_kept_the_pool_steady_are_promoted_when_pods_wait() -> None:
+    turns = Turns[int]()
+    for number, (priority, came) in enumerate(
+        ((Priority.STEADY, 0.0), (Priority.SWEEP, 0.0), (Priority.STARVING, 12.0))
+    ):
+        turns.add(number, priority, came)
+    turns.promote(Priority.STEADY, Priority.STARVING, 10.0)
+    turns.promote(Priority.STARVING, Priority.STARVING, 20.0)  # never to a later turn
+    assert drain(turns) == [0, 2, 1]

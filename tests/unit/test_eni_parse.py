@@ -183,3 +183,7 @@ def test_bare_metal_has_no_hypervisor() -> None:
     del raw["Hypervisor"]
     raw["BareMetal"] = True
     assert (parse.limits(raw).hypervisor, parse.limits(raw).bare_metal) == ("", True)
+
+
+def test_a_word_for_an_attachment_that_is_new_spoils_no_answer() -> None:
+    assert AttachmentStatus("levitating") is AttachmentStatus.OTHER

@@ -546,3 +546,28 @@ def test_a_cooldown_ends_only_when_both_clocks_say_so(boot: float, wall: float) 
     if boot >= 0 and wall >= 0:
         assert elapsed == pytest.approx(min(boot, wall))
     assert elapsed >= 0
+
+
+def test_of_a_block_that_ec2_denies_nothing_more_is_given_until_it_shows_it_again() -> None:
+    pool = Pool()
+    pool.put_eni(eni("a", 1))
+    block = IPv4Network("10.0.1.16/28")
+    pool.add(EniId("a"), [block])
+    pool.assign(sandbox("x"), (block[0],))
+    pool.assign(sandbox("y"), (block[1],))
+    pool.release(sandbox("y"), START)
+    pool.mark_purged([block[1]])
+    pool.withhold(block)
+    assert pool.choose(START, COOLDOWN) is None
+    assert pool.addresses_of(sandbox("x")) == (block[0],)
+    pool.settle(START.later(2 * COOLDOWN), COOLDOWN)
+    assert pool.choose(START.later(3 * COOLDOWN), COOLDOWN) is None, "also when it has cooled"
+    pool.cancel_unassign([block])
+    assert pool.choose(START.later(3 * COOLDOWN), COOLDOWN) == block[2]
+    assert pool.blocks() == {block: EniId("a")}
+
+
+def test_withholding_what_nobody_knows_changes_nothing(pool: Pool) -> None:
+    before = dict(pool.slots)
+    pool.withhold(IPv4Network("10.9.9.0/28"))
+    assert dict(pool.slots) == before

@@ -24,7 +24,14 @@ from eni.errors import (
     UnauthorizedError,
     UnknownOutcomeError,
 )
-from ipamd.reactions import CONSEQUENCES, Consequence, Reaction, consequence
+from ipamd.reactions import (
+    CONSEQUENCES,
+    Consequence,
+    Reaction,
+    consequence,
+    goes_elsewhere,
+    reaction_to,
+)
 
 
 def kinds(family: type[EniError]) -> Iterator[type[EniError]]:
@@ -74,3 +81,14 @@ def test_an_advice_is_one_sentence_for_an_operator(row: Consequence) -> None:
 )
 def test_what_follows(kind: type[EniError], reaction: Reaction) -> None:
     assert consequence(kind("no", action="CreateNetworkInterface")).reaction is reaction
+
+
+def test_the_disk_and_the_kernel_are_waited_for() -> None:
+    assert reaction_to(OSError("no space")) is Reaction.WAIT_AND_RETRY
+    assert not goes_elsewhere(OSError("no space"))
+
+
+def test_what_one_subnet_has_not_another_may_have() -> None:
+    assert goes_elsewhere(SubnetExhaustedError("full", action="x"))
+    assert goes_elsewhere(PrefixesExhaustedError("full", action="x"))
+    assert not goes_elsewhere(ThrottledError("slow", action="x"))

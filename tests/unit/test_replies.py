@@ -11,10 +11,12 @@ from cni.spec import Code, Pod, Sandbox
 from eni.errors import EniError, SubnetExhaustedError, ThrottledError
 from eni.model import EniId, SubnetId
 from ipamd import replies, status
+from ipamd.budget import Count
+from ipamd.caches import Usage
 from ipamd.clock import Instant
 from ipamd.lease import LeaseRow
 from ipamd.pool import Pool, PoolEni
-from ipamd.replies import Shortage, no_address
+from ipamd.replies import Shortage, no_address, queue_full
 
 WEB = Sandbox("enid", "c1", "eth0")
 NOW = Instant(1000.0, 5000.0)
@@ -98,3 +100,20 @@ def test_a_restored_unknown_address_counts_for_its_eni_only_when_that_is_known()
     assert pool.restore(WEB, (ip_address("10.0.1.5"),), EniId("unknown")) == ()
     assert pool.census() == ()
     assert pool.choose(NOW, 30) is None
+
+
+def test_beside_too_many_that_wait_the_next_hears_how_many_and_why() -> None:
+    trouble = SubnetExhaustedError("subnet-1 is full", action="x")
+    error = queue_full(WEB, 64, Shortage(18, 18, 0, 2, 3, trouble))
+    assert error.code is Code.TRY_AGAIN_LATER
+    assert error.msg.startswith("64 ADDs wait for an address already")
+    assert "subnet-1 is full" in error.msg
+    assert "add one for this zone" in error.details
+
+
+def test_what_ec2_and_the_caches_cost_as_rows() -> None:
+    counts = {"Assign": Count(3, 1, waited_seconds=0.5, answered_seconds=1.25)}
+    (action,) = status.actions_of({"Assign": 4}, counts, {})
+    assert (action["requests"], action["throttles"], action["waiting"]) == (4, 1, 0)
+    (cache,) = status.caches_of([Usage("subnets", 8, 2, 5, 3, 1)])
+    assert (cache["name"], cache["size"], cache["used"], cache["hits"]) == ("subnets", 8, 2, 5)
