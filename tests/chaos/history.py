@@ -17,6 +17,7 @@ from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 
 from eni.errors import ImdsError
+from eni.limits import InstanceLimits, shipped
 from eni.model import Eni, EniId, Kind, Notices
 from ipamd.leases import Leases
 from ipamd.settings import Settings
@@ -283,6 +284,15 @@ def _events(
     return events
 
 
+UNKNOWN = "m99.large"
+"""An instance type that only EC2 knows; like m5.large."""
+
+
+def _limits_of(instance_type: str) -> InstanceLimits | None:
+    known = shipped("m5.large" if instance_type == UNKNOWN else instance_type)
+    return known and replace(known, instance_type=instance_type)
+
+
 # Playing ---------------------------------------------------------------------------------
 class DyingLeases(Leases):
     """A lease file whose daemon may die right behind a commit, before it answers anybody."""
@@ -351,6 +361,7 @@ class Player:
             lag_seconds=history.lag_seconds,
             faults=self.weather.fault,
             draw=addresses.randrange if history.draws else None,
+            limits_of=_limits_of,
         )
 
     def _make_leases(self, path: Path) -> Leases:

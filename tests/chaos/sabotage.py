@@ -67,15 +67,15 @@ def _add(
     Sabotages.all[name] = Sabotage(name, says, patches, frozenset(needs), suits)
 
 
-def _to(value: object) -> Callable[[Any], Any]:
+def to(value: object) -> Callable[[Any], Any]:
     return lambda _former: value
 
 
-def _nothing(*_arguments: object, **_words: object) -> None:
+def nothing(*_arguments: object, **_words: object) -> None:
     """Do nothing."""
 
 
-async def _nothing_later(*_arguments: object, **_words: object) -> None:
+async def nothing_later(*_arguments: object, **_words: object) -> None:
     """Do nothing, later."""
 
 
@@ -99,7 +99,7 @@ def _take_twice(former: Any) -> Any:
     return take
 
 
-async def _pretend_purged(self: Any) -> bool:
+async def pretend_purged(self: Any) -> bool:
     self.pool.mark_purged(self.pool.unpurged())
     return True
 
@@ -133,7 +133,7 @@ class _Deaf:
         self._queue = queue
 
     def __getattr__(self, name: str) -> Any:
-        return _nothing if name == "hand_out" else getattr(self._queue, name)
+        return nothing if name == "hand_out" else getattr(self._queue, name)
 
 
 async def _take_unguarded(self: Any, eni_id: Any, blocks: Any) -> Any:
@@ -213,55 +213,55 @@ _add(
 _add(
     "cooldown-forgotten",
     "a restart forgets what cools",
-    (Leases, "cooling", _to(lambda _self: ())),
+    (Leases, "cooling", to(lambda _self: ())),
     needs=(Trouble.KILLS,),
     suits=_cools,
 )
 _add(
     "reboot-cools-nothing",
     "after a reboot what pods had is free",
-    (daemon.Daemon, "_is_new_boot", _to(lambda _self: False)),
+    (daemon.Daemon, "_is_new_boot", to(lambda _self: False)),
     needs=(Trouble.REBOOTS,),
     suits=_cools,
 )
 _add(
     "flows-stay",
     "the flows of a released address are not purged",
-    (daemon.Daemon, "_purge", _to(_pretend_purged)),
+    (daemon.Daemon, "_purge", to(pretend_purged)),
 )
 _add(
     "lease-not-written",
     "an address is given without a row",
-    (Leases, "insert", _to(_nothing)),
+    (Leases, "insert", to(nothing)),
 )
 _add(
     "lease-not-released",
     "a row stays when its pod has gone",
-    (Leases, "release", _to(_nothing)),
+    (Leases, "release", to(nothing)),
 )
 _add(
     "absence-not-looked-for",
     "a lease whose veth is gone stays",
-    (daemon.Daemon, "_look", _to(_nothing_later)),
+    (daemon.Daemon, "_look", to(nothing_later)),
     needs=(Trouble.VANISHING,),
 )
 _add(
     "unassigned-while-free",
     "what is asked back may still be given out",
-    (Pool, "begin_unassign", _to(lambda _self, blocks: tuple(blocks))),
+    (Pool, "begin_unassign", to(lambda _self, blocks: tuple(blocks))),
     suits=_by_address,
 )
 _add(
     "in-use-unseen",
     "an ENI is removed although pods have addresses of it",
-    (EniCensus, "is_idle", _to(property(lambda _self: True))),
-    (holdings.Holdings, "in_use", _to(lambda _self, _eni_id: False)),
+    (EniCensus, "is_idle", to(property(lambda _self: True))),
+    (holdings.Holdings, "in_use", to(lambda _self, _eni_id: False)),
     suits=_by_address,
 )
 _add(
     "given-back-forgotten",
     "a late answer shows what was given back, and is believed",
-    (Drift, "give_back", _to(_nothing)),
+    (Drift, "give_back", to(nothing)),
     needs=(Trouble.STALE,),
     suits=_by_address,
 )
@@ -275,7 +275,7 @@ _add(
 _add(
     "answered-late",
     "the wait ends behind the plugin's deadline",
-    (attachments, "ANSWER_EARLY_NS", _to(-60_000_000_000)),
+    (attachments, "ANSWER_EARLY_NS", to(-60_000_000_000)),
     suits=lambda h: h.instance_type.startswith("t3"),
 )
 _add(
@@ -286,7 +286,7 @@ _add(
 _add(
     "guards-dropped",
     "blocks are not guarded when they come",
-    (Lifecycle, "_take", _to(_take_unguarded)),
+    (Lifecycle, "_take", to(_take_unguarded)),
 )
 
 # Intents ---------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ _add(
 _add(
     "unassign-unjournalled",
     "blocks are asked back before the journal knows of it",
-    (Journal, "begin_release", _to(_nothing)),
+    (Journal, "begin_release", to(nothing)),
     suits=_by_address,
 )
 _add(
@@ -314,7 +314,7 @@ _add(
 _add(
     "intent-forgotten-at-once",
     "an ENI that one describe does not show is forgotten",
-    (Lifecycle, "_is_second_look", _to(lambda _self, _token: True)),
+    (Lifecycle, "_is_second_look", to(lambda _self, _token: True)),
     suits=lambda h: h.lag_seconds >= 8 or Trouble.STALE in h.troubles,
 )
 _add(
@@ -332,7 +332,7 @@ _add(
 _add(
     "rows-not-forgotten",
     "the journal keeps what is EC2's again",
-    (Journal, "drop", _to(_nothing)),
+    (Journal, "drop", to(nothing)),
     suits=_by_address,
 )
 
@@ -340,19 +340,19 @@ _add(
 _add(
     "gone-at-first-look",
     "what EC2 does not show once is believed to be gone",
-    (drift, "SECOND_LOOK_SECONDS", _to(0.0)),
+    (drift, "SECOND_LOOK_SECONDS", to(0.0)),
     needs=(Trouble.STALE,),
 )
 _add(
     "rules-not-pruned",
     "the rules of an ENI that went stay",
-    (Lifecycle, "_set_rules", _to(_set_rules_only_more)),
-    (Lifecycle, "prune", _to(_nothing_later)),
+    (Lifecycle, "_set_rules", to(_set_rules_only_more)),
+    (Lifecycle, "prune", to(nothing_later)),
 )
 _add(
     "census-never-done-again",
     "EC2 is asked once what is there, and never again",
-    (census.Census, "due_seconds", _to(property(lambda _self: 1e9))),
+    (census.Census, "due_seconds", to(property(lambda _self: 1e9))),
     (
         census.Census,
         "begin",
@@ -377,12 +377,12 @@ _add(
 _add(
     "notice-ignored",
     "an instance that ends goes on growing",
-    (terms, "standing_of", _to(lambda _told, _settings: terms.Standing.NORMAL)),
+    (terms, "standing_of", to(lambda _told, _settings: terms.Standing.NORMAL)),
     needs=(Trouble.NOTICES,),
 )
 _add(
     "never-shrinks",
     "nothing is given back",
-    (Engine, "_calm_seconds", _to(property(lambda _self: 1e12))),
+    (Engine, "_calm_seconds", to(property(lambda _self: 1e12))),
     suits=_by_address,
 )

@@ -47,6 +47,8 @@ class Weather:
     """The part of descriptions that are some seconds old."""
     stale_seconds: float = 0.0
     away: type[EniError] | None = None
+    throttles: float = 0.8
+    """The part of throttled calls that is refused."""
     throttled: set[str] = field(default_factory=set)
     denied: set[str] = field(default_factory=set)
     attach_seconds: tuple[float, float] = (1.0, 5.0)
@@ -65,7 +67,7 @@ class Weather:
         """Return what happens to one call."""
         if self.away is not None:
             return Raise(self.away)
-        if action in self.throttled and self.random.random() < 0.8:
+        if action in self.throttled and self.random.random() < self.throttles:
             return Raise(ThrottledError)
         if action in self.denied:
             return Raise(UnauthorizedError)
