@@ -85,7 +85,7 @@ class Engine:
     def __post_init__(self) -> None:
         flights, h = self.flights, self.holdings
         self._half_life_seconds = demand.jittered(demand.HALF_LIFE_SECONDS, flights.random())
-        self.census = Census(h, flights, flights.random, self._busy, self._unassigning)
+        self.census = Census(h, flights, flights.random, self._flying, self._unassigning)
         self.sweep = Sweep(h.lifecycle, flights, h.clock, flights.random)
         flights.on_landed = self.wake
         flights.on_trouble = self._on_trouble
@@ -233,9 +233,12 @@ class Engine:
 
     def _busy(self) -> frozenset[EniId]:
         """Return ENIs of which nothing may be asked now: a call flies, or has just failed."""
-        flying = {a.eni_id for a in self._acting.values() if not isinstance(a, AddEni)}
         enis = self.holdings.pool.enis
-        return frozenset(flying | {e for e in enis if not self.flights.may_start(f"eni {e}")})
+        return self._flying() | {e for e in enis if not self.flights.may_start(f"eni {e}")}
+
+    def _flying(self) -> frozenset[EniId]:
+        """Return ENIs that a call is on its way for: what EC2 shows of them may be late."""
+        return frozenset(a.eni_id for a in self._acting.values() if not isinstance(a, AddEni))
 
     def _unassigning(self) -> frozenset[EniId]:
         return frozenset(a.eni_id for a in self._acting.values() if isinstance(a, Unassign))
