@@ -436,7 +436,7 @@ class Daemon:
         self._hold((b, e) for b, e, _ in rows)
         # Asked back, and nobody knows whether EC2 has it: the census tells.
         self.pool.begin_unassign(b for b, _, state in rows if state is Held.RELEASING)
-        self.engine.holdings.drift.give_back(self.journal.gone(), now)
+        self.engine.holdings.drift.give_back(self.journal.gone(now.wall), now)
         if self._is_new_boot():
             died = self.engine.holdings.died = replace(now, boot=0.0, wall=now.wall - now.boot)
             for address in tuple(self.pool.slots):

@@ -41,8 +41,9 @@ CREATE TABLE IF NOT EXISTS history (
 CREATE INDEX IF NOT EXISTS history_subject ON history (subject, at);
 """
 
-KEEP_GONE_SECONDS = 600.0
-"""How long the journal knows what was given back: a late describe may show it to a next life."""
+KEEP_GONE_SECONDS = 120.0
+"""How long the journal knows what was given back: a late describe may show it to a next life,
+but none is so late (`ipamd.drift.REMEMBER_GONE_SECONDS`), and EC2 gives it again one day."""
 
 HISTORY_ROWS = 20_000
 """How much history is kept: at 100 bytes a row some 2 MB, weeks on a calm node."""
@@ -244,9 +245,12 @@ class Journal:
         )
         return tuple((IPv4Network(b), EniId(e), Held(state)) for b, e, state in rows)
 
-    def gone(self) -> tuple[Block, ...]:
+    def gone(self, at: float) -> tuple[Block, ...]:
         """Return what was given back of late."""
-        rows = self._read("SELECT block FROM blocks WHERE state = ?", Held.GONE.value)
+        rows = self._read(
+            "SELECT block FROM blocks WHERE state = ? AND since >= ?",
+            *(Held.GONE.value, at - KEEP_GONE_SECONDS),
+        )
         return tuple(IPv4Network(block) for (block,) in rows)
 
     def fact(self, name: str) -> object | None:

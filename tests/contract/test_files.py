@@ -134,7 +134,8 @@ def test_addresses_of_both_families_go_from_held_to_releasing_to_gone(journal: J
         (PREFIX, EniId("eni-1"), Held.HELD),
     }
     journal.drop([SINGLE], NOW.wall)
-    assert journal.gone() == (SINGLE,)
+    assert journal.gone(NOW.wall + 60) == (SINGLE,)
+    assert journal.gone(NOW.wall + 600) == ()
     assert [block for block, _, _ in journal.blocks()] == [PREFIX]
 
 
