@@ -613,7 +613,7 @@ class _Watched:
             raise
         weather = laws.weather
         if name in STALE and weather.stale and weather.random.random() < weather.stale:
-            ago = weather.random.uniform(0, weather.stale_seconds)
+            ago = weather.random.uniform(weather.stale_least, weather.stale_seconds)
             words, answer = f"{words} {ago:.1f} s ago", laws.past.answer(name, arguments, ago)
         laws.world.note(words)
         laws.heard(name, arguments, None)

@@ -45,6 +45,7 @@ class Weather:
     slow: float = 0.0
     stale: float = 0.0
     """The part of descriptions that are some seconds old."""
+    stale_least: float = 0.0
     stale_seconds: float = 0.0
     away: type[EniError] | None = None
     throttles: float = 0.8

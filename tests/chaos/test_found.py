@@ -1,0 +1,117 @@
+"""What histories found in our own daemon, each in the smallest replay that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eni.errors import UnreachableError
+from ipamd.plan.cloud import Fault, Lose, Raise
+from ipamd.settings import Settings
+from tests.chaos.history import History
+from tests.chaos.many import folder
+from tests.chaos.stage import PLAIN, Stage, fixed
+
+WARM = fixed(warm_ip_target=3)
+
+Setting = Callable[[History], Stage]
+
+
+@pytest.fixture
+def stage() -> Iterator[Setting]:
+    with folder() as path:
+        made: list[Stage] = []
+
+        def make(history: History) -> Stage:
+            made.append(Stage(Path(path), history))
+            return made[0]
+
+        yield make
+        if made[0].world.life is not None:
+            made[0].world.kill()
+
+
+@pytest.mark.parametrize("steps", range(3))
+def test_a_kernel_that_refuses_to_cut_a_wire_ends_nothing(stage: Setting, steps: int) -> None:
+    s = stage(PLAIN)
+    s.start()
+    s.pods(2)
+    s.world.kernel.refuse_after(steps)
+    s.go(2, 30.0)
+    s.rest()
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_a_kernel_that_refuses_once_does_not_end_a_start(stage: Setting, steps: int) -> None:
+    s = stage(WARM)
+    s.start()
+    s.pods(12)
+    s.world.kill()
+    s.world.kernel.refuse_after(steps)
+    s.start()
+    assert len(s.world.living) == 12
+    s.rest()
+
+
+def test_an_assign_whose_look_fails_is_not_repeated_unlooked(stage: Setting) -> None:
+    s = stage(WARM)
+    s.start()
+    seen: list[str] = []
+
+    def fault(action: str, _about: str) -> Fault | None:
+        seen.append(action)
+        if action.startswith("Assign") and seen.count(action) == 1:
+            return Lose()
+        looks = seen.count("DescribeNetworkInterfaces")
+        return Raise(UnreachableError) if action.startswith("Describe") and looks <= 3 else None
+
+    s.account_cloud.account.faults = fault
+    s.pods(2, 120.0)
+    s.rest()
+    assert seen.count("AssignPrivateIpAddresses") == 1
+
+
+def test_an_eni_deleted_by_hand_is_not_asked_for_ever(stage: Setting) -> None:
+    s = stage(replace(WARM, instance_type="t3.medium"))
+    s.start()
+    s.pods(6)
+    last = s.secondary[-1]
+    s.laws.by_hand |= {a for block in last.blocks for a in block}
+    s.laws.lost.add(last.id)
+    s.world.imds.late = s.world.cloud.attached()  # so that only a refusal tells
+    s.account_cloud.account.delete_by_hand(last.id)
+    s.pods(3, 300.0)
+    known = s.world.daemon.pool.enis.get(last.id)
+    assert known is None or known.closed
+    s.rest()
+
+
+def test_what_a_full_disk_kept_from_the_journal_cools_after_a_reboot(stage: Setting) -> None:
+    s = stage(replace(PLAIN, settings=Settings(prefix_delegation=True, cooldown_seconds=60)))
+    s.weather.is_disk_full = False
+    s.start()
+    s.pods(10)
+    journal = s.world.daemon.journal
+    for block in s.world.daemon.pool.blocks():
+        journal._write(("DELETE FROM blocks WHERE block = ?", [(str(block),)]))  # noqa: SLF001
+    s.world.reboot()
+    s.start(0.0)
+    s.run(120.0)
+    assert len(s.world.living) == 10
+
+
+def test_what_was_given_back_right_before_a_kill_is_not_believed(stage: Setting) -> None:
+    s = stage(fixed(warm_ip_target=1, cooldown_seconds=0))
+    s.start()
+    s.pods(8)
+    s.go(8)
+    while not s.laws.calls["unassign"]:
+        s.run(0.1)
+    s.run(1.0)
+    s.weather.stale, s.weather.stale_seconds = 1.0, 20.0
+    s.weather.stale_least = 20.0
+    s.restart(3.0)
+    s.pods(8, 20.0)
