@@ -472,7 +472,7 @@ class Player:
         self._is_over = True
         self.weather.clear_up()
         world.imds.hidden.clear()
-        world.imds.trouble = None
+        world.imds.trouble = world.imds.late = None
         self._withdraw_notice()
         world.kernel.crash_after = None
         world.kernel.refuse_after(1 << 30)

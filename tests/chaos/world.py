@@ -195,6 +195,8 @@ class ModelImds:
     trouble: type[EniError] | None = None
     hidden: set[str] = field(default_factory=set)
     """Ids of ENIs, addresses and prefixes that IMDS does not tell of."""
+    late: tuple[Eni, ...] | None = None
+    """What it still tells of, whatever is attached by now."""
     cidrs: Mapping[SubnetId, IPv4Network] = field(default_factory=dict)
     """Of other subnets than the primary ENI's."""
 
@@ -211,7 +213,8 @@ class ModelImds:
     def enis(self) -> tuple[ImdsEni, ...]:
         """Return the attached ENIs."""
         self._fail()
-        return tuple(self._eni(eni) for eni in self.cloud.attached() if eni.id not in self.hidden)
+        told = self.cloud.attached() if self.late is None else self.late
+        return tuple(self._eni(eni) for eni in told if eni.id not in self.hidden)
 
     def _eni(self, eni: Eni) -> ImdsEni:
         assert eni.attachment is not None
