@@ -80,6 +80,8 @@ class Census:
     @property
     def due_seconds(self) -> float:
         """In how many seconds the next look is due."""
+        if NAME in self.flights:
+            return CENSUS_SECONDS  # its landing wakes the engine
         return 0.0 if self._next is None else self._next.boot - self.holdings.clock().boot
 
     def hear(self, eni_ids: Collection[EniId]) -> None:

@@ -45,6 +45,9 @@ KEEP_GONE_SECONDS = 120.0
 """How long the journal knows what was given back: a late describe may show it to a next life,
 but none is so late (`ipamd.drift.REMEMBER_GONE_SECONDS`), and EC2 gives it again one day."""
 
+SCHEMA_VERSION = 1
+"""Raised with a change that an older daemon would misread; it then leaves the file alone."""
+
 HISTORY_ROWS = 20_000
 """How much history is kept: at 100 bytes a row some 2 MB, weeks on a calm node."""
 
@@ -127,9 +130,13 @@ class Journal:
             damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if damage != "ok":
                 raise sqlite3.DatabaseError(damage)
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise sqlite3.DatabaseError(f"version {version} is of a later enid than this")
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.executescript(SCHEMA)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         except sqlite3.Error:
             db.close()
             raise

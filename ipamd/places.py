@@ -87,6 +87,22 @@ class Places:
         views = {subnet.id: _view(subnet, self.subnets.views) for subnet in found}
         self.subnets = replace(self.subnets, views=views)
         self._choose()
+        if self.subnets.mode is Kind.PREFIX and len(self.subnets.candidates) > 1:
+            for candidate in self.subnets.candidates:
+                await self._tell_reservations(candidate.subnet_id, priority)
+
+    async def _tell_reservations(self, subnet_id: SubnetId, priority: Priority) -> None:
+        """Ask once what a subnet keeps for prefixes, which come from there first."""
+        view = self.subnets.views.get(subnet_id, SubnetView(id=subnet_id))
+        if view.reservations:
+            return
+        try:
+            kept = await self.line.call(priority, self.ec2.reservations, subnet_id)
+        except EniError as error:
+            log.info("reservations not told", extra={"reason": str(error)})
+            return
+        view = replace(view, reservations=kept)
+        self.subnets = replace(self.subnets, views={**self.subnets.views, subnet_id: view})
 
     def doubt(self) -> None:
         """Let EC2 be asked again before the next ENI is placed: something is not there."""
@@ -194,15 +210,8 @@ class Places:
 
     async def explain(self, subnet_id: SubnetId, kind: Kind) -> str:
         """Return a sentence for an operator: why the subnet may have refused *kind*."""
-        view = self.subnets.views.get(subnet_id, SubnetView(id=subnet_id))
-        if kind is Kind.PREFIX and not view.reservations:
-            try:
-                kept = await self.line.call(Priority.SWEEP, self.ec2.reservations, subnet_id)
-            except EniError as error:
-                log.info("reservations not told", extra={"reason": str(error)})
-            else:
-                view = replace(view, reservations=kept)
-                self.subnets = replace(self.subnets, views={**self.subnets.views, subnet_id: view})
+        if kind is Kind.PREFIX:
+            await self._tell_reservations(subnet_id, Priority.SWEEP)
         return self.subnets.explain(subnet_id, kind)
 
 

@@ -190,8 +190,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "ENID_MAX_PODS", POOL, Whole("pods", 1, 1000), HONOURED,
-        "Hold addresses for at most this many pods. Not set: the node's capacity, or EKS' formula"
-        " for the instance type.",
+        "Hold addresses for at most this many pods. Not set: the node's capacity, where a cluster"
+        " tells it; else what the instance type takes.",
         field="max_pods", peer=None,
     ),
     Setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import IPv4Network, ip_address
@@ -175,6 +176,18 @@ def test_an_unreadable_journal_is_one_sentence_and_changes_nothing(
         assert "restart ipamd" in journal.trouble
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_journal_of_a_later_version_is_left_as_it_is(journal: Journal) -> None:
+    journal.note_fact("life", "running")
+    journal.close()
+    with closing(sqlite3.connect(journal.path)) as later:
+        later.execute("PRAGMA user_version = 99")
+    with closing(Journal(journal.path)) as mine:
+        assert mine.trouble is not None
+        assert "version 99" in mine.trouble
+    with closing(sqlite3.connect(journal.path)) as later:
+        assert later.execute("SELECT count(*) FROM facts").fetchone() == (1,)
 
 
 def test_a_truncated_journal_is_not_taken_for_an_empty_one(journal: Journal) -> None:
