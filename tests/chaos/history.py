@@ -30,6 +30,8 @@ REST_SECONDS = 9000.0
 """How long a world may take to come to rest: the longest that a leaked ENI waits for its sweep
 is an hour and a half, and a census comes hourly."""
 
+DAY_SECONDS = 86400.0
+
 PEACE_SECONDS = 600.0
 """How long a world at rest is watched: it must ask for nothing."""
 
@@ -274,10 +276,12 @@ def _events(
     r: random.Random, troubles: frozenset[Trouble], seconds: float, pods: int
 ) -> list[Event]:
     events = [Event(r.uniform(0, 30), What.BURST, r.random())]
-    for what in r.choices(list(PODS), list(PODS.values()), k=int(seconds / 40) + pods):
+    # A long history has few events an hour, or it would take long.
+    pace = 1.0 if seconds <= DAY_SECONDS else 6.0
+    for what in r.choices(list(PODS), list(PODS.values()), k=int(seconds / 40 / pace) + pods):
         events += [Event(r.uniform(0, seconds), what, r.random())]
     for trouble in sorted(troubles):
-        for _ in range(r.randint(1, 2 + int(seconds / 900))):
+        for _ in range(r.randint(1, 2 + int(seconds / 900 / pace))):
             what = r.choice(EVENTS[trouble])
             lasts = r.choice((5.0, 30.0, 120.0, 400.0)) * r.uniform(0.5, 1.5)
             events.append(Event(r.uniform(0, seconds), what, r.random(), lasts))
@@ -334,7 +338,7 @@ class Player:
             make_cloud=self._make_cloud,
             wrap=self.laws.wrap,
             latency=self.weather.latency,
-            make_journal=lambda path: Disk(path, self.weather),
+            make_journal=lambda path: Disk(path, self.weather, self.laws.on_drop),
             make_leases=self._make_leases,
             observer=self.laws,
         )
@@ -481,10 +485,9 @@ class Player:
 
     def _replace_unreachable(self) -> None:
         """Do as probes have kubelet do with pods whose address somebody has taken away."""
-        held = {a for eni in self.world.cloud.attached() for block in eni.blocks for a in block}
         for name, sandbox in sorted(self.kubelet.sandboxes.items()):
             pod = self.world.pods.get(sandbox or "")
-            if pod is not None and pod.address is not None and pod.address not in held:
+            if pod is not None and pod.address is not None and not self.laws.is_reachable(pod):
                 self.kubelet.replace(name)
 
     # Who ---------------------------------------------------------------------------------

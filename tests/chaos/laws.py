@@ -93,6 +93,7 @@ class Law(StrEnum):
     CALM = "a pool at rest asks for nothing"
     GUARDED = "an address is guarded before a pod has it"
     PURGED = "the flows of an address are gone before it is given again"
+    FORGOTTEN = "what EC2 has with us is not forgotten"
     NOTED = "what EC2 made for us is in the journal"
     PROMPT = "no ADD waits while an address is free"
     ENOUGH = "no more is asked for than pods need"
@@ -339,6 +340,13 @@ class Laws(Observer):
             if address in going:
                 self.broke(Law.KEPT, f"{', '.join(names)} has {address}, {how}")
 
+    def on_drop(self, blocks: tuple[Block, ...]) -> None:
+        """Judge what the journal is told to be EC2's again."""
+        there = {block: eni.id for eni in self.world.cloud.attached() for block in eni.blocks}
+        for block in blocks:
+            if block in there and not self.by_hand.intersection(block):
+                self.broke(Law.FORGOTTEN, f"{block} is on {there[block]}")
+
     def _check_noted(self) -> None:
         """Judge whether an ENI that was made for us could be found again after a kill."""
         known = {intent.token for intent in self.world.daemon.journal.intents()}
@@ -442,11 +450,26 @@ class Laws(Observer):
         guards = {w.network for w in kernel.ways.values() if w.metric == GUARD_METRIC}
         if not any(pod.address in guard for guard in guards):
             self.broke(Law.GUARDED, f"{pod.name}'s {pod.address} has no guard")
+        if pod.address not in self.by_hand and not self.is_reachable(pod):
+            self.broke(Law.WIRED, f"{pod.name}'s {pod.address} is not on the ENI it leaves by")
         former = self._talked.get(pod.address, pod.name)
         if former != pod.name and any(pod.address in flow for flow in kernel.flows):
             self.broke(Law.PURGED, f"{pod.name} hears what was said to {former} at {pod.address}")
         self._talked[pod.address] = pod.name
         kernel.flows.append(frozenset({pod.address, PEER}))
+
+    def is_reachable(self, pod: Pod) -> bool:
+        """Whether EC2 has the pod's address on the ENI by which its packets leave."""
+        link = self.world.kernel.link(ifname_of(pod))
+        if link is None or pod.address is None:
+            return False
+        number = link.group - POD_GROUP
+        return any(
+            eni.attachment is not None
+            and eni.attachment.device_index + 1 == number
+            and any(pod.address in block for block in eni.blocks)
+            for eni in self.world.cloud.attached()
+        )
 
     # At rest ----------------------------------------------------------------------------
     def at_rest(self, kubelet: Kubelet) -> Iterator[tuple[Law, str]]:

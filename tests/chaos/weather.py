@@ -25,7 +25,7 @@ from ipamd.plan.cloud import Account, Drop, Fault, Lose, Raise
 from ipamd.plan.loop import Delay
 
 if TYPE_CHECKING:
-    from eni.model import Eni
+    from eni.model import Block, Eni
 
 QUESTIONS = ("DescribeNetworkInterfaces", "DescribeSubnets", "DescribeInstanceTypes")
 
@@ -101,9 +101,17 @@ class Weather:
 class Disk(Journal):
     """A journal on a disk that may be full."""
 
-    def __init__(self, path: Path, weather: Weather) -> None:
-        self._weather = weather
+    def __init__(
+        self, path: Path, weather: Weather, on_drop: Callable[[tuple[Block, ...]], None]
+    ) -> None:
+        self._weather, self._on_drop = weather, on_drop
         super().__init__(path)
+
+    def drop(self, blocks: Iterable[Block], at: float) -> None:
+        """Do as a journal does, and tell of it."""
+        gone = tuple(blocks)
+        self._on_drop(gone)
+        super().drop(gone, at)
 
     def _write(self, *steps: tuple[str, Iterable[tuple[object, ...]]]) -> None:
         if self._weather.is_disk_full:
