@@ -35,7 +35,7 @@ from eni.model import Address
 from ipamd import lanes, replies
 from ipamd.caches import Cache
 from ipamd.clock import Instant
-from ipamd.journal import Event
+from ipamd.intents import Event
 from ipamd.lanes import Lane, Outcome
 from ipamd.lease import LeaseRow
 from ipamd.leases import REMEMBER_DEL_SECONDS, Leases, LeasesError

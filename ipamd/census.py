@@ -19,8 +19,7 @@ from ipamd.clock import Instant
 from ipamd.drift import Held, Verdict
 from ipamd.flights import Flights
 from ipamd.holdings import Holdings
-from ipamd.journal import EniState
-from ipamd.lifecycle import INSTANCE_TAG, UNMANAGED_TAG
+from ipamd.intents import INSTANCE_TAG, UNMANAGED_TAG, EniState
 from ipamd.pool import Assigned, Free, Leaving
 
 log = logging.getLogger(__name__)

@@ -36,10 +36,11 @@ from ipamd.ec2_line import Ec2Line
 from ipamd.engine import START_JITTER_SECONDS, Engine
 from ipamd.flights import Flights
 from ipamd.holdings import Holdings
-from ipamd.journal import EniState, Held, Intent, Journal, JournalError
+from ipamd.intents import EniState, Held, Intent, Noted, is_foreign, note, noted
+from ipamd.journal import Journal, JournalError
 from ipamd.lease import LeaseRow
 from ipamd.leases import Leases, LeasesError
-from ipamd.lifecycle import Home, Lifecycle, Noted, is_foreign, note, noted
+from ipamd.lifecycle import Home, Lifecycle
 from ipamd.places import SUBNETS_SECONDS, Places
 from ipamd.pool import Pool, PoolEni
 from ipamd.ports import Ports

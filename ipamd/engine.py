@@ -27,8 +27,7 @@ from ipamd.decide import Action, AddEni, Assign, RemoveEni, Unassign
 from ipamd.demand import Arrivals, Headroom
 from ipamd.flights import TROUBLES, Flights, Trouble
 from ipamd.holdings import Holdings
-from ipamd.journal import EniState, Intent
-from ipamd.lifecycle import wished
+from ipamd.intents import EniState, Intent, wished
 from ipamd.reactions import Reaction, goes_elsewhere, reaction_to
 from ipamd.sweep import Sweep
 from ipamd.targets import Demand, Fixed, Situation, shortfall

@@ -16,7 +16,7 @@ from ipamd.budget import Priority
 from ipamd.clock import Instant
 from ipamd.drift import Drift
 from ipamd.flights import TROUBLES
-from ipamd.journal import EniState
+from ipamd.intents import EniState
 from ipamd.lifecycle import Lifecycle, Ready
 from ipamd.places import Places
 from ipamd.pool import Assigned, Cooling, Pool, PoolEni

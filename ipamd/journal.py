@@ -15,14 +15,13 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from eni.model import AttachmentId, Block, EniId
+from ipamd.intents import EniState, Event, Held, Intent
 
 log = logging.getLogger(__name__)
 
@@ -56,49 +55,6 @@ class JournalError(Exception):
     """A row could not be written or read: what it was the intent for is not done; see the disk."""
 
     id = "JOURNAL-UNWRITABLE"
-
-
-class EniState(StrEnum):
-    """Where an ENI is between the wish for it and its end."""
-
-    PLANNED = "planned"
-    CREATED = "created"
-    ATTACHED = "attached"
-    MODIFIED = "modified"
-    CONFIGURED = "configured"
-    ACTIVE = "active"
-    DRAINING = "draining"
-
-
-class Held(StrEnum):
-    """What the journal knows of a block: ours, asked back and not yet answered, or EC2's again."""
-
-    HELD = "held"
-    RELEASING = "releasing"
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """One ENI's row. *parameters* repeats the Create byte for byte; empty for an adopted ENI."""
-
-    token: str
-    state: EniState
-    device_index: int
-    parameters: Mapping[str, object]
-    eni_id: EniId | None = None
-    attachment_id: AttachmentId | None = None
-    mac: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of history: *event* is constant text, *subject* an address, ENI or pod."""
-
-    at: float
-    event: str
-    subject: str
-    detail: Mapping[str, object]
 
 
 class Journal:

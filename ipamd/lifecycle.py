@@ -22,7 +22,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import TypeVar
 
 from cni.dataplane import EniLink
@@ -43,7 +43,6 @@ from eni.model import (
     AttachmentId,
     AttachmentStatus,
     Block,
-    CreateEni,
     Eni,
     EniId,
     Identity,
@@ -54,22 +53,26 @@ from eni.model import (
 from ipamd.budget import Priority
 from ipamd.clock import Instant
 from ipamd.ec2_line import Ec2Line
-from ipamd.journal import EniState, Intent, Journal, JournalError
+from ipamd.intents import (
+    CLUSTER_TAG,
+    CREATED_TAG,
+    DESCRIPTION,
+    INSTANCE_TAG,
+    INTENT_TAG,
+    OWNER,
+    OWNER_TAG,
+    EniState,
+    Intent,
+    is_foreign,
+    note_of,
+    noted,
+    wish_of,
+)
+from ipamd.journal import Journal, JournalError
 from ipamd.ports import Threads
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-INSTANCE_TAG = "node.k8s.amazonaws.com/instance_id"
-CREATED_TAG = "node.k8s.amazonaws.com/createdAt"
-UNMANAGED_TAG = "node.k8s.amazonaws.com/no_manage"
-CLUSTER_TAG = "cluster.k8s.amazonaws.com/name"
-OWNER_TAG = "eks:eni:owner"
-OWNER = "amazon-vpc-cni"
-INTENT_TAG = "enid.dev/intent"
-
-DESCRIPTION = "aws-K8S-"
-"""Every ENI of ours is described so, the instance id following; the peer's words."""
 
 LINK_SECONDS = 60.0
 """How long an attached ENI may take to show up in the kernel before EC2 is asked again;
@@ -287,7 +290,7 @@ class Lifecycle:
 
     async def _create(self, intent: Intent, priority: Priority, *, fresh: bool) -> Intent:
         try:
-            eni = await self._call(priority, self.ec2.create, _wish(intent.parameters))
+            eni = await self._call(priority, self.ec2.create, wish_of(intent.parameters))
         except UnknownOutcomeError:
             raise
         except EniError as error:
@@ -306,7 +309,7 @@ class Lifecycle:
                 mac=eni.mac,
                 parameters={
                     **intent.parameters,
-                    "eni": _note(eni, _cidr(intent.parameters["subnet_cidr"])),
+                    "eni": note_of(eni, IPv4Network(str(intent.parameters["subnet_cidr"]))),
                 },
             )
         )
@@ -432,7 +435,7 @@ class Lifecycle:
                 action="AttachNetworkInterface",
             )
         if eni is not None:
-            note = _note(eni, noted(intent).subnet_cidr)
+            note = note_of(eni, noted(intent).subnet_cidr)
             intent = replace(intent, parameters={**intent.parameters, "eni": note})
         await self.set_up_link(intent)
         return await self._put(replace(intent, state=EniState.CONFIGURED))
@@ -745,7 +748,7 @@ class Lifecycle:
             state=EniState.ATTACHED,
             device_index=attachment.device_index,
             parameters={
-                "eni": _note(eni, cidr),
+                "eni": note_of(eni, cidr),
                 "foreign": not asks or await self._is_foreign(eni, priority),
             },
             eni_id=eni.id,
@@ -779,72 +782,3 @@ class Lifecycle:
     async def set_groups(self, eni_id: EniId, groups: Sequence[SecurityGroupId]) -> None:
         """Give an ENI of ours these security groups."""
         await self._call(Priority.STEADY, self.ec2.set_groups, eni_id, tuple(groups))
-
-
-def _cidr(text: object) -> IPv4Network:
-    return IPv4Network(str(text))
-
-
-def _wish(parameters: Mapping[str, object]) -> CreateEni:
-    """Return the Create of an intent, the same each time."""
-    groups, tags = parameters["security_groups"], parameters["tags"]
-    assert isinstance(groups, list)
-    assert isinstance(tags, list)
-    count = int(str(parameters["count"]))
-    is_prefix = parameters["kind"] == Kind.PREFIX.value
-    return CreateEni(
-        token=str(parameters["token"]),
-        subnet_id=SubnetId(str(parameters["subnet_id"])),
-        security_groups=tuple(SecurityGroupId(g) for g in groups),
-        description=str(parameters["description"]),
-        secondary_count=0 if is_prefix else count,
-        prefix_count=count if is_prefix else 0,
-        tags=tuple((str(key), str(value)) for key, value in tags),
-    )
-
-
-def is_foreign(intent: Intent) -> bool:
-    """Whether the ENI was attached by somebody else and is not ours to change."""
-    return bool(intent.parameters.get("foreign"))
-
-
-def wished(intent: Intent) -> int:
-    """Return how many addresses an ENI on its way will bring."""
-    kind = Kind(str(intent.parameters.get("kind", Kind.SINGLE.value)))
-    return int(str(intent.parameters.get("count", 0))) * kind.size
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """What an intent remembers of its ENI, so that a restart needs no EC2."""
-
-    primary: IPv4Address
-    blocks: tuple[Block, ...]
-    subnet_id: SubnetId
-    subnet_cidr: IPv4Network
-
-
-def _note(eni: Eni, cidr: IPv4Network) -> dict[str, object]:
-    return note(Noted(eni.primary or cidr[0], eni.blocks, eni.subnet_id, cidr))
-
-
-def note(what: Noted) -> dict[str, object]:
-    """Return *what* as the journal keeps it."""
-    return {
-        "primary": str(what.primary),
-        "blocks": [str(block) for block in what.blocks],
-        "subnet_id": what.subnet_id,
-        "subnet_cidr": str(what.subnet_cidr),
-    }
-
-
-def noted(intent: Intent) -> Noted:
-    """Return what *intent*, created or later, remembers of its ENI."""
-    kept = intent.parameters["eni"]
-    assert isinstance(kept, dict)
-    return Noted(
-        IPv4Address(kept["primary"]),
-        tuple(IPv4Network(block) for block in kept["blocks"]),
-        SubnetId(kept["subnet_id"]),
-        IPv4Network(kept["subnet_cidr"]),
-    )

@@ -17,14 +17,8 @@ from eni.model import Eni, EniId
 from ipamd.budget import Priority
 from ipamd.clock import Instant
 from ipamd.flights import Flights
-from ipamd.lifecycle import (
-    CLUSTER_TAG,
-    CREATED_TAG,
-    DESCRIPTION,
-    INSTANCE_TAG,
-    INTENT_TAG,
-    Lifecycle,
-)
+from ipamd.intents import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG, INTENT_TAG
+from ipamd.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,9 @@ from ipamd.ec2_line import Ec2Line
 from ipamd.engine import START_JITTER_SECONDS, Engine
 from ipamd.flights import Flights
 from ipamd.holdings import Holdings
-from ipamd.journal import EniState, Intent, Journal
-from ipamd.lifecycle import Home, Lifecycle, Noted, note
+from ipamd.intents import EniState, Intent, Noted, note
+from ipamd.journal import Journal
+from ipamd.lifecycle import Home, Lifecycle
 from ipamd.places import SUBNETS_SECONDS, Places
 from ipamd.plan.kubelet import Kubelet
 from ipamd.plan.results import EniView, NodeView

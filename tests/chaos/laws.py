@@ -34,8 +34,7 @@ from cni.spec import Sandbox
 from eni.errors import EniError, InstanceLimitError, UnknownOutcomeError
 from eni.model import Block, CreateEni, Eni, EniId, Kind
 from ipamd import decide, demand
-from ipamd.journal import EniState, Held
-from ipamd.lifecycle import INSTANCE_TAG, INTENT_TAG, noted
+from ipamd.intents import INSTANCE_TAG, INTENT_TAG, EniState, Held, noted
 from ipamd.pool import Leaving
 from ipamd.ports import CountedEc2
 from tests.chaos.weather import Past, Weather

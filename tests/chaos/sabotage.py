@@ -16,7 +16,8 @@ from eni.errors import UnknownOutcomeError
 from ipamd import attachments, census, daemon, drift, holdings, lanes, lifecycle, terms
 from ipamd.drift import Drift
 from ipamd.engine import Engine
-from ipamd.journal import EniState, Intent, Journal
+from ipamd.intents import EniState, Intent
+from ipamd.journal import Journal
 from ipamd.leases import Leases
 from ipamd.lifecycle import Lifecycle
 from ipamd.pool import Assigned, EniCensus, Pool

@@ -12,8 +12,8 @@ from cni.dataplane import GUARD_METRIC, PODS_TABLE, EniLink, desired_rules, eni_
 from eni.model import Eni, EniId
 from ipamd.daemon import MTU
 from ipamd.engine import ADD
-from ipamd.journal import EniState, Held, Journal
-from ipamd.lifecycle import UNMANAGED_TAG
+from ipamd.intents import UNMANAGED_TAG, EniState, Held
+from ipamd.journal import Journal
 from ipamd.pool import Leaving
 from ipamd.settings import Settings
 from tests.chaos.world import Pod, World

@@ -15,7 +15,7 @@ import pytest
 
 from cni.spec import Sandbox
 from eni.errors import ImdsError
-from ipamd.lifecycle import UNMANAGED_TAG
+from ipamd.intents import UNMANAGED_TAG
 from ipamd.pool import Assigned
 from ipamd.settings import Settings
 from tests.chaos.world import Call, Pod

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from eni.model import SubnetId
-from ipamd.lifecycle import CLUSTER_TAG, INSTANCE_TAG, OWNER_TAG
+from ipamd.intents import CLUSTER_TAG, INSTANCE_TAG, OWNER_TAG
 from ipamd.settings import Settings
 from ipamd.subnets import CLUSTER_TAG_PREFIX, ROLE_TAG, Candidate
 from tests.contract.node_world import WARM, Node

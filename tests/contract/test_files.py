@@ -13,7 +13,8 @@ import pytest
 from cni.spec import Pod, Sandbox
 from eni.model import AttachmentId, EniId
 from ipamd.clock import Instant
-from ipamd.journal import EniState, Event, Held, Intent, Journal, JournalError
+from ipamd.intents import EniState, Event, Held, Intent
+from ipamd.journal import Journal, JournalError
 from ipamd.lease import LeaseRow
 from ipamd.leases import REMEMBER_DEL_SECONDS, Leases, LeasesError
 

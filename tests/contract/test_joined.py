@@ -24,9 +24,9 @@ from eni.errors import UnauthorizedError
 from eni.model import CreateEni, EniId, SecurityGroupId
 from ipamd.configuration import Configuration
 from ipamd.daemon import HEARING_SECONDS, Daemon
+from ipamd.intents import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
 from ipamd.joined import CONFIGS_SECONDS, Joined
 from ipamd.kube import Access
-from ipamd.lifecycle import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
 from ipamd.plan.account import Raise
 from tests.contract.joined_node import HASTE, JoinedNode, poll
 from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_body

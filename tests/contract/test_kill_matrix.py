@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from ipamd.lifecycle import INSTANCE_TAG
+from ipamd.intents import INSTANCE_TAG
 from ipamd.settings import Settings
 from tests.contract.embedded import EmbeddedCloud, Fault, Region, region
 from tests.contract.node_world import WARM, Node, by_address

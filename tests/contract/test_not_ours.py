@@ -11,7 +11,7 @@ import pytest
 
 from eni.errors import UnauthorizedError
 from eni.model import CreateEni, Eni, InstanceId
-from ipamd.lifecycle import INSTANCE_TAG, UNMANAGED_TAG
+from ipamd.intents import INSTANCE_TAG, UNMANAGED_TAG
 from ipamd.plan.account import Raise
 from ipamd.pool import Leaving
 from ipamd.ports import CountedEc2
