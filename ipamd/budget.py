@@ -173,7 +173,6 @@ class Limiter:
     tokens: float = 0.0
     filled_at: float = -math.inf
     refused_at: float = -math.inf
-    begun_at: float = math.inf
 
     @classmethod
     def of(cls, limit: Limit, nodes: int) -> Limiter:
@@ -193,8 +192,6 @@ class Limiter:
         return min(FLOOR, self.share.rate)
 
     def _fill(self, now: float) -> None:
-        # A node that has just come knows nothing of the others, which may all have just come, too.
-        self.begun_at = min(self.begun_at, now)
         if self.filled_at < now:
             since = now - self.filled_at
             self.tokens = min(self.share.burst, self.tokens + since * self.rate)
@@ -233,7 +230,7 @@ class Limiter:
         """Learn that EC2 took a call."""
         self._fill(now)
         faster = self.rate + self.share.rate * STEP
-        if now - max(self.refused_at, self.begun_at) > CALM_SECONDS:
+        if now - self.refused_at > CALM_SECONDS:
             faster = max(faster, self.rate * CALM_FACTOR)
         self.rate = min(self.ceiling, faster)
 

@@ -243,19 +243,11 @@ def test_after_the_last_refusal_the_rate_recovers(limit: Limit, nodes: int, cuts
 
 def test_a_lone_busy_node_of_a_thousand_gets_half_of_the_limit_in_three_successes() -> None:
     limiter = Limiter.of(MUTATING, 1000)
-    limiter.delay(0.0)
     rates = []
-    for number in range(3):
-        limiter.succeeded(CALM_SECONDS + 1 + number)
-        rates.append(limiter.rate)
-    assert rates == [pytest.approx(0.1), pytest.approx(1.0), MUTATING.rate * CEILING]
-
-
-def test_a_node_that_has_just_come_is_not_calm_because_all_may_have_come() -> None:
-    limiter = Limiter.of(MUTATING, 1000)
     for now in range(3):
         limiter.succeeded(now)
-    assert limiter.rate < 0.02
+        rates.append(limiter.rate)
+    assert rates == [pytest.approx(0.1), pytest.approx(1.0), MUTATING.rate * CEILING]
 
 
 # Order ---------------------------------------------------------------------------------
@@ -406,17 +398,10 @@ class Fleet:
         self._number += 1
         heapq.heappush(self._events, (at, self._number, what, node, sent_at))
 
-    def _limiter(self) -> Limiter:
-        """Return one of a fleet that has come now or, if most are idle, was there and calm."""
-        limiter = Limiter.of(self.limit, self.nodes)
-        if self.busy < self.nodes:
-            limiter.begun_at = -CALM_SECONDS
-        return limiter
-
     def run(self) -> Fleet:
         dice = random.Random(1)
         account = Limiter(self.limit, self.limit.rate, self.limit.rate, self.limit.burst)
-        limiters = [self._limiter() for _ in range(self.busy)]
+        limiters = [Limiter.of(self.limit, self.nodes) for _ in range(self.busy)]
         left = [self.calls_each] * self.busy
         for node in range(self.busy):
             self.push(2 * dice.random(), "look", node)

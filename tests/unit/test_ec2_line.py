@@ -234,8 +234,8 @@ def test_a_throttle_slows_its_action_down_and_is_raised_untouched() -> None:
 @pytest.mark.parametrize(
     ("error", "rate"),
     [
-        pytest.param(None, 0.011, id="yes"),
-        pytest.param(SubnetExhaustedError("full", action="x"), 0.011, id="a-no-is-an-answer-too"),
+        pytest.param(None, 0.1, id="yes"),
+        pytest.param(SubnetExhaustedError("full", action="x"), 0.1, id="a-no-is-an-answer-too"),
         pytest.param(UnknownOutcomeError("lost", action="x"), 0.01, id="no-answer-says-nothing"),
         pytest.param(unreachable(), 0.01, id="nor-does-an-endpoint-that-is-away"),
         pytest.param(TypeError("ours"), 0.01, id="nor-a-mistake-of-ours"),
