@@ -310,7 +310,7 @@ _add(
 _add(
     "token-new-each-time",
     "a Create is repeated with another token",
-    (lifecycle, "_wish", _wish_anew),
+    (lifecycle, "wish_of", _wish_anew),
 )
 _add(
     "intent-forgotten-at-once",
