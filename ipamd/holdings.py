@@ -105,32 +105,26 @@ class Holdings:
             self.pool.set_taken(ready.hosts)
             self.queue.hand_out()
 
-    def _is_closed(self, eni_id: EniId) -> bool:
-        """Whether an ENI is on its way out, or nobody knows of it any more."""
-        eni = self.pool.enis.get(eni_id)
-        return eni is None or eni.closed
-
     def _let_go(self, ready: Ready) -> dict[Address, Cooling]:
-        """Forget what a closed ENI is thought to have of blocks that came with another one.
+        """Forget what another ENI is thought to have of blocks that came with this one.
 
-        An ENI that was on its way out when the daemon was killed is gone perhaps, and EC2
-        gives its addresses again at once. Returns what was cooling, and has to go on.
+        It has gone perhaps while the daemon was dead, or somebody took them from it, and EC2
+        gives addresses again at once. What a pod has stays. Returns what was cooling, and has
+        to go on.
         """
         slots = self.pool.slots
         known = [(a, slots[a]) for block in ready.blocks for a in block if a in slots]
-        gone = {
-            slot.block: None
-            for _, slot in known
-            if slot.eni_id != ready.eni_id and self._is_closed(slot.eni_id)
-        }
-        states = [slots[a].state for block in gone for a in block if a in slots]
-        if any(isinstance(state, Assigned) for state in states):
-            return {}
+        others = {slot.block: None for _, slot in known if slot.eni_id != ready.eni_id}
+        gone = tuple(block for block in others if not self._has_pod(block))
         cooling: dict[Address, Cooling] = {
             a: s.state for a, s in known if s.block in gone and isinstance(s.state, Cooling)
         }
-        self.pool.drop(tuple(gone))
+        self.pool.drop(gone)
         return cooling
+
+    def _has_pod(self, block: Block) -> bool:
+        slots = (self.pool.slots.get(address) for address in block)
+        return any(slot is not None and isinstance(slot.state, Assigned) for slot in slots)
 
     def drop(self, blocks: Iterable[Block]) -> None:
         """Forget blocks that are EC2's again."""

@@ -23,7 +23,7 @@ from ipamd.lifecycle import Lifecycle
 from ipamd.pool import Assigned, EniCensus, Pool
 from tests.chaos.history import History, Trouble
 
-SEEDS = 60
+SEEDS = 100
 """Histories in which a sabotage must be caught."""
 
 

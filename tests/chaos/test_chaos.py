@@ -16,7 +16,7 @@ from tests.chaos.many import catch, folder
 from tests.chaos.sabotage import Sabotages
 from tests.tools.pure import ROOT
 
-SEEDS = range(8)
+SEEDS = range(6)
 POINTS = (
     *(crash.Point(crash.Wrong.KILL, number) for number in range(40, 1400, 120)),
     *(crash.Point(crash.Wrong.KERNEL, number) for number in range(3, 100, 16)),
@@ -28,7 +28,7 @@ import sys
 from tests.chaos.history import Player, draw
 from tests.chaos.many import folder
 from pathlib import Path
-for seed in (2, 5):
+for seed in (0, 5):
     with folder() as path:
         print(Player(draw(seed), Path(path)).play().hash)
 """
