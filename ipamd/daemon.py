@@ -736,7 +736,7 @@ class Daemon:
                 if error
             ],
             cluster=status.ClusterStatus(link=self.cluster.link, sentence=self.cluster.sentence),
-            pool=str(self.engine.terms.targets or "demand"),
+            pool=str(self.engine.terms.targets or "demand") or "fixed",
             instance_id=identity.instance_id,
             instance_type=identity.instance_type,
             primary=str(identity.primary),

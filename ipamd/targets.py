@@ -30,6 +30,16 @@ class Fixed:
     minimum_ip: int | None = None
     warm_prefix: int | None = None
 
+    def __str__(self) -> str:
+        """Return what is set, as it was set."""
+        written = {
+            "WARM_ENI_TARGET": self.warm_eni,
+            "WARM_IP_TARGET": self.warm_ip,
+            "MINIMUM_IP_TARGET": self.minimum_ip,
+            "WARM_PREFIX_TARGET": self.warm_prefix,
+        }
+        return " ".join(f"{name}={value}" for name, value in written.items() if value is not None)
+
     @property
     def by_address(self) -> bool:
         """Whether the IP targets rule, as they do when one of them is set."""

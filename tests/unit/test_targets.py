@@ -196,3 +196,7 @@ def test_the_ceiling_hides_what_is_missing_but_not_from_who_gives_back() -> None
 def test_whole_enis_are_asked_by_warm_eni_only(targets: Targets, mode: Kind, whole: bool) -> None:  # noqa: FBT001 - a case
     now = Situation(enis=(), mode=mode, slots_per_eni=PER_ENI)
     assert asks_whole_enis(now, targets) is whole
+
+
+def test_targets_are_shown_as_they_were_set() -> None:
+    assert str(Fixed(warm_ip=5, minimum_ip=10)) == "WARM_IP_TARGET=5 MINIMUM_IP_TARGET=10"
