@@ -143,6 +143,34 @@ def late_imds_after_restart(s: Stage) -> None:
 
 
 @_incident(
+    "cilium#13412 #20026",
+    "an address that was given back a moment ago is given to a pod",
+    "a pod keeps its address",
+    "a late answer that still shows what was given back is believed",
+    (Drift, "give_back", to(nothing)),
+    on=WARM,
+)
+def late_answer_after_giving_back(s: Stage) -> None:
+    """Pods go, their addresses are given back; descriptions are late; pods come again at once."""
+    s.start()
+    s.pods(9)
+    s.go(8)
+    before = s.held
+    for _ in range(300):
+        s.run(1.0)
+        if s.held < before:
+            break
+    must(s.held < before, "surplus addresses were given back")
+    s.run(2.0)
+    s.weather.stale, s.weather.stale_seconds, s.weather.stale_least = 1.0, 15.0, 15.0
+    s.world.daemon.engine.census.look_soon()
+    s.world.daemon.engine.wake()
+    s.run(2.0)
+    s.weather.stale = 0.0
+    s.pods(9, 5.0)
+
+
+@_incident(
     "#1967",
     "an ENI with pods deleted after a restart with late IMDS",
     "a pod keeps its address",
@@ -454,6 +482,7 @@ def an_eni_that_was_made_for_nobody(s: Stage) -> None:
     s.weather.denied.add("AttachNetworkInterface")
     s.start()
     s.weather.throttled.add("DeleteNetworkInterface")
+    s.weather.throttles = 1.0
     s.pods(12, 5.0)
     s.world.kill()
     for path in s.world.folder.glob("journal.db*"):

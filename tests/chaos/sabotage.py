@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from eni.errors import UnknownOutcomeError
 from ipamd import attachments, census, daemon, drift, holdings, lanes, lifecycle, terms
-from ipamd.drift import Drift
 from ipamd.engine import Engine
 from ipamd.intents import EniState, Intent
 from ipamd.journal import Journal
@@ -259,14 +258,6 @@ _add(
     (holdings.Holdings, "in_use", to(lambda _self, _eni_id: False)),
     suits=_by_address,
 )
-_add(
-    "given-back-forgotten",
-    "a late answer shows what was given back, and is believed",
-    (Drift, "give_back", to(nothing)),
-    needs=(Trouble.STALE,),
-    suits=_by_address,
-)
-
 # ADD -------------------------------------------------------------------------------------
 _add(
     "answered-before-wired",
