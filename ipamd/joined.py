@@ -67,14 +67,14 @@ class Joined:
         self._noted: tuple[Candidate, ...] = ()
         self._look_now = asyncio.Event()
         self._cluster.on_node = self._on_node
-        self._cluster.on_bound = daemon.hear_bound
+        self._cluster.on_bound = daemon.by_cluster.hear_bound
         self._cluster.on_leader = lambda is_elected: daemon.engine.sweep.elect(
             is_elected=is_elected
         )
-        self._cluster.on_nodes = daemon.hear_nodes
-        self._cluster.on_standing = daemon.hear_standing
+        self._cluster.on_nodes = daemon.by_cluster.hear_nodes
+        self._cluster.on_standing = daemon.by_cluster.hear_standing
         daemon.engine.sweep.may_delete = lambda: self._cluster.is_leader
-        daemon.await_cluster(self._cluster.standing)
+        daemon.by_cluster.hear_joining(self._cluster.standing)
 
     async def run(self) -> None:
         """Follow the cluster until cancelled."""
@@ -84,7 +84,7 @@ class Joined:
 
     def _on_node(self, view: NodeView) -> None:
         self._configuration.node_changed(view.labels, view.annotations)
-        self._daemon.hear_node(unschedulable=view.unschedulable, max_pods=view.max_pods)
+        self._daemon.by_cluster.hear_node(unschedulable=view.unschedulable, max_pods=view.max_pods)
         self._keep(heard.note_node, view.name, view.labels, view.annotations)
         self._look_now.set()
 
@@ -118,7 +118,7 @@ class Joined:
                 view, settings.eni_config_annotation, settings.eni_config_label
             )
         except ClusterError as error:
-            self._daemon.hear_configs(None, str(error))
+            self._daemon.by_cluster.hear_configs(None, str(error))
             return
         found: list[Candidate] = []
         reasons: list[str] = []
@@ -126,7 +126,7 @@ class Joined:
             config, reason = await self._find_config(name)
             found += [] if config is None else [self._candidate(config)]
             reasons += [reason] if reason else []
-        self._daemon.hear_configs(found or None, "; ".join(reasons))
+        self._daemon.by_cluster.hear_configs(found or None, "; ".join(reasons))
         if found and tuple(found) != self._noted:
             self._noted = tuple(found)
             self._keep(heard.note_configs, self._noted)

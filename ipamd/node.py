@@ -118,7 +118,7 @@ async def join(daemon: Daemon, configuration: Configuration, environ: Mapping[st
     if why:
         if configuration.settings.custom_networking:
             asks = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true: new ENIs go where ENIConfigs say, and"
-            daemon.hear_configs(None, f"{asks} {why}, or unset it")
+            daemon.by_cluster.hear_configs(None, f"{asks} {why}, or unset it")
         await asyncio.Event().wait()
     from ipamd.joined import Joined  # noqa: PLC0415 - plain mode does without its library
     from ipamd.kube import Access  # noqa: PLC0415 - as above

@@ -7,17 +7,20 @@ daemon adds it here.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cni.kernel import NodeNet, Wiring
 from eni.calls import Ec2Calls
 from ipamd.budget import AccountLimits
 from ipamd.clock import Instant
 from ipamd.surroundings import ImdsCalls
+
+T = TypeVar("T")
 
 
 class CountedEc2(Ec2Calls, Protocol):
@@ -66,3 +69,8 @@ class Ports:
     """Which boot of the kernel this is."""
     account_limits: AccountLimits
     """What EC2 lets the account call; a node takes its share."""
+
+
+async def run_in(thread: Executor, work: Callable[..., T], *arguments: object) -> T:
+    """Return what *work*, which blocks, returns in its *thread*."""
+    return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)

@@ -676,7 +676,7 @@ class Player:
 
     def assign_by_hand(self, event: Event) -> None:
         """Give an ENI a block."""
-        limits = self.world.daemon.limits if self.world.is_serving else None
+        limits = self.world.daemon.outlook.limits if self.world.is_serving else None
         eni = self._eni(event.roll)
         if eni and limits and len(eni.blocks) < limits.ipv4_per_eni - 1:
             account = self.account_cloud.account

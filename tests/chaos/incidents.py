@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from eni.errors import ImdsError, NotYetError, UnreachableError
 from eni.model import Kind, Notices, SecurityGroupId
-from ipamd import budget, census, daemon, demand, lifecycle, places, surroundings
+from ipamd import budget, census, demand, lifecycle, outlook, places, surroundings, witnesses
 from ipamd.census import Census
 from ipamd.daemon import Daemon
 from ipamd.drift import Drift, Verdict
@@ -31,6 +31,9 @@ from ipamd.settings import Settings
 from ipamd.subnets import Candidate, Subnets
 from ipamd.sweep import Sweep
 from ipamd.targets import Situation
+from ipamd.told_by_aws import ToldByAws
+from ipamd.upkeep import Upkeep
+from ipamd.witnesses import Witnesses
 from tests.chaos import sabotage
 from tests.chaos.history import ACTIONS, UNKNOWN, History
 from tests.chaos.kubelet import End
@@ -106,7 +109,7 @@ PREFIXES = replace(PLAIN, settings=Settings(prefix_delegation=True))
     "a short IMDS answer after a restart: live addresses dropped, their /28 given back",
     "a pod keeps its address",
     "what pods have is not asked of leases and kernel at the start",
-    (Daemon, "_restore_leases", to(nothing)),
+    (Witnesses, "_restore_leases", to(nothing)),
     on=PREFIXES,
 )
 def short_imds_after_restart(s: Stage) -> None:
@@ -259,7 +262,7 @@ def cooldown_over_a_restart(s: Stage) -> None:
     "30 s are not enough: connections of the last owner reach the next pod",
     "the flows of an address are gone before it is given again",
     "flows are not purged",
-    (Daemon, "_purge", to(sabotage.pretend_purged)),
+    (Upkeep, "_purge", to(sabotage.pretend_purged)),
     on=replace(PLAIN, settings=Settings(max_eni=1), instance_type="t3.small"),
 )
 def flows_of_the_last_owner(s: Stage) -> None:
@@ -313,7 +316,7 @@ def an_attached_eni_nobody_noted(s: Stage) -> None:
     "addresses counted as assigned with no pod",
     "leases, pods and wires are the same",
     "nobody looks for leases without a veth",
-    (Daemon, "_look", to(nothing_later)),
+    (Upkeep, "look", to(nothing_later)),
 )
 def pods_that_vanish(s: Stage) -> None:
     """Namespaces go without a DEL."""
@@ -457,7 +460,7 @@ def an_idle_node_is_quiet(s: Stage) -> None:
     "a node that is drained keeps its warm ENIs",
     "nothing is kept warm on a node that gets no pods",
     "what AWS has in mind is not looked at",
-    (daemon, "terms_of", lambda former: _without_notices(former)),  # noqa: PLW0108 - defined below
+    (outlook, "terms_of", lambda former: _without_notices(former)),  # noqa: PLW0108 - defined below
     on=fixed(warm_eni_target=2),
 )
 def a_drained_node_keeps_nothing_warm(s: Stage) -> None:
@@ -498,7 +501,7 @@ def an_eni_that_was_made_for_nobody(s: Stage) -> None:
     "IMDS late or short: the daemon crashes, again and again",
     "what pods have is served at once, whatever AWS answers",
     "what a former life noted of the node is not read",
-    (daemon, "read_notes", to(nothing)),
+    (witnesses, "read_notes", to(nothing)),
     (surroundings, "read_notes", to(nothing)),
 )
 def a_start_without_imds(s: Stage) -> None:
@@ -517,7 +520,7 @@ def a_start_without_imds(s: Stage) -> None:
     "an instance type that nobody knows",
     "limits that EC2 tells are used",
     "EC2 is not asked for the limits",
-    (Daemon, "_confirm_limits", to(nothing_later)),
+    (ToldByAws, "confirm_limits", to(nothing_later)),
     on=replace(PLAIN, instance_type=UNKNOWN),
 )
 def an_unknown_instance_type(s: Stage) -> None:

@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from eni.errors import UnknownOutcomeError
-from ipamd import attachments, census, daemon, drift, holdings, lanes, lifecycle, terms
+from ipamd import (
+    attachments,
+    census,
+    drift,
+    holdings,
+    lanes,
+    lifecycle,
+    outlook,
+    terms,
+    upkeep,
+    witnesses,
+)
 from ipamd.engine import Engine
 from ipamd.intents import EniState, Intent
 from ipamd.journal import Journal
@@ -220,14 +231,14 @@ _add(
 _add(
     "reboot-cools-nothing",
     "after a reboot what pods had is free",
-    (daemon.Daemon, "_is_new_boot", to(lambda _self: False)),
+    (witnesses.Witnesses, "_is_new_boot", to(lambda _self: False)),
     needs=(Trouble.REBOOTS,),
     suits=_cools,
 )
 _add(
     "flows-stay",
     "the flows of a released address are not purged",
-    (daemon.Daemon, "_purge", to(pretend_purged)),
+    (upkeep.Upkeep, "_purge", to(pretend_purged)),
 )
 _add(
     "lease-not-written",
@@ -242,7 +253,7 @@ _add(
 _add(
     "absence-not-looked-for",
     "a lease whose veth is gone stays",
-    (daemon.Daemon, "_look", to(nothing_later)),
+    (upkeep.Upkeep, "look", to(nothing_later)),
     needs=(Trouble.VANISHING,),
 )
 _add(
@@ -363,7 +374,7 @@ _add(
     "max-eni-ignored",
     "MAX_ENI has no effect",
     (terms, "terms_of", _without_max),
-    (daemon, "terms_of", _without_max),
+    (outlook, "terms_of", _without_max),
     suits=lambda h: h.settings.max_eni is not None,
 )
 _add(

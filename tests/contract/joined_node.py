@@ -265,7 +265,7 @@ class JoinedNode:
                 spool_in=self.folder / "spool",
             )
             await daemon.start()
-            stack.callback(daemon.flush)
+            stack.callback(daemon.upkeep.flush)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(daemon.run())
                 tasks.create_task(follow(daemon, configuration))

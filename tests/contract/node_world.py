@@ -104,8 +104,8 @@ class Node(World):
 
     def tell(self, **what: Any) -> None:
         """Tell the daemon what the cluster knows of the node."""
-        self.daemon.told = replace(self.daemon.told, **what)
-        self.daemon._retell()  # noqa: SLF001 - what the API server's watch calls
+        outlook = self.daemon.outlook
+        outlook.hear(replace(outlook.told, **what))
 
     def calls(self) -> dict[str, int]:
         """Return what EC2 was asked since the last time, by action."""

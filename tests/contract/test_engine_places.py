@@ -235,7 +235,9 @@ def test_with_custom_networking_pods_are_in_the_subnets_of_eniconfigs(new_node: 
     first, second = node.ec2.add_subnet(28), node.ec2.add_subnet(24)
     group = node.ec2.group("pods")
     node.start()
-    node.daemon.hear_configs((Candidate(first, (group,), "a"), Candidate(second, (), "b")), "")
+    node.daemon.by_cluster.hear_configs(
+        (Candidate(first, (group,), "a"), Candidate(second, (), "b")), ""
+    )
     node.run(60)
     assert subnets_of(node) == [node.ec2.subnet_id, first]
     assert node.attached()[1].security_groups == (group,)
@@ -253,7 +255,7 @@ def test_without_an_eniconfig_nothing_grows_and_its_readers_sentence_is_shown(
 ) -> None:
     node = new_node(settings=CUSTOM)
     node.start()
-    node.daemon.hear_configs((), "ENIConfig us-east-1a is not there")
+    node.daemon.by_cluster.hear_configs((), "ENIConfig us-east-1a is not there")
     node.run(60)
     (pod,) = node.adds(1)
     node.run(110)
@@ -268,7 +270,9 @@ def test_an_eniconfig_of_a_subnet_elsewhere_is_said(
 ) -> None:
     node = new_node(settings=CUSTOM)
     node.start()
-    node.daemon.hear_configs((Candidate(SubnetId("subnet-0123456789abcdef0"), (), "a"),), "")
+    node.daemon.by_cluster.hear_configs(
+        (Candidate(SubnetId("subnet-0123456789abcdef0"), (), "a"),), ""
+    )
     node.run(60)
     (record,) = said(caplog, "no room for an eni")
     assert record.__dict__["reason"].startswith("no ENIConfig names a subnet of vpc-")

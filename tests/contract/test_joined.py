@@ -23,11 +23,12 @@ import pytest
 from eni.errors import UnauthorizedError
 from eni.model import CreateEni, EniId, SecurityGroupId
 from ipamd.configuration import Configuration
-from ipamd.daemon import HEARING_SECONDS, Daemon
+from ipamd.daemon import Daemon
 from ipamd.intents import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
 from ipamd.joined import CONFIGS_SECONDS, Joined
 from ipamd.kube import Access
 from ipamd.plan.account import Raise
+from ipamd.told_by_cluster import HEARING_SECONDS
 from tests.contract.joined_node import HASTE, JoinedNode, poll
 from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_body
 
@@ -84,7 +85,7 @@ class Site:
 
     def is_connected(self) -> bool:
         """Whether the node and its pods were heard of, and nothing is wrong."""
-        is_heard = self.node.daemon.told.bound is not None
+        is_heard = self.node.daemon.outlook.told.bound is not None
         return is_heard and self.node.status()["cluster"] == {"link": "connected", "sentence": ""}
 
     def leads(self) -> bool:
@@ -212,7 +213,7 @@ def test_no_add_waits_for_the_clusters_word(site: MakeSite, gate: Gate) -> None:
     before = here.node.clock()
     assert here.node.add().address()
     assert here.node.clock().elapsed(before) < HEARING_SECONDS / 2
-    assert here.node.daemon.told.bound is None
+    assert here.node.daemon.outlook.told.bound is None
 
 
 def test_growth_waits_for_the_clusters_word_for_seconds_only(site: MakeSite, gate: Gate) -> None:
@@ -263,7 +264,7 @@ def test_a_cordoned_node_keeps_its_pool_where_a_setting_says_so(site: MakeSite) 
     here.start()
     poll(lambda: here.node.free == HEADROOM, "the headroom")
     here.patch(spec={"unschedulable": True})
-    poll(lambda: here.node.daemon.told.unschedulable, "the cordon")
+    poll(lambda: here.node.daemon.outlook.told.unschedulable, "the cordon")
     here.node.pass_time(220)
     assert (here.node.modes, here.node.free) == (["normal"], HEADROOM)
     assert not here.node.calls("UnassignPrivateIpAddresses")
@@ -483,7 +484,7 @@ def test_pods_are_served_while_the_api_server_is_away(site: MakeSite) -> None:
         here.server.start()
     poll(lambda: here.node.modes == ["normal"], "the API server's return")
     here.bind(14)
-    poll(lambda: here.node.daemon.told.bound == 16, "what is bound since")
+    poll(lambda: here.node.daemon.outlook.told.bound == 16, "what is bound since")
     assert here.is_connected()
 
 

@@ -61,7 +61,7 @@ def test_a_full_disk_takes_no_idle_eni_from_pods(world: World) -> None:
 
 def test_other_settings_do_not_make_a_node_believe_that_it_is_alone(world: World) -> None:
     world.start()
-    world.daemon.hear_nodes(1000)
+    world.daemon.by_cluster.hear_nodes(1000)
     world.daemon.apply(replace(world.settings, cooldown_seconds=20))
     assert world.daemon.line.budget.nodes == 1000
 

@@ -1,0 +1,168 @@
+"""What is done again and again for what the node holds, beside ADDs and EC2. Shell (the loop's).
+
+Addresses cool, dead wires are reaped, leases whose veth is gone are released, what happened
+is written down. A look compares two witnesses and acts on what both looks have seen; a new
+look is a method here and a line of `tasks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cni.frame import Frame
+from cni.kernel import NodeError, NodeNet, WireError, Wiring
+from cni.spec import Sandbox
+from ipamd import spool
+from ipamd.attachments import Attachments, Client
+from ipamd.clock import Instant
+from ipamd.journal import Journal, JournalError
+from ipamd.pool import Pool
+from ipamd.ports import Threads, run_in
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 30.0
+"""Between looks at the host veths; one dump of 700 links takes some milliseconds."""
+
+SECOND_LOOK_SECONDS = 3.0
+"""Until the look that confirms an absence: soon, yet a plugin that reconnects to a daemon
+that was killed has its lease still."""
+
+FLUSH_SECONDS = 1.0
+"""How long events are gathered before they are written to the disk together."""
+
+GATHER_SECONDS = 0.1
+"""Pods that go within this time are purged together."""
+
+REAP_SECONDS = 0.2
+"""From the end of a wire to the reaping of its link, which nobody waits for."""
+
+
+@dataclass(slots=True)
+class Upkeep:
+    """The loops of one node's leases, addresses and wires."""
+
+    pool: Pool
+    attachments: Attachments
+    wiring: Wiring
+    net: NodeNet
+    """Used in the background thread alone."""
+    journal: Journal
+    threads: Threads
+    clock: Callable[[], Instant]
+    spool_in: Path
+    on_call: Callable[[Client, Frame], None]
+    on_counted: Callable[[str, int], None]
+    """Told of leases_dropped and flows_purged."""
+    on_free: Callable[[], None]
+    """Told that addresses have cooled."""
+    cools: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an address has begun to cool."""
+    has_events: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when something has happened that the history wants."""
+    _absent: set[Sandbox] = field(default_factory=set)
+    _spooled: int = 0
+
+    def tasks(self) -> tuple[Coroutine[None, None, None], ...]:
+        """Return what is to run until the daemon ends."""
+        return self.cool(), self.write_history(), self.look(), self.drain_spool()
+
+    # Addresses -------------------------------------------------------------------------
+    async def cool(self) -> None:
+        """Purge the flows of released addresses, and free them when they have cooled."""
+        while True:
+            await self.cools.wait()
+            self.cools.clear()
+            purged = await self._purge()
+            seconds = self.attachments.cooldown_seconds
+            done = self.pool.settle(self.clock(), seconds)
+            if done:
+                self.attachments.forget(done)
+                self.attachments.hand_out()
+                self.on_free()
+            left = self.pool.next_ready(self.clock(), seconds)
+            wait = 1.0 if not purged else left
+            if wait is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.1, wait)):
+                        await self.cools.wait()
+                self.cools.set()
+            await asyncio.sleep(GATHER_SECONDS)
+
+    async def _purge(self) -> bool:
+        """Return whether the kernel knows no flow of a released address any more."""
+        released = self.pool.unpurged()
+        if released:
+            try:
+                number = await run_in(self.threads.back, self.net.purge_conntrack, released)
+            except NodeError as error:
+                log.warning("flows not purged", extra={"reason": str(error)})
+                return False  # they stay cooling until they are
+            self.on_counted("flows_purged", number)
+            self.pool.mark_purged(released)
+        return True
+
+    # Wires -----------------------------------------------------------------------------
+    def reap_soon(self) -> None:
+        """Let dead links be deleted in a moment, several at once."""
+        asyncio.get_running_loop().call_later(REAP_SECONDS, self._reap)
+
+    def _reap(self) -> None:
+        done = asyncio.get_running_loop().run_in_executor(self.threads.back, self.wiring.reap)
+        done.add_done_callback(_reaped)
+
+    async def look(self) -> None:
+        """Release leases whose veth is gone on two looks."""
+        while True:
+            try:
+                links = await run_in(self.threads.wire, self.wiring.links)
+            except WireError as error:
+                log.warning("links not read", extra={"reason": str(error)})
+                await asyncio.sleep(SECOND_LOOK_SECONDS)
+                continue
+            there = {link.alias.sandbox for link in links}
+            absent = {
+                row.sandbox
+                for row in self.attachments.rows
+                if row.sandbox not in there and not self.attachments.is_busy(row.sandbox)
+            }
+            for sandbox in sorted(absent & self._absent, key=str):
+                log.warning("lease without a veth released", extra={"sandbox": str(sandbox)})
+                self.on_counted("leases_dropped", 1)
+                self.attachments.drop(sandbox)
+            self._absent = absent - self._absent
+            await asyncio.sleep(SECOND_LOOK_SECONDS if self._absent else LOOK_SECONDS)
+
+    # What happened ---------------------------------------------------------------------
+    async def write_history(self) -> None:
+        """Write what happened to the journal, a second's events at once."""
+        while True:
+            await self.has_events.wait()
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.has_events.clear()
+            await run_in(self.threads.journal, self.flush)
+
+    def flush(self) -> None:
+        """Write what happened to the journal."""
+        events, self.attachments.events = self.attachments.events, []
+        if events and self.journal.trouble is None:
+            with contextlib.suppress(JournalError):
+                self.journal.record(events)
+
+    async def drain_spool(self) -> None:
+        """Take up what plugins left while there was no daemon, and once more a second later."""
+        for _ in range(2):
+            for call in spool.drain(self.spool_in, self._spooled + 1):
+                self._spooled += 1
+                self.on_call(call, call.frame)
+            await asyncio.sleep(1)
+
+
+def _reaped(done: asyncio.Future[int]) -> None:
+    if not done.cancelled() and isinstance(error := done.exception(), WireError):
+        log.warning("dying links not deleted", extra={"reason": str(error)})

@@ -1,0 +1,315 @@
+"""The start of a daemon: journal, leases, kernel and IMDS are made to agree. Shell.
+
+Each knows a part of what this node has, and each may be behind. Before anybody may ask, and
+before EC2 is asked anything, they are read in this order, and the later one wins: what the
+journal holds, what IMDS tells where there is no better, who has what by the leases, and by
+the wires. A wire that is there beats every file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from ipaddress import IPv4Network, ip_address
+from typing import TypeVar
+
+from cni import dataplane
+from cni.kernel import HostLink, NodeError, NodeNet, WireError, Wiring
+from cni.spec import Pod
+from eni import limits as types
+from eni.limits import InstanceLimits, shipped
+from eni.model import Address, Block, EniId
+from ipamd import demand
+from ipamd.attachments import Attachments
+from ipamd.clock import Instant
+from ipamd.holdings import Holdings
+from ipamd.intents import EniState, Held, Intent, Noted, is_foreign, note, noted
+from ipamd.journal import Journal, JournalError
+from ipamd.lease import LeaseRow
+from ipamd.leases import Leases, LeasesError
+from ipamd.nat_table import NatTable
+from ipamd.outlook import Outlook
+from ipamd.pool import PoolEni
+from ipamd.ports import Ports, run_in
+from ipamd.start import NodeUnfitError
+from ipamd.surroundings import Surroundings, note_surroundings, read_notes
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between tries of what the kernel refuses at the start; after them the daemon ends, saying so."""
+
+HEADROOM_EVENTS = 500
+"""How many events of the journal tell how pods used to come, after a restart."""
+
+LEARN_SECONDS = 3600.0
+"""How far back they tell it: after six half-lives nothing of it is left."""
+
+
+# What the journal remembers ----------------------------------------------------------------
+def check_journal(
+    journal: Journal, leases: Leases, around: Surroundings, *, provisioning: bool
+) -> bool:
+    """Set aside a journal that another instance has written: its disk became our image.
+
+    Return whether IMDS is to be believed on what the primary ENI has: it may be late, so
+    only where there is no better witness.
+    """
+    former = read_notes(journal)
+    ours = around.identity.instance_id
+    is_first = former is None or former.identity.instance_id != ours
+    believes_imds = is_first or journal.trouble is not None or not provisioning
+    if former is not None and former.identity.instance_id != ours:
+        journal.set_aside(f"of-{former.identity.instance_id}")
+        leases.clear()
+    note_surroundings(journal, around)
+    return believes_imds
+
+
+def known_limits(journal: Journal, around: Surroundings) -> InstanceLimits:
+    """Return what EC2 told a former life, or our table; else what is here, and no more.
+
+    EC2 is asked only after the first census: its answer wins, also in the next life.
+    """
+    kind = around.identity.instance_type
+    known = types.from_note(journal.fact(f"limits {kind}")) or shipped(kind)
+    if known is not None:
+        return known
+    log.warning("limits unknown: no growth until ec2 tells", extra={"type": kind})
+    enis = [i.device_index for i in journal.intents()]
+    blocks = Counter(eni_id for _, eni_id, _ in journal.blocks())
+    return InstanceLimits(
+        instance_type=kind,
+        enis=len(enis) + 1,
+        ipv4_per_eni=1 + max(blocks.values(), default=len(around.primary_blocks)),
+        ipv6_per_eni=0,
+        cards=((0, len(enis) + 1),),
+        hypervisor="nitro",
+        bare_metal=False,
+        vcpus=0,
+    )
+
+
+def remembered_headroom(journal: Journal, now: Instant) -> demand.Headroom:
+    """Return the headroom that the arrivals which the journal remembers have taught."""
+    arrivals = sorted(
+        now.later(event.at - now.wall)
+        for event in journal.history(HEADROOM_EVENTS)
+        if event.event == "address assigned" and 0 <= now.wall - event.at < LEARN_SECONDS
+    )
+    return demand.replay(demand.Headroom(demand.HEADROOM_MIN, now.later(-LEARN_SECONDS)), arrivals)
+
+
+def begin_life(journal: Journal) -> bool:
+    """Note that a life has begun; return whether the one before did not end when it was idle.
+
+    That one may have left a call unanswered, and what the call did EC2 may show late.
+    """
+    former = journal.fact("life")
+    _note_life(journal, "running")
+    return former == "running"
+
+
+def end_life(journal: Journal) -> None:
+    """Note that a life has ended with no call under way."""
+    _note_life(journal, "ended")
+
+
+def _note_life(journal: Journal, state: str) -> None:
+    if journal.trouble is None:
+        with contextlib.suppress(JournalError):
+            journal.note_fact("life", state)
+
+
+# Agreement ---------------------------------------------------------------------------------
+async def insist(work: Callable[[], Awaitable[T]]) -> T:
+    """Return what *work*, which may be done twice, returns; a kernel short of memory recovers.
+
+    To end here would stop nothing but the answers to pods.
+    """
+    for wait in PATIENCE_SECONDS:
+        try:
+            return await work()
+        except (NodeError, WireError) as error:
+            log.warning("kernel refuses, trying again", extra={"reason": str(error)})
+            await asyncio.sleep(wait)
+    return await work()
+
+
+@dataclass(slots=True)
+class Witnesses:
+    """Who is asked at the start, and what they are to agree on."""
+
+    ports: Ports
+    journal: Journal
+    leases: Leases
+    around: Surroundings
+    believes_imds: bool
+    net: NodeNet
+    wiring: Wiring
+    nat: NatTable
+    outlook: Outlook
+    holdings: Holdings
+    attachments: Attachments
+    on_counted: Callable[[str, int], None]
+    """Told of leases_rebuilt."""
+
+    async def agree(self) -> None:
+        """Read them all. Raises StartError where no pod can be served."""
+        await self.holdings.lifecycle.load()
+        hosts = await insist(self._prepare_node)
+        self._fill_pool()
+        self.holdings.pool.set_taken(hosts)
+        links = await insist(partial(run_in, self.ports.threads.wire, self.wiring.links))
+        self._restore_leases(links)
+        await insist(self._guard_all)
+
+    async def _in_net(self, work: Callable[..., T], *arguments: object) -> T:
+        return await run_in(self.ports.threads.net, work, *arguments)
+
+    async def _prepare_node(self) -> Mapping[Address, str]:
+        """Check the kernel, write the nft table, set up the ENIs that the journal knows.
+
+        Return which addresses are on the node's own links, and on which.
+        """
+        complaints = (
+            *await self._in_net(self.net.missing_features),
+            *await self._in_net(self.net.sysctl_complaints),
+        )
+        if complaints:
+            raise NodeUnfitError("; ".join(complaints))
+        await self.nat.write()
+        hosts = await self._in_net(self.net.host_addresses)
+        self._note_primary()
+        for intent in self._active():
+            if intent.mac is None:
+                continue
+            link = await self._in_net(self.net.find_link, intent.mac)
+            if link is not None:
+                await self.holdings.lifecycle.set_up_link(intent)
+        return hosts
+
+    def _note_primary(self) -> None:
+        """Make the primary ENI one of the lifecycle's; the instance was born with it."""
+        around = self.around
+        about = Noted(
+            around.identity.primary, around.primary_blocks, around.subnet_id, around.subnet_cidr
+        )
+        intent = Intent(
+            token="primary",  # noqa: S106 - no password
+            state=EniState.ACTIVE,
+            device_index=0,
+            parameters={"eni": note(about)},
+            eni_id=around.primary_eni,
+            mac=around.identity.mac,
+        )
+        self.holdings.lifecycle.intents["primary"] = intent
+        if self.journal.trouble is None:
+            with contextlib.suppress(JournalError):
+                self.journal.put(intent, self.ports.clock().wall)
+
+    def _active(self) -> tuple[Intent, ...]:
+        known = self.holdings.lifecycle.intents.values()
+        return tuple(i for i in known if i.state in {EniState.ACTIVE, EniState.DRAINING})
+
+    # The pool --------------------------------------------------------------------------
+    def _fill_pool(self) -> None:
+        """Take what the journal and IMDS know; EC2 has not confirmed it yet.
+
+        After a reboot every block of before cools from the moment of the boot: whoever had
+        an address of it, peers may still send to it.
+        """
+        now, pool = self.ports.clock(), self.holdings.pool
+        for intent in self._active():
+            pool.put_eni(self._pool_eni(intent, now))
+        rows = self.journal.blocks()
+        self._hold((b, e) for b, e, _ in rows)
+        # Asked back, and nobody knows whether EC2 has it: the census tells.
+        pool.begin_unassign(b for b, _, state in rows if state is Held.RELEASING)
+        self.holdings.drift.give_back(self.journal.gone(now.wall), now)
+        if self._is_new_boot():
+            died = self.holdings.died = replace(now, boot=0.0, wall=now.wall - now.boot)
+            for address in tuple(pool.slots):
+                pool.cool(address, died, purged=True)
+        if self.believes_imds:
+            self._hold([(b, self.around.primary_eni) for b in self.around.primary_blocks])
+
+    def _pool_eni(self, intent: Intent, now: Instant) -> PoolEni:
+        assert intent.eni_id is not None
+        excluded = intent.device_index == 0 and self.outlook.settings.custom_networking
+        return PoolEni(
+            intent.eni_id,
+            intent.device_index + 1,
+            self.outlook.limits.ipv4_per_eni - 1,
+            noted(intent).subnet_id,
+            now,
+            closed=intent.state is EniState.DRAINING,
+            excluded=excluded,
+            stays=is_foreign(intent),
+        )
+
+    def _hold(self, blocks: Iterable[tuple[Block, EniId]]) -> None:
+        pool = self.holdings.pool
+        for block, eni_id in blocks:
+            if eni_id in pool.enis:
+                pool.add(eni_id, [block], confirmed=False)
+
+    def _is_new_boot(self) -> bool:
+        """Whether the kernel was booted since the last life; noted for the next one."""
+        former = self.journal.fact("boot")
+        with contextlib.suppress(JournalError):
+            self.journal.note_fact("boot", self.ports.boot_id)
+        return former is not None and former != self.ports.boot_id
+
+    # The leases ------------------------------------------------------------------------
+    def _restore_leases(self, links: tuple[HostLink, ...]) -> None:
+        """Make leases, kernel and pool agree: the kernel's word beats "free"."""
+        moment, pool = self.ports.clock(), self.holdings.pool
+        for sandbox, started_ns in self.leases.deletes(moment).items():
+            self.attachments.remember_delete(sandbox, started_ns)
+        rows = {row.sandbox: row for row in self.leases.rows()}
+        for link in links:
+            if link.group != dataplane.DYING_GROUP and link.alias.sandbox not in rows:
+                row = _row_from(link, moment.wall)
+                with contextlib.suppress(LeasesError):  # its veth tells the next life, too
+                    self.leases.insert(row)
+                rows[row.sandbox] = row
+                self.on_counted("leases_rebuilt", 1)
+                log.warning("lease rebuilt from its veth", extra={"ifname": link.ifname})
+        for row in rows.values():
+            losers = pool.restore(row.sandbox, row.addresses, row.eni_id)
+            if losers:
+                log.error("two leases of one address", extra={"sandboxes": str((row, losers))})
+            self.attachments.restore(row)
+        for address, eni_id, since in self.leases.cooling():
+            if eni_id in pool.enis and address not in pool.slots:
+                pool.add(eni_id, [IPv4Network(str(address))], confirmed=False)
+            pool.cool(address, since)
+
+    async def _guard_all(self) -> None:
+        pool, lifecycle = self.holdings.pool, self.holdings.lifecycle
+        for eni_id in tuple(pool.enis):
+            blocks = pool.blocks_of(eni_id)
+            await lifecycle.take(eni_id, blocks)
+            lifecycle.taken(blocks)
+
+
+def _row_from(link: HostLink, wall: float) -> LeaseRow:
+    """Return the lease that a host veth's alias tells of."""
+    alias = link.alias
+    return LeaseRow(
+        sandbox=alias.sandbox,
+        pod=Pod("", "", alias.pod_uid),
+        addresses=tuple(ip_address(str(a)) for a in alias.addresses),
+        eni_id=EniId(alias.eni_id),
+        eni_number=link.group - dataplane.POD_GROUP,
+        netns=None,
+        started_ns=0,
+        since=wall,
+    )
