@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eni.limits import TABLE, InstanceLimits, max_pods, near_misses, shipped
+from eni.limits import TABLE, InstanceLimits, from_note, max_pods, near_misses, noted, shipped
 
 ROWS: dict[str, list[Any]] = json.loads(TABLE.read_bytes())
 
@@ -104,6 +104,27 @@ def known(instance_type: str) -> InstanceLimits:
     limits = shipped(instance_type)
     assert limits is not None
     return limits
+
+
+@pytest.mark.parametrize("instance_type", ["m5.large", "p5.48xlarge", "m5.metal"])
+def test_limits_survive_the_journal(instance_type: str) -> None:
+    limits = known(instance_type)
+    assert from_note(json.loads(json.dumps(noted(limits)))) == limits
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        pytest.param(None, id="nothing-noted"),
+        pytest.param([], id="a-list"),
+        pytest.param({}, id="no-cards"),
+        pytest.param({"cards": [[0]]}, id="a-card-without-its-most"),
+        pytest.param({"cards": [["first", 2]]}, id="a-card-without-a-number"),
+        pytest.param({"cards": [], "wings": 2}, id="a-younger-version's"),
+    ],
+)
+def test_a_note_that_is_none_of_ours_tells_no_limits(note: object) -> None:
+    assert from_note(note) is None
 
 
 @pytest.mark.parametrize(
