@@ -10,6 +10,7 @@ sessions do not, so that clients are made one at a time.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from botocore import exceptions as aws
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
+from eni import reduced
 from eni.errors import (
     CredentialsError,
     EniError,
@@ -37,8 +39,10 @@ from eni.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from botocore.loaders import Loader
     from mypy_boto3_ec2 import EC2Client
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
@@ -91,6 +95,13 @@ def verdict(error: Exception, *, prefixes: bool = False) -> tuple[type[EniError]
         if isinstance(error, members):
             return family, "", reason
     return RefusedError, "", reason
+
+
+def _loader(core: botocore.session.Session) -> Loader:
+    place = reduced.folder()
+    if not place.is_dir():
+        log.info("ec2's whole model in use: 20 MB more", extra={"missing": str(place)})
+    return reduced.ReducedLoader(core.get_config_variable("data_path"), place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,7 @@ class Session:
         if self._boto is None:
             core = botocore.session.Session()
             core.set_config_variable("metadata_service_num_attempts", IMDS_ATTEMPTS)
+            core.register_component("data_loader", _loader(core))
             self._boto = boto3.Session(botocore_session=core, region_name=self._region)
         # A client keeps the credentials that there are when it is made, also
         # none, for ever: make none before there are any.
