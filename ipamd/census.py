@@ -90,7 +90,7 @@ class Census:
         for long, so each picture makes us look once.
         """
         h = self.holdings
-        known = {intent.eni_id for intent in h.lifecycle.intents.values()}
+        known = {intent.eni_id for intent in h.lifecycle.book.intents.values()}
         quiet = self.busy() | {e.id for e in h.pool.enis.values() if e.closed}
         lost = h.pool.enis.keys() - quiet - set(eni_ids)
         strange = frozenset(lost | (set(eni_ids) - known - set(self.unmanaged)))
@@ -147,7 +147,7 @@ class Census:
             return False
         if eni.interface_type != "interface" or eni.tags.get(UNMANAGED_TAG) == "true":
             return False
-        is_tagged = eni.tags.get(INSTANCE_TAG) == h.lifecycle.home.identity.instance_id
+        is_tagged = eni.tags.get(INSTANCE_TAG) == h.lifecycle.book.home.identity.instance_id
         return eni.attachment.device_index == 0 or is_tagged or h.terms.manage_untagged
 
     def _note_others(self, others: Sequence[Eni]) -> None:
@@ -174,7 +174,7 @@ class Census:
         self._confirm(verdict.confirmed)
         self._withhold(verdict.absent)
         for eni_id, blocks in verdict.take.items():
-            h.offer(await h.lifecycle.take(eni_id, blocks), found=True)
+            h.offer(await h.lifecycle.blocks.take(eni_id, blocks), found=True)
         await self._keep(verdict.kept)
         for block in (*verdict.gone, *verdict.denied):
             await self._deny(block)
@@ -183,7 +183,7 @@ class Census:
     async def _prune(self) -> None:
         """Take away rules and guards of what is not ours: of an ENI on its way in they are."""
         h = self.holdings
-        await h.lifecycle.prune(self._kept, self._adopting)
+        await h.lifecycle.blocks.prune(self._kept, self._adopting)
 
     def _kept(self) -> tuple[Block, ...]:
         coming = (block for blocks in self._adopting.values() for block in blocks)
@@ -193,7 +193,7 @@ class Census:
         h = self.holdings
         self._adopting = {eni.id: eni.blocks for eni in enis}
         # Where EC2 may not be asked nobody else takes up what was left half way.
-        intents = h.lifecycle.intents.values() if h.terms.provisioning else ()
+        intents = h.lifecycle.book.intents.values() if h.terms.provisioning else ()
         known = {intent.eni_id for intent in intents}
         for eni in enis:
             name = f"intent adopted-{eni.id}"
@@ -223,7 +223,7 @@ class Census:
         for eni_id in eni_ids:
             if eni_id in h.pool.enis and eni_id not in self.busy():
                 try:
-                    await h.lifecycle.ensure_link(eni_id)
+                    await h.lifecycle.links.ensure(eni_id)
                 except (EniError, NodeError) as error:
                     log.warning("no link", extra={"eni_id": eni_id, "reason": str(error)})
                     self._look_again()
@@ -253,7 +253,7 @@ class Census:
         h.queue.hand_out()
         for block in blocks:
             if (holder := h.pool.blocks().get(block)) is not None:
-                await h.lifecycle.keep(holder, (block,))
+                await h.lifecycle.blocks.keep(holder, (block,))
 
     async def _deny(self, block: Block) -> None:
         """Let go of a block that EC2 has not shown twice; what a pod has of it stays."""
@@ -291,5 +291,5 @@ class Census:
         return self.holdings.remove(eni_id)
 
     def _is_draining(self, eni_id: EniId) -> bool:
-        intent = self.holdings.lifecycle.intent_of(eni_id)
+        intent = self.holdings.lifecycle.book.intent_of(eni_id)
         return intent is not None and intent.state is EniState.DRAINING

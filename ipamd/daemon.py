@@ -24,11 +24,12 @@ from ipamd.budget import Budget, start_jitter_seconds
 from ipamd.caches import Cache, Caches
 from ipamd.ec2_line import Ec2Line
 from ipamd.engine import START_JITTER_SECONDS, Engine
+from ipamd.eni_book import EniBook, Home
 from ipamd.flights import Flights
 from ipamd.holdings import Holdings
 from ipamd.journal import Journal, JournalError
 from ipamd.leases import Leases
-from ipamd.lifecycle import Home, Lifecycle
+from ipamd.lifecycle import Lifecycle
 from ipamd.nat_table import NatTable
 from ipamd.outlook import Outlook
 from ipamd.places import SUBNETS_SECONDS, Places
@@ -107,14 +108,16 @@ class Daemon:
             random=ports.random,
         )
         self.lifecycle = Lifecycle(
-            ec2=self.ec2,
-            line=self.line,
-            net=self.net,
-            journal=self.journal,
-            threads=ports.threads,
-            home=self._home(),
-            clock=ports.clock,
-            new_token=ports.new_token,
+            EniBook(
+                ec2=self.ec2,
+                line=self.line,
+                net=self.net,
+                journal=self.journal,
+                threads=ports.threads,
+                home=self._home(),
+                clock=ports.clock,
+            ),
+            ports.new_token,
         )
         self.attachments = Attachments(
             pool=self.pool,
@@ -266,7 +269,7 @@ class Daemon:
         self.outlook.settings = settings
         self.attachments.cooldown_seconds = settings.cooldown_seconds
         self.attachments.waiting_max = settings.add_waiting_max
-        self.lifecycle.home = self._home()
+        self.lifecycle.book.home = self._home()
         self.by_cluster.share_limits()
         self.places.follow(
             cluster=settings.cluster_name,

@@ -208,7 +208,7 @@ class Engine:
         h, terms, now = self.holdings, self.terms, self.holdings.clock()
         census = h.pool.census()
         acting = tuple(self._acting.values())
-        arriving = [i for i in h.lifecycle.intents.values() if i.eni_id not in h.pool.enis]
+        arriving = [i for i in h.lifecycle.book.intents.values() if i.eni_id not in h.pool.enis]
         free_enis = max(0, terms.max_enis - len(census) - len(arriving) - self.census.others)
         rooms: Counter[SubnetId] = Counter()
         for each in census:
@@ -279,7 +279,7 @@ class Engine:
         growth = decide.grow(now, targets)
         served = now.coming
         if now.waiting and now.coming:
-            h.lifecycle.line.promote()  # what was asked for later is waited for now
+            h.lifecycle.book.line.promote()  # what was asked for later is waited for now
         for action in growth:
             # What pods wait for is urgent; what is asked beyond it, to be ready, is not.
             self._begin(action, Priority.STARVING if now.waiting > served else Priority.STEADY)
@@ -376,7 +376,7 @@ class Engine:
         try:
             ready = await h.lifecycle.begin(intent, priority)
         except TROUBLES as error:
-            if intent.token in h.lifecycle.intents:
+            if intent.token in h.lifecycle.book.intents:
                 raise
             self._came_to_nothing(intent, kind, error)
             return
@@ -418,7 +418,7 @@ class Engine:
         # An answer that is late may still show what was given back a moment ago.
         known = (*h.pool.blocks_of(eni_id), *h.drift.given_back(h.clock()))
         try:
-            ready = await h.lifecycle.assign(eni_id, kind, count, known, priority)
+            ready = await h.lifecycle.blocks.assign(eni_id, kind, count, known, priority)
         except EniError as error:
             if not goes_elsewhere(error):
                 raise
@@ -432,7 +432,7 @@ class Engine:
     async def _unassign(self, eni_id: EniId, leaving: tuple[Block, ...]) -> None:
         h = self.holdings
         try:
-            returned = await h.lifecycle.unassign(eni_id, leaving)
+            returned = await h.lifecycle.blocks.unassign(eni_id, leaving)
         except TROUBLES:
             h.pool.cancel_unassign(leaving)
             h.queue.hand_out()
@@ -444,7 +444,7 @@ class Engine:
     # Intents -----------------------------------------------------------------------------
     def _take_up_intents(self) -> None:
         """Bring every ENI that was left half way to where it was going, each on its own."""
-        for intent in tuple(self.holdings.lifecycle.intents.values()):
+        for intent in tuple(self.holdings.lifecycle.book.intents.values()):
             name = f"intent {intent.token}"
             if self.flights.may_start(name) and (work := self._next_step(intent)) is not None:
                 self.flights.start(name, work)

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from eni.model import Address, Block, EniId, SubnetId
+from ipamd.blocks import Ready
 from ipamd.budget import Priority
 from ipamd.clock import Instant
 from ipamd.drift import Drift
 from ipamd.flights import TROUBLES
 from ipamd.intents import EniState
-from ipamd.lifecycle import Lifecycle, Ready
+from ipamd.lifecycle import Lifecycle
 from ipamd.places import Places
 from ipamd.pool import Assigned, Cooling, Pool, PoolEni
 from ipamd.terms import Terms
@@ -92,7 +93,7 @@ class Holdings:
 
         What is found and was not in the journal, a pod of before a reboot may have had.
         """
-        self.lifecycle.taken(ready.blocks)
+        self.lifecycle.blocks.taken(ready.blocks)
         if ready.eni_id in self.pool.enis:
             cooling = self._let_go(ready)
             new = self.pool.add(ready.eni_id, ready.blocks)
@@ -137,19 +138,19 @@ class Holdings:
         """Forget blocks that are EC2's again, and stop guarding them."""
         if blocks:
             self.drop(blocks)
-            await self.lifecycle.give_up(blocks)
+            await self.lifecycle.blocks.give_up(blocks)
 
     async def remove(self, eni_id: EniId) -> None:
         """Bring an ENI to its end, unless a pod has an address of it after all."""
         if self.in_use(eni_id):
             self.pool.reopen_eni(eni_id)
             self.queue.hand_out()
-            await self.lifecycle.keep_eni(eni_id)
+            await self.lifecycle.endings.keep(eni_id)
             return
         try:
-            await self.lifecycle.remove_eni(eni_id)
+            await self.lifecycle.endings.remove(eni_id)
         except TROUBLES:
-            intent = self.lifecycle.intent_of(eni_id)
+            intent = self.lifecycle.book.intent_of(eni_id)
             if intent is not None and intent.state is not EniState.DRAINING:
                 self.pool.reopen_eni(eni_id)  # its end was not even begun
             raise
@@ -159,7 +160,7 @@ class Holdings:
     async def disown(self, eni_id: EniId) -> None:
         """Let go of an ENI that somebody else has now, once no pod has an address of it."""
         if not self.in_use(eni_id):
-            await self.lifecycle.disown(eni_id)
+            await self.lifecycle.endings.disown(eni_id)
             self.pool.remove_eni(eni_id)
 
     def in_use(self, eni_id: EniId) -> bool:

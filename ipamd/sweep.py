@@ -65,10 +65,10 @@ class Sweep:
             self.flights.start(NAME, self._sweep())
 
     async def _sweep(self) -> None:
-        own = ((INSTANCE_TAG, self.lifecycle.home.identity.instance_id),)
+        own = ((INSTANCE_TAG, self.lifecycle.book.home.identity.instance_id),)
         own_orphans = {eni.id for eni in await self._available(own) if self._is_orphan(eni)}
         orphans = set(own_orphans)
-        cluster = self.lifecycle.home.cluster_name
+        cluster = self.lifecycle.book.home.cluster_name
         if self.is_elected and cluster:
             tags = ((INSTANCE_TAG, ""), (CLUSTER_TAG, cluster))
             orphans |= {eni.id for eni in await self._available(tags) if self._is_old(eni)}
@@ -83,21 +83,21 @@ class Sweep:
     async def _delete(self, eni_id: EniId) -> None:
         """Delete a leaked ENI; one that EC2 does not let go keeps no other."""
         try:
-            await self.lifecycle.delete_leaked(eni_id)
+            await self.lifecycle.endings.delete_leaked(eni_id)
         except RefusedError as error:
             told = {"eni_id": eni_id, "id": error.id, "reason": str(error)}
             log.warning("leaked eni not deleted", extra=told)
 
     async def _available(self, tags: tuple[tuple[str, str], ...]) -> tuple[Eni, ...]:
-        ec2, line = self.lifecycle.ec2, self.lifecycle.line
+        ec2, line = self.lifecycle.book.ec2, self.lifecycle.book.line
         return await line.call(Priority.SWEEP, ec2.available, tags)
 
     def _is_orphan(self, eni: Eni) -> bool:
-        known = {intent.eni_id for intent in self.lifecycle.intents.values()}
+        known = {intent.eni_id for intent in self.lifecycle.book.intents.values()}
         return (
             eni.attachment is None
             and eni.id not in known
-            and eni.tags.get(INTENT_TAG) not in self.lifecycle.intents
+            and eni.tags.get(INTENT_TAG) not in self.lifecycle.book.intents
             and eni.description.startswith(DESCRIPTION)
         )
 

@@ -162,7 +162,7 @@ class Witnesses:
 
     async def agree(self) -> None:
         """Read them all. Raises StartError where no pod can be served."""
-        await self.holdings.lifecycle.load()
+        await self.holdings.lifecycle.book.load()
         hosts = await insist(self._prepare_node)
         self._fill_pool()
         self.holdings.pool.set_taken(hosts)
@@ -192,7 +192,7 @@ class Witnesses:
                 continue
             link = await self._in_net(self.net.find_link, intent.mac)
             if link is not None:
-                await self.holdings.lifecycle.set_up_link(intent)
+                await self.holdings.lifecycle.links.set_up(intent)
         return hosts
 
     def _note_primary(self) -> None:
@@ -209,13 +209,13 @@ class Witnesses:
             eni_id=around.primary_eni,
             mac=around.identity.mac,
         )
-        self.holdings.lifecycle.intents["primary"] = intent
+        self.holdings.lifecycle.book.intents["primary"] = intent
         if self.journal.trouble is None:
             with contextlib.suppress(JournalError):
                 self.journal.put(intent, self.ports.clock().wall)
 
     def _active(self) -> tuple[Intent, ...]:
-        known = self.holdings.lifecycle.intents.values()
+        known = self.holdings.lifecycle.book.intents.values()
         return tuple(i for i in known if i.state in {EniState.ACTIVE, EniState.DRAINING})
 
     # The pool --------------------------------------------------------------------------
@@ -296,8 +296,8 @@ class Witnesses:
         pool, lifecycle = self.holdings.pool, self.holdings.lifecycle
         for eni_id in tuple(pool.enis):
             blocks = pool.blocks_of(eni_id)
-            await lifecycle.take(eni_id, blocks)
-            lifecycle.taken(blocks)
+            await lifecycle.blocks.take(eni_id, blocks)
+            lifecycle.blocks.taken(blocks)
 
 
 def _row_from(link: HostLink, wall: float) -> LeaseRow:

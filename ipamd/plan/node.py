@@ -23,11 +23,12 @@ from ipamd.budget import Budget, start_jitter_seconds
 from ipamd.caches import Caches
 from ipamd.ec2_line import Ec2Line
 from ipamd.engine import START_JITTER_SECONDS, Engine
+from ipamd.eni_book import EniBook, Home
 from ipamd.flights import Flights
 from ipamd.holdings import Holdings
 from ipamd.intents import EniState, Intent, Noted, note
 from ipamd.journal import Journal
-from ipamd.lifecycle import Home, Lifecycle
+from ipamd.lifecycle import Lifecycle
 from ipamd.places import SUBNETS_SECONDS, Places
 from ipamd.plan.kubelet import Kubelet
 from ipamd.plan.results import EniView, NodeView
@@ -153,16 +154,21 @@ class PlannedNode:
             primary=primary.primary,
         )
         self.lifecycle = Lifecycle(
-            ec2=self.ec2,
-            line=line,
-            net=PlannedNet(world, name),
-            journal=Journal(Path(":memory:")),
-            threads=threads,
-            home=Home(
-                identity, MTU, tuple(settings.additional_eni_tags.items()), settings.cluster_name
+            EniBook(
+                ec2=self.ec2,
+                line=line,
+                net=PlannedNet(world, name),
+                journal=Journal(Path(":memory:")),
+                threads=threads,
+                home=Home(
+                    identity,
+                    MTU,
+                    tuple(settings.additional_eni_tags.items()),
+                    settings.cluster_name,
+                ),
+                clock=world.clock,
             ),
-            clock=world.clock,
-            new_token=world.token,
+            world.token,
         )
         caches = Caches(timer=lambda: world.now, jitter=world.roll)
         self.places = Places(
@@ -207,7 +213,7 @@ class PlannedNode:
         assert primary.primary is not None
         cidr = self.world.account.vpc.book(primary.subnet_id).cidr
         about = Noted(primary.primary, primary.blocks, primary.subnet_id, cidr)
-        self.lifecycle.intents["primary"] = intent = Intent(
+        self.lifecycle.book.intents["primary"] = intent = Intent(
             token="primary",  # noqa: S106 - no password
             state=EniState.ACTIVE,
             device_index=0,
@@ -215,7 +221,7 @@ class PlannedNode:
             eni_id=primary.id,
             mac=primary.mac,
         )
-        self.lifecycle.journal.put(intent, self.world.clock().wall)
+        self.lifecycle.book.journal.put(intent, self.world.clock().wall)
         self.pool.put_eni(
             PoolEni(
                 primary.id,

@@ -18,14 +18,15 @@ from typing import Any, ClassVar
 
 from eni.errors import ImdsError, NotYetError, UnreachableError
 from eni.model import Kind, Notices, SecurityGroupId
-from ipamd import budget, census, demand, lifecycle, outlook, places, surroundings, witnesses
+from ipamd import budget, census, demand, outlook, places, surroundings, witnesses
 from ipamd.census import Census
 from ipamd.daemon import Daemon
 from ipamd.drift import Drift, Verdict
+from ipamd.endings import Endings
 from ipamd.engine import Engine
 from ipamd.holdings import Holdings
 from ipamd.leases import Leases
-from ipamd.lifecycle import Lifecycle
+from ipamd.links import LINK_SECONDS, Links
 from ipamd.pool import EniCensus, Pool
 from ipamd.settings import Settings
 from ipamd.subnets import Candidate, Subnets
@@ -369,7 +370,7 @@ def a_burst_over_three_enis(s: Stage) -> None:
     "IMDS needs two minutes to show a new ENI, and pods wait for it",
     "a pod waits for the link and for nothing else",
     "a new ENI is taken when a minute has passed since its link came",
-    (Lifecycle, "_link_comes", lambda former: _and_a_minute(former)),  # noqa: PLW0108 - defined below
+    (Links, "comes", lambda former: _and_a_minute(former)),  # noqa: PLW0108 - defined below
 )
 def imds_late_with_a_new_eni(s: Stage) -> None:
     """IMDS shows what was there at the start, whatever comes."""
@@ -627,7 +628,7 @@ def an_unassign_that_is_refused(s: Stage) -> None:
     "an ENI without an attachment burns twelve detaches and stays",
     "no ENI is left behind",
     "what is not attached cannot be removed",
-    (Lifecycle, "_detach", lambda former: _only_attached(former)),  # noqa: PLW0108 - defined below
+    (Endings, "_detach", lambda former: _only_attached(former)),  # noqa: PLW0108 - defined below
     on=WARM,
 )
 def an_eni_that_is_detached_already(s: Stage) -> None:
@@ -684,7 +685,7 @@ def _cooling(now: Situation) -> int:
 def _and_a_minute(former: Any) -> Any:
     import asyncio  # noqa: PLC0415 - of this sabotage alone
 
-    async def link_comes(self: Any, mac: str, seconds: float = lifecycle.LINK_SECONDS) -> bool:
+    async def link_comes(self: Any, mac: str, seconds: float = LINK_SECONDS) -> bool:
         came: bool = await former(self, mac, seconds)
         await asyncio.sleep(MINUTE)
         return came

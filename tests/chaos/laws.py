@@ -543,7 +543,7 @@ class Laws(Observer):
         links = []
         macs = {link.mac: link for link in kernel.links}
         for eni in self._ours():
-            intent = daemon.lifecycle.intent_of(eni.id)
+            intent = daemon.lifecycle.book.intent_of(eni.id)
             if intent is None or eni.attachment is None or eni.primary is None:
                 yield Law.TRUE, f"{eni.id} is attached and has no intent"
                 continue

@@ -25,11 +25,14 @@ from ipamd import (
     upkeep,
     witnesses,
 )
+from ipamd.blocks import Blocks
 from ipamd.engine import Engine
+from ipamd.eni_book import EniBook
 from ipamd.intents import EniState, Intent
 from ipamd.journal import Journal
 from ipamd.leases import Leases
 from ipamd.lifecycle import Lifecycle
+from ipamd.links import Links
 from ipamd.pool import Assigned, EniCensus, Pool
 from tests.chaos.history import History, Trouble
 
@@ -148,8 +151,8 @@ class _Deaf:
 
 
 async def _take_unguarded(self: Any, eni_id: Any, blocks: Any) -> Any:
-    await self._write(self.journal.hold, eni_id, blocks, self.clock().wall)
-    return await self._kernel(self.net.host_addresses)
+    await self.book.hold(eni_id, blocks)
+    return await self.book.kernel(self.book.net.host_addresses)
 
 
 def _put_late(former: Any) -> Any:
@@ -181,9 +184,9 @@ def _assign_twice(_former: Any) -> Any:
         self: Any, eni_id: Any, kind: Any, count: int, _known: Any, priority: Any
     ) -> Any:
         try:
-            new = await self._call(priority, self.ec2.assign, eni_id, kind, count)
+            new = await self.book.call(priority, self.book.ec2.assign, eni_id, kind, count)
         except UnknownOutcomeError:
-            new = await self._call(priority, self.ec2.assign, eni_id, kind, count)
+            new = await self.book.call(priority, self.book.ec2.assign, eni_id, kind, count)
         return await self.take(eni_id, new)
 
     return assign
@@ -199,7 +202,7 @@ def _attach_twice(former: Any) -> Any:
 
 async def _set_rules_only_more(self: Any) -> None:
     links = tuple(self._links.values())
-    await self._kernel(lambda: self.net.set_rules(links, prune=False))
+    await self.book.kernel(lambda: self.book.net.set_rules(links, prune=False))
 
 
 def _without_max(former: Any) -> Any:
@@ -289,7 +292,7 @@ _add(
 _add(
     "guards-dropped",
     "blocks are not guarded when they come",
-    (Lifecycle, "_take", to(_take_unguarded)),
+    (Blocks, "_take", to(_take_unguarded)),
 )
 
 # Intents ---------------------------------------------------------------------------------
@@ -317,13 +320,13 @@ _add(
 _add(
     "intent-forgotten-at-once",
     "an ENI that one describe does not show is forgotten",
-    (Lifecycle, "_is_second_look", to(lambda _self, _token: True)),
+    (EniBook, "is_second_look", to(lambda _self, _token: True)),
     suits=lambda h: h.lag_seconds >= 8 or Trouble.STALE in h.troubles,
 )
 _add(
     "assign-repeated",
     "an assign without an answer is sent again",
-    (Lifecycle, "assign", _assign_twice),
+    (Blocks, "assign", _assign_twice),
     needs=(Trouble.LOST,),
 )
 _add(
@@ -349,8 +352,8 @@ _add(
 _add(
     "rules-not-pruned",
     "the rules of an ENI that went stay",
-    (Lifecycle, "_set_rules", to(_set_rules_only_more)),
-    (Lifecycle, "prune", to(nothing_later)),
+    (Links, "_set_rules", to(_set_rules_only_more)),
+    (Blocks, "prune", to(nothing_later)),
 )
 _add(
     "census-never-done-again",
