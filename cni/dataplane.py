@@ -2,6 +2,7 @@
 
     512    from all lookup 5120            PODS: a /32 per pod, a guard per held address
     1024   fwmark 0x80/0x80 lookup main    decided: out by the primary ENI
+    1535   to <CIDR> lookup main           one per AWS_EXTERNAL_SERVICE_CIDRS
     1536   fwmark <n>/0x7f lookup <table>  one per secondary ENI
     32765  from <ENI address> lookup <table>
 
@@ -44,14 +45,10 @@ DYING_GROUP = 5376
 MAX_NUMBER = 127
 """ENI numbers fit in seven mark bits; the largest instance takes 80."""
 
-MARK_MASK = 0xFF
-"""Our byte of packet and connection mark. Bits 8 to 31 are others': 8-11 Cilium, 13
-portmap, 14-15 kube-proxy, 16-31 Calico, Tailscale, Weave."""
-
 PRIMARY_MARK = 0x80
-"""Through the primary ENI; the peer's bit (AWS_VPC_K8S_CNI_CONNMARK)."""
-
-NUMBER_MASK = 0x7F
+"""Through the primary ENI; the peer's bit (AWS_VPC_K8S_CNI_CONNMARK). With it, our byte of a
+mark is 0xff, and bits 8 to 31 are others': 8-11 Cilium, 13 portmap, 14-15 kube-proxy, 16-31
+Calico, Tailscale, Weave."""
 
 GUARD_METRIC = 4278198272
 """Metric of `unreachable` guards (0xff000400): behind every pod's route, whose metric is 0, so
@@ -59,6 +56,7 @@ that the guard takes over in the kernel when a pod's veth goes."""
 
 POD_PREFERENCE = 512
 PRIMARY_PREFERENCE = 1024
+EXTERNAL_PREFERENCE = 1535
 ENI_PREFERENCE = 1536
 OWN_PREFERENCE = 32765
 """`ip rule` preferences, the peer's. The kernel's are 0 (local), 32766 (main)."""
@@ -87,14 +85,18 @@ def eni_table(number: int) -> int:
     return MAIN_TABLE if number == 1 else number
 
 
-def host_ifname(sandbox: Sandbox) -> str:
-    """Return the name of a sandbox's host veth: the peer's prefix, then 11 hex digits.
+VETH_PREFIX = "eni"
+"""What a host veth's name begins with; the peer's (AWS_VPC_K8S_CNI_VETHPREFIX)."""
+
+
+def host_ifname(sandbox: Sandbox, prefix: str = VETH_PREFIX) -> str:
+    """Return the name of a sandbox's host veth: the prefix, then 11 hex digits.
 
     Made from the sandbox and not from the pod's name, so that two sandboxes of one pod
     never meet in one name.
     """
     identity = f"{sandbox.network}/{sandbox.container_id}/{sandbox.ifname}"
-    return "eni" + hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:11]
+    return prefix + hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:11]
 
 
 def pod_mac(address: Address) -> str:
@@ -139,13 +141,16 @@ def parse_alias(text: str | None) -> Alias | None:
 # ENIs ----------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class EniLink:
-    """An ENI as the kernel should have it. *number* is its device index + 1, 1 the primary."""
+    """An ENI as the kernel should have it. *number* is its device index + 1, 1 the primary.
+
+    *mtu* None leaves the link's as it is.
+    """
 
     number: int
     mac: str
     address: IPv4Address
     subnet: IPv4Network
-    mtu: int
+    mtu: int | None
 
     @property
     def gateway(self) -> IPv4Address:
@@ -158,7 +163,45 @@ class EniLink:
         return self.number == 1
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Our byte of packet and connection marks: *primary* is its highest bit.
+
+    The other seven are an ENI's number. What is not in *mask* is others' and never written.
+    """
+
+    primary: int = PRIMARY_MARK
+
+    @property
+    def mask(self) -> int:
+        """The byte."""
+        return (self.primary >> 7) * 0xFF
+
+    @property
+    def number_mask(self) -> int:
+        """Where the number is."""
+        return (self.primary >> 7) * MAX_NUMBER
+
+    def of(self, number: int) -> int:
+        """Return the mark of what leaves by ENI *number*."""
+        return self.primary if number == 1 else (self.primary >> 7) * number
+
+
+USUAL_MARKS = Marks()
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What settings make of our rules. *external*: always routed by the main table."""
+
+    marks: Marks = USUAL_MARKS
+    external: tuple[IPv4Network, ...] = ()
+
+
+USUAL_ROUTING = Routing()
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One `ip rule` of ours."""
 
@@ -167,18 +210,25 @@ class Rule:
     fwmark: int = 0
     fwmask: int = 0
     source: IPv4Address | None = None
+    destination: IPv4Network | None = None
 
 
-def desired_rules(enis: Iterable[EniLink]) -> tuple[Rule, ...]:
+def desired_rules(enis: Iterable[EniLink], routing: Routing = USUAL_ROUTING) -> tuple[Rule, ...]:
     """Return every rule of ours, by preference."""
+    marks = routing.marks
     rules = [
         Rule(POD_PREFERENCE, PODS_TABLE),
-        Rule(PRIMARY_PREFERENCE, MAIN_TABLE, PRIMARY_MARK, PRIMARY_MARK),
+        Rule(PRIMARY_PREFERENCE, MAIN_TABLE, marks.primary, marks.primary),
+        *(
+            Rule(EXTERNAL_PREFERENCE, MAIN_TABLE, destination=network)
+            for network in routing.external
+        ),
     ]
     for eni in enis:
         if not eni.is_primary:
             table = eni_table(eni.number)
-            rules.append(Rule(ENI_PREFERENCE, table, eni.number, NUMBER_MASK))
+            mark = marks.of(eni.number)
+            rules.append(Rule(ENI_PREFERENCE, table, mark, marks.number_mask))
             rules.append(Rule(OWN_PREFERENCE, table, source=eni.address))
     return tuple(sorted(rules, key=lambda rule: (rule.preference, rule.table)))
 

@@ -13,7 +13,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cni.dataplane import Address, Alias, EniLink, Network
+from cni.dataplane import (
+    USUAL_ROUTING,
+    Address,
+    Alias,
+    EniLink,
+    Network,
+    Routing,
+    host_ifname,
+)
 from cni.spec import Attached, Sandbox
 
 
@@ -51,7 +59,11 @@ class NetnsId:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a wire should be. *node_primary* is the source of the node's own packets to it."""
+    """What a wire should be. *node_primary* is the source of the node's own packets to it.
+
+    *veth* is the host veth's name where it is not the usual one: a wire keeps the name that it
+    was made with. Without *ipv6* the pod has no IPv6 address at all, not even of its own.
+    """
 
     sandbox: Sandbox
     addresses: tuple[Address, ...]
@@ -60,6 +72,13 @@ class Wish:
     pod_uid: str
     mtu: int
     node_primary: Address
+    veth: str = ""
+    ipv6: bool = True
+
+    @property
+    def host_ifname(self) -> str:
+        """The host veth's name."""
+        return self.veth or host_ifname(self.sandbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +104,14 @@ class NodeNet(Protocol):
     def configure_eni(self, eni: EniLink) -> None:
         """Bring link, address and table of an ENI to their desired state.
 
-        Of the primary, the node's own, only group and rp_filter are ours. Raises NodeError if
-        there is no link with its MAC.
+        Of the primary, the node's own, only group, rp_filter and, where it says one, the MTU are
+        ours. Raises NodeError if there is no link with its MAC.
         """
 
-    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
-        """Bring our rules to what *enis* need; without *prune* only add."""
+    def set_rules(
+        self, enis: Sequence[EniLink], *, prune: bool = True, routing: Routing = USUAL_ROUTING
+    ) -> None:
+        """Bring our rules to what *enis* and *routing* need; without *prune* only add."""
 
     def add_guards(self, networks: Iterable[Network]) -> None:
         """Make every address of *networks* unreachable as long as no pod has it."""
@@ -108,7 +129,7 @@ class NodeNet(Protocol):
         """Delete every flow from or to *addresses*; return how many."""
 
     def apply_nft(self, text: str) -> bool:
-        """Write our table if what is there is not what *text* makes; return whether."""
+        """Write our tables if what is there is not what *text* makes; return whether."""
 
     def missing_features(self) -> tuple[str, ...]:
         """Return a sentence for each kernel feature that pods need and is not there."""

@@ -24,16 +24,19 @@ from pyroute2.netlink.exceptions import NetlinkError
 from cni import conntrack, nft, rtnl
 from cni.dataplane import (
     ENI_GROUP,
+    EXTERNAL_PREFERENCE,
     GUARD_METRIC,
     NODE_SYSCTLS,
     PODS_TABLE,
     PROTOCOL,
+    USUAL_ROUTING,
     Address,
     Delete,
     EniLink,
     Network,
     Put,
     Route,
+    Routing,
     Rule,
     desired_routes,
     desired_rules,
@@ -47,6 +50,9 @@ log = logging.getLogger(__name__)
 NFT = "nft"
 NFT_SECONDS = 30
 """An nft that takes longer hangs: a whole table takes 30 ms beside 5,000 services."""
+
+HAS_IPV6 = Path("/proc/net/if_inet6")
+"""Not there on a kernel that was built or booted without IPv6."""
 
 RTN_UNREACHABLE = 7
 
@@ -109,20 +115,22 @@ class NodeNetlink:
     def configure_eni(self, eni: EniLink) -> None:
         """Bring an ENI's link, address and table to their desired state.
 
-        The primary ENI is the node's own: only its group and rp_filter are ours. Raises
-        NodeError if there is no link with its MAC.
+        The primary ENI is the node's own: only its group, its rp_filter and an MTU that is
+        given are ours. Raises NodeError if there is no link with its MAC.
         """
         link = self.find_link(eni.mac)
         if link is None:
             raise NodeError(f"there is no link with MAC {eni.mac}")
         devconf = {"rp_filter": 2, "send_redirects": 0}
-        group = ENI_GROUP + eni.number
+        wish: dict[str, object] = {"group": ENI_GROUP + eni.number}
+        if eni.mtu is not None:
+            wish["mtu"] = eni.mtu
         if eni.is_primary:
-            self._set_link(link, group=group, devconf=devconf)
+            self._set_link(link, devconf=devconf, **wish)
             return
         # With a foreign address before ours, the kernel would take ours away along with it.
         devconf["promote_secondaries"] = 1
-        self._set_link(link, group=group, devconf=devconf, mtu=eni.mtu, state="up")
+        self._set_link(link, devconf=devconf, state="up", **wish)
         self._set_address(link, eni)
         there = self._routes(eni_table(eni.number))
         for step in steps(desired_routes(eni, link.index), there):
@@ -176,13 +184,15 @@ class NodeNetlink:
 
     # Rules -----------------------------------------------------------------------------
     @_in_our_words("the rules")
-    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
-        """Bring our rules to what *enis* need; others' are not touched.
+    def set_rules(
+        self, enis: Sequence[EniLink], *, prune: bool = True, routing: Routing = USUAL_ROUTING
+    ) -> None:
+        """Bring our rules to what *enis* and *routing* need; others' are not touched.
 
         Without *prune* nothing is deleted: whoever does not know every ENI yet must not
         take away the rule of one that pods are using.
         """
-        for step in steps(desired_rules(enis), self._rules()):
+        for step in steps(desired_rules(enis, routing), self._rules()):
             match step:
                 case Put(Rule() as rule):
                     self._rule("add", rule)
@@ -192,13 +202,17 @@ class NodeNetlink:
     def _rules(self) -> Iterator[Rule]:
         for found in self._ip.get_rules(family=AF_INET):
             if found.get_attr("FRA_PROTOCOL") == PROTOCOL:
-                source = found.get_attr("FRA_SRC")
+                preference = found.get_attr("FRA_PRIORITY") or 0
+                source, to = found.get_attr("FRA_SRC"), found.get_attr("FRA_DST")
                 yield Rule(
-                    preference=found.get_attr("FRA_PRIORITY") or 0,
+                    preference=preference,
                     table=found.get_attr("FRA_TABLE") or found["table"],
                     fwmark=found.get_attr("FRA_FWMARK") or 0,
                     fwmask=found.get_attr("FRA_FWMASK") or 0,
                     source=IPv4Address(source) if source else None,
+                    destination=IPv4Network((to or 0, found["dst_len"]))
+                    if preference == EXTERNAL_PREFERENCE
+                    else None,
                 )
 
     def _rule(self, command: str, rule: Rule) -> None:
@@ -212,6 +226,9 @@ class NodeNetlink:
             wish |= {"fwmark": rule.fwmark, "fwmask": rule.fwmask}
         if rule.source is not None:
             wish |= {"src": str(rule.source), "src_len": 32}
+        if rule.destination is not None:
+            to = rule.destination
+            wish |= {"dst": str(to.network_address), "dst_len": to.prefixlen}
         try:
             self._ip.rule(command, **wish)
         except NetlinkError as error:
@@ -250,8 +267,14 @@ class NodeNetlink:
 
     # nft -------------------------------------------------------------------------------
     def apply_nft(self, text: str) -> bool:
-        """Write the table if what is there is not what *text* makes; return whether."""
-        listed = self._nft(["list", "table", "ip", nft.TABLE], "", check=False)
+        """Write the tables if what is there is not what *text* makes; return whether."""
+        families: Sequence[str] = nft.FAMILIES
+        if not HAS_IPV6.exists():
+            text, families = nft.without_ipv6(text), families[:1]
+        # A table that is not there fails, and lists nothing; the others come all the same.
+        listed = "".join(
+            self._nft(["list", "table", family, nft.TABLE], "", check=False) for family in families
+        )
         if nft.is_in_force(text, listed):
             return False
         self._nft(["-f", "-"], text)
@@ -276,15 +299,30 @@ class NodeNetlink:
         return done.stdout
 
     def missing_features(self) -> tuple[str, ...]:
-        """Return a sentence for each kernel feature that pods need and is not there."""
+        """Return a sentence for each kernel feature that pods need and is not there.
+
+        The whole table is tried first; only where that fails is each feature tried alone.
+        """
         cidr = IPv4Network("10.0.0.0/8")
         wish = nft.NftWish(vpc_cidrs=(cidr,), node_primary=cidr[1], eni_numbers=2)
+        text = nft.render(wish)
+        trouble = self._refusal(text if HAS_IPV6.exists() else nft.without_ipv6(text))
+        if not trouble:
+            return ()
+        lacking = tuple(
+            f"{name} is needed (kernel 5.10 and newer have it): {refusal}"
+            for name, probe in nft.FEATURES.items()
+            if (refusal := self._refusal(probe))
+        )
+        return lacking or (f"nf_tables does not take our table: {trouble}",)
+
+    def _refusal(self, text: str) -> str:
+        """Return why the kernel does not take *text*, "" if it does; nothing is changed."""
         try:
-            self._nft(["-c", "-f", "-"], nft.render(wish))
+            self._nft(["-c", "-f", "-"], text)
         except NodeError as error:
-            first = str(error).splitlines()[0]
-            return (f"nft and nf_tables with fib, ct, nat (kernel 5.10) are needed: {first}",)
-        return ()
+            return str(error).splitlines()[0]
+        return ""
 
     def sysctl_complaints(self) -> tuple[str, ...]:
         """Return a sentence for each node-wide sysctl that would break pods."""

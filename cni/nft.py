@@ -1,29 +1,41 @@
-"""The nft table, as text. Pure.
+"""The nft tables, as text. Pure.
 
-Four base chains, each deciding once per connection or not at all: *spoof* drops what a pod
-may not send; *arrive* remembers by which ENI a connection came in; *leave*, after every
-DNAT, sends replies back the same way, marks a pod's connections to outside the VPC for the
-primary, and gives everything else the ENI of its veth's group; *masq* gives the marked ones
-the node's address. Plain compares only: a set looked up while a transaction swaps it can
-miss, and a connection mark makes the miss last for the connection's life.
+Four base chains of `ip enid`, each deciding once per connection or not at all: *spoof* drops
+what a pod may not send; *arrive* remembers by which ENI a connection came in; *leave*, after
+every DNAT, sends replies back the same way, marks a pod's connections to outside the VPC for
+the primary, and gives everything else the ENI of its veth's group; *masq* gives the marked ones
+the node's address. Two more are there if a setting asks for them: *imds* keeps pods from the
+instance metadata, *clamp* lowers the segment size of TCP to what the path takes.
+
+Plain compares only: a set looked up while a transaction swaps it can miss, and a connection
+mark makes the miss last for the connection's life. What decides for life is asked of the first
+packet alone (`ct status` not yet confirmed): `ct state new` is true of every packet of a flow
+that nobody answers, and such a flow must not change its way when the rules do.
+
+`ip6 enid` has no routing: pods have no IPv6 address, and may send from none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
-from cni.dataplane import DYING_GROUP, ENI_GROUP, MARK_MASK, MAX_NUMBER, POD_GROUP, PRIMARY_MARK
+from cni.dataplane import DYING_GROUP, ENI_GROUP, MAX_NUMBER, POD_GROUP, USUAL_MARKS, Marks
 
 TABLE = "enid"
+FAMILIES = ("ip", "ip6")
 PODS = f"{POD_GROUP + 1}-{POD_GROUP + MAX_NUMBER}"
 ENIS = f"{ENI_GROUP + 1}-{ENI_GROUP + MAX_NUMBER}"
-OTHERS = f"{0xFFFFFFFF ^ MARK_MASK:#x}"
-PRIMARY = f"{PRIMARY_MARK:#x}"
+FIRST = "ct status and 0x8 == 0x0"
+"""Whether a packet is the first of its connection: IPS_CONFIRMED (include/uapi/linux/netfilter/
+nf_conntrack_common.h) is set as soon as one has passed. A number, because not every nft knows
+`! confirmed`."""
+METADATA_V4, METADATA_V6 = "169.254.169.254", "fd00:ec2::254"
+"""Where an instance's metadata, and its role's credentials, are (IMDS)."""
 FINGERPRINT = "enid-"
 """A rule's comment begins with this, then the hash of the text: nft lists a table in other
 words than it was written in, so the text itself cannot be compared."""
@@ -31,7 +43,7 @@ words than it was written in, so the text itself cannot be compared."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NftWish:
-    """What the table depends on.
+    """What the tables depend on.
 
     *eni_numbers* is the most ENIs the instance takes, so that attaching one touches no nft.
     """
@@ -43,16 +55,55 @@ class NftWish:
     node_port_support: bool = True
     external_snat: bool = False
     randomize: Literal["fully-random", "random", ""] = "fully-random"
+    marks: Marks = USUAL_MARKS
+    mss_clamp: bool = False
+    block_metadata: bool = False
+
+
+def _probe(rule: str, *, family: str = "ip", hook: str = "") -> str:
+    """Return a table with one chain of one *rule*, for a dry run."""
+    base = hook or _base("prerouting", "mangle")
+    return f"table {family} {TABLE}-probe {{\n chain probe {{\n  {base}\n  {rule}\n }}\n}}\n"
+
+
+def _base(hook: str, priority: str, kind: str = "filter") -> str:
+    return f"type {kind} hook {hook} priority {priority}; policy accept;"
+
+
+FEATURES: Mapping[str, str] = {
+    "nf_tables for IPv4 (CONFIG_NF_TABLES_IPV4)": _probe("counter"),
+    "nf_tables for IPv6 (CONFIG_NF_TABLES_IPV6)": _probe("counter", family="ip6"),
+    "nf_tables ct (CONFIG_NFT_CT)": _probe(f"ct state new {FIRST} ct mark set 0x0"),
+    "nf_tables fib for IPv4 (CONFIG_NFT_FIB_IPV4)": _probe("fib daddr type local counter"),
+    "nf_tables fib for IPv6 (CONFIG_NFT_FIB_IPV6)": _probe(
+        "fib saddr . iif oif missing counter", family="ip6"
+    ),
+    "nf_tables nat (CONFIG_NFT_NAT)": _probe(
+        "snat to 192.0.2.1 fully-random", hook=_base("postrouting", "srcnat", "nat")
+    ),
+    "link groups in nf_tables (meta iifgroup, kernel 5.7 in postrouting)": _probe(
+        "iifgroup 5121 counter", hook=_base("postrouting", "srcnat")
+    ),
+}
+"""What the tables need of the kernel, each as a table that needs nothing else."""
 
 
 def render(wish: NftWish) -> str:
-    """Return the table as one transaction: made if missing, emptied, filled."""
-    body = "\n".join(_chains(wish))
-    mark = fingerprint(body)
+    """Return the tables as one transaction: made if missing, emptied, filled."""
+    v4, v6 = "\n".join(_chains(wish)), "\n".join(_chains6(wish))
+    mark = fingerprint(v4 + v6)
     first = f'add rule ip {TABLE} spoof iifgroup {DYING_GROUP} drop comment "{mark}"'
-    return (
-        f"add table ip {TABLE}\nflush table ip {TABLE}\ntable ip {TABLE} {{\n{body}\n}}\n{first}\n"
-    )
+    return f"{_table('ip', v4)}{first}\n{_table('ip6', v6)}"
+
+
+def _table(family: str, body: str) -> str:
+    name = f"{family} {TABLE}"
+    return f"add table {name}\nflush table {name}\ntable {name} {{\n{body}\n}}\n"
+
+
+def without_ipv6(text: str) -> str:
+    """Return *text* as a kernel without IPv6 takes it."""
+    return text.partition(f"add table ip6 {TABLE}\n")[0]
 
 
 def fingerprint(text: str) -> str:
@@ -61,7 +112,7 @@ def fingerprint(text: str) -> str:
 
 
 def is_in_force(text: str, listed: str) -> bool:
-    """Return whether the *listed* table was made from *text* and has as many rules still."""
+    """Return whether the *listed* tables were made from *text* and have as many rules still."""
     mark = re.search(rf'comment "{FINGERPRINT}\w+"', text)
     return mark is not None and mark[0] in listed and _rules(text) == _rules(listed)
 
@@ -74,69 +125,135 @@ def _rules(text: str) -> int:
 def _chain(name: str, rules: list[str], hook: str = "") -> Iterator[str]:
     yield f" chain {name} {{"
     if hook:
-        yield f"  {hook}; policy accept;"
+        yield f"  {hook}"
     yield from (f"  {rule}" for rule in rules)
     yield " }"
 
 
-def _mark(number: int) -> str:
-    return PRIMARY if number == 1 else f"{number:#x}"
-
-
 def _chains(wish: NftWish) -> Iterator[str]:
-    numbers = range(1, wish.eni_numbers + 1)
     yield from _chain(
         "spoof",
         [f"iifgroup {PODS} ip daddr 127.0.0.0/8 counter drop"],
-        "type filter hook prerouting priority raw",
+        _base("prerouting", "raw"),
     )
-    for number in numbers:
-        mark = _mark(number)
-        yield from _chain(f"came{number}", [f"ct mark set ct mark and {OTHERS} or {mark}"])
-        yield from _chain(f"via{number}", [f"meta mark set meta mark and {OTHERS} or {mark}"])
+    yield from _ways(wish)
     if wish.node_port_support:
-        yield from _chain(
-            "arrive",
-            [
-                f"iifgroup != {ENIS} return",
-                "ct state != new return",
-                "fib daddr type != local return",
-                *(f"iifgroup {ENI_GROUP + n} goto came{n}" for n in numbers),
-            ],
-            "type filter hook prerouting priority mangle",
-        )
-    yield from _chain(
-        "back", [f"ct mark and {MARK_MASK:#x} == {_mark(n)} goto via{n}" for n in numbers]
+        yield from _arrive(wish)
+    yield from _leave(wish)
+    if not wish.external_snat:
+        yield from _masq(wish)
+    if wish.mss_clamp:
+        yield from _clamp()
+    if wish.block_metadata:
+        yield from _imds(f"ip daddr {METADATA_V4}")
+
+
+def _numbers(wish: NftWish) -> range:
+    return range(1, wish.eni_numbers + 1)
+
+
+def _inside(wish: NftWish) -> list[str]:
+    """Return the rules that let alone what goes to where a pod keeps its own address."""
+    return [f"ip daddr {cidr} return" for cidr in (*wish.vpc_cidrs, *wish.excluded_cidrs)]
+
+
+def _ways(wish: NftWish) -> Iterator[str]:
+    others = f"{0xFFFFFFFF ^ wish.marks.mask:#x}"
+    for number in _numbers(wish):
+        mark = f"{wish.marks.of(number):#x}"
+        yield from _chain(f"came{number}", [f"ct mark set ct mark and {others} or {mark}"])
+        yield from _chain(f"via{number}", [f"meta mark set meta mark and {others} or {mark}"])
+
+
+def _arrive(wish: NftWish) -> Iterator[str]:
+    return _chain(
+        "arrive",
+        [
+            f"iifgroup != {ENIS} return",
+            "ct state != new return",
+            "fib daddr type != local return",
+            *(f"iifgroup {ENI_GROUP + n} goto came{n}" for n in _numbers(wish)),
+        ],
+        _base("prerouting", "mangle"),
     )
-    inside = [f"ip daddr {cidr} return" for cidr in (*wish.vpc_cidrs, *wish.excluded_cidrs)]
+
+
+def _leave(wish: NftWish) -> Iterator[str]:
+    """Yield the chain that decides, and those that it jumps to.
+
+    A connection that was to leave by the primary goes on doing so when EXTERNALSNAT comes: its
+    translation lasts, too.
+    """
+    numbers, mask, primary = _numbers(wish), f"{wish.marks.mask:#x}", f"{wish.marks.primary:#x}"
+    yield from _chain(
+        "back", [f"ct mark and {mask} == {wish.marks.of(n):#x} goto via{n}" for n in numbers]
+    )
     if not wish.external_snat:
         yield from _chain(
             "outside",
-            [*inside, "fib daddr type local return", f"ct mark set ct mark or {PRIMARY}"],
+            [*_inside(wish), "fib daddr type local return", f"ct mark set ct mark or {primary}"],
         )
-    snat = [
-        "ct state new jump outside",
-        f"ct direction original ct mark and {PRIMARY} == {PRIMARY} goto via1",
-    ]
     yield from _chain(
         "leave",
         [
-            f"ct direction reply ct mark and {MARK_MASK:#x} != 0 goto back",
+            f"ct direction reply ct mark and {mask} != 0x0 goto back",
             f"iifgroup != {PODS} return",
-            *([] if wish.external_snat else snat),
+            *([] if wish.external_snat else [f"ct state new {FIRST} jump outside"]),
+            f"ct direction original ct mark and {primary} == {primary} goto via1",
             *(f"iifgroup {POD_GROUP + n} goto via{n}" for n in numbers if n > 1),
         ],
-        "type filter hook prerouting priority dstnat + 10",
+        _base("prerouting", "dstnat + 10"),
     )
-    if not wish.external_snat:
-        yield from _chain(
-            "masq",
-            [
-                f"oifgroup != {ENI_GROUP + 1} return",
-                f"meta mark and {PRIMARY} != {PRIMARY} return",
-                f"iifgroup != {PODS} return",
-                *inside,
-                f"snat to {wish.node_primary} {wish.randomize}".rstrip(),
-            ],
-            "type nat hook postrouting priority srcnat",
-        )
+
+
+def _masq(wish: NftWish) -> Iterator[str]:
+    primary = f"{wish.marks.primary:#x}"
+    return _chain(
+        "masq",
+        [
+            f"oifgroup != {ENI_GROUP + 1} return",
+            f"meta mark and {primary} != {primary} return",
+            f"iifgroup != {PODS} return",
+            *_inside(wish),
+            f"snat to {wish.node_primary} {wish.randomize}".rstrip(),
+        ],
+        _base("postrouting", "srcnat", "nat"),
+    )
+
+
+def _clamp() -> Iterator[str]:
+    """Yield the chain that lowers a SYN's segment size, both ways; it never raises one."""
+    return _chain(
+        "clamp",
+        [
+            "tcp flags & (syn | rst) != syn return",
+            f"iifgroup {PODS} tcp option maxseg size set rt mtu",
+            f"oifgroup {PODS} tcp option maxseg size set rt mtu",
+        ],
+        _base("forward", "mangle"),
+    )
+
+
+def _imds(match: str) -> Iterator[str]:
+    """Yield the chain that closes instance metadata to pods.
+
+    Where packets are forwarded, so after every DNAT: an agent on the node to which somebody
+    translates the address is reached, and no service leads round it.
+    """
+    return _chain("imds", [f"iifgroup {PODS} {match} counter drop"], _base("forward", "filter"))
+
+
+def _chains6(wish: NftWish) -> Iterator[str]:
+    yield from _chain(
+        "spoof",
+        [
+            f"iifgroup {DYING_GROUP} drop",
+            f"iifgroup != {PODS} return",
+            "ip6 saddr fe80::/10 return",  # neighbour discovery; it is forwarded nowhere
+            "ip6 saddr :: return",  # duplicate address detection
+            "fib saddr . iif oif missing counter drop",
+        ],
+        _base("prerouting", "raw"),
+    )
+    if wish.block_metadata:
+        yield from _imds(f"ip6 daddr {METADATA_V6}")

@@ -171,6 +171,14 @@ def up(index: int) -> Message:
     )
 
 
+def without_ipv6(index: int) -> Message:
+    """Keep the kernel from giving a link an IPv6 address of its own; before it is up."""
+    mode = attribute(8, b"\x01")  # IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE
+    family = attribute(socket.AF_INET6 | _NESTED, mode)
+    body = _LINK.pack(0, 0, index, 0, 0) + attribute(26 | _NESTED, family)  # IFLA_AF_SPEC
+    return Message(16, REQUEST | ACK, body, f"ip link set #{index} addrgenmode none")
+
+
 def delete_link(name: str) -> Message:
     """Delete one link, by name."""
     body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name))
@@ -197,6 +205,14 @@ def new_address(address: Address, index: int) -> Message:
     body += attribute(2, packed) + attribute(1, packed)  # IFA_LOCAL, IFA_ADDRESS
     words = f"ip addr add {address}/{address.max_prefixlen} dev #{index}"
     return Message(20, REQUEST | ACK | CREATE | EXCL, body, words)  # RTM_NEWADDR
+
+
+def delete_address(address: Address, index: int) -> Message:
+    """Take an address off a link."""
+    body = _ADDRESS.pack(_family(address), address.max_prefixlen, 0, 0, index)
+    body += attribute(2, address.packed) + attribute(1, address.packed)  # IFA_LOCAL, IFA_ADDRESS
+    words = f"ip addr del {address}/{address.max_prefixlen} dev #{index}"
+    return Message(21, REQUEST | ACK, body, words)  # RTM_DELADDR
 
 
 def new_neighbour(address: Address, mac: str, index: int) -> Message:

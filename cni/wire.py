@@ -30,7 +30,6 @@ from cni.dataplane import (
     PROTOCOL,
     Address,
     Alias,
-    host_ifname,
     parse_alias,
     pod_mac,
 )
@@ -42,6 +41,11 @@ NS_GET_NSTYPE = 0xB703
 
 CLONE_NEWNET = 0x40000000
 
+
+LO = 1
+"""The index of `lo`, in every namespace."""
+
+LOCALHOST_V6 = IPv6Address("::1")
 
 SIOCGSKNS = 0x894C
 """ioctl of a socket: a descriptor of its network namespace (include/uapi/linux/sockios.h)."""
@@ -109,7 +113,7 @@ class KernelWiring:
             raise WireError(f"{wish.sandbox.container_id}: {error}") from error
 
     def _connect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int, path: str) -> Attached:
-        name, mac = host_ifname(wish.sandbox), pod_mac(wish.addresses[0])
+        name, mac = wish.host_ifname, pod_mac(wish.addresses[0])
         alias = Alias(wish.sandbox, wish.pod_uid, wish.addresses, wish.eni_id).text()
         if len(alias) > MAX_ALIAS_BYTES:
             raise WireError(f"the names in {alias!r} are too long: {MAX_ALIAS_BYTES} bytes at most")
@@ -179,7 +183,9 @@ class KernelWiring:
         """Configure the pod's side through the socket that the plugin opened there."""
         pod = rtnl.Channel(socket.socket(fileno=os.dup(netlink_fd)))
         try:
-            messages = [rtnl.up(1), rtnl.up(index)]  # 1 is `lo` in every namespace
+            if not wish.ipv6:
+                _close_ipv6(pod, index)
+            messages = [rtnl.up(LO), rtnl.up(index)]
             for address in wish.addresses:
                 messages += _pod_side(address, index)
             pod.send(*messages)
@@ -236,6 +242,20 @@ class KernelWiring:
             for link in _dump(self._host)
             if (alias := parse_alias(link.alias)) is not None
         )
+
+
+def _close_ipv6(pod: rtnl.Channel, index: int) -> None:
+    """Give the pod no IPv6 address of its own: not on its interface, and not ::1.
+
+    `disable_ipv6` is a sysctl, which only who is in the pod's namespace can write; without an
+    address nothing can be sent or bound either. A kernel without IPv6 has nothing to take away.
+    """
+    wanted = [rtnl.up(LO), rtnl.delete_address(LOCALHOST_V6, LO), rtnl.without_ipv6(index)]
+    gone = {errno.EADDRNOTAVAIL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT}
+    _, errors = pod.try_all(wanted)
+    for error in errors:
+        if error.errno not in gone:
+            raise error
 
 
 def _dump(channel: rtnl.Channel) -> list[rtnl.Link]:

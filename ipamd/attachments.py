@@ -70,10 +70,12 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What every wire of this node has in common."""
+    """What every wire that is made on this node has in common; *prefix* is of its host veth."""
 
     primary: Address
     mtu: int
+    prefix: str = dataplane.VETH_PREFIX
+    ipv6: bool = True
 
 
 @dataclass(slots=True)
@@ -130,6 +132,8 @@ class Attachments:
         )
         self._rows: dict[Sandbox, LeaseRow] = {}
         self._attached: dict[Sandbox, Attached] = {}
+        self._veths: dict[Sandbox, str] = {}
+        """The names of host veths that are there, or were made with another prefix."""
         self._asks: dict[int, Ask] = {}
         self._waiting: deque[int] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,9 +149,14 @@ class Attachments:
         """Every lease."""
         return tuple(self._rows.values())
 
-    def restore(self, row: LeaseRow) -> None:
-        """Take up a lease of a former daemon's life; the pool knows it already."""
+    def restore(self, row: LeaseRow, veth: str | None = None) -> None:
+        """Take up a lease of a former daemon's life; the pool knows it already.
+
+        *veth* is the name of the host veth that the kernel shows for it.
+        """
         self._rows[row.sandbox] = row
+        if veth is not None:
+            self._veths[row.sandbox] = veth
         lease = lanes.Lease(row.started_ns, row.netns, wired=False)
         self._lanes[row.sandbox] = replace(self._lane(row.sandbox), lease=lease)
 
@@ -329,6 +338,7 @@ class Attachments:
         now = self._clock()
         row = self._rows.pop(sandbox, None)
         self._attached.pop(sandbox, None)
+        self._veths.pop(sandbox, None)
         with self._may_fail("release not written"):
             self.leases.release(sandbox, now)
         self.pool.release(sandbox, now)
@@ -359,6 +369,8 @@ class Attachments:
             pod_uid=row.pod.uid,
             mtu=ask.request.conf.mtu or self.node.mtu,
             node_primary=self.node.primary,
+            veth=self._veth(sandbox),
+            ipv6=self.node.ipv6,
         )
         netns_fd, netlink_fd = ask.client.descriptors[:2]
         path = ask.request.netns_path
@@ -380,13 +392,18 @@ class Attachments:
         if ask.gone:
             self._end(ask)
 
+    def _veth(self, sandbox: Sandbox) -> str:
+        """Return the name of a sandbox's host veth; it keeps the one that it has."""
+        name = dataplane.host_ifname(sandbox, self.node.prefix)
+        return self._veths.setdefault(sandbox, name)
+
     async def _unwire(self, sandbox: Sandbox) -> None:
         """Cut the wire, and only then let its address cool: what the kernel refuses is tried again.
 
         Whoever asked for it waits meanwhile, and may hang up and ask again.
         """
         row = self._rows[sandbox]
-        name, addresses = dataplane.host_ifname(sandbox), tuple(row.addresses)
+        name, addresses = self._veth(sandbox), tuple(row.addresses)
         loop = asyncio.get_running_loop()
         wait = FIRST_RETRY_SECONDS
         while True:

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from cni.frame import Frame
+from cni.kernel import NodeError
 from cni.spec import Attached, CniError, Verb
 from eni.errors import EniError
 from eni.model import ImdsEni, SubnetId
-from ipamd import __version__, heard, status, witnesses
+from ipamd import __version__, heard, status, wires, witnesses
 from ipamd.attachments import Attachments, Client, Node, read_request
 from ipamd.budget import Budget, start_jitter_seconds
 from ipamd.caches import Cache, Caches
@@ -46,8 +47,8 @@ from ipamd.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
-MTU = 9001
-"""The MTU of an ENI inside a VPC; pods get the same."""
+REWIRE_SECONDS = 10.0
+"""Until ENIs are set up again that the kernel refused to."""
 
 
 class Daemon:
@@ -66,6 +67,7 @@ class Daemon:
         self.complaint: str | None = None
         """Why the last change of the settings was not made."""
         self.served = False
+        self._other_wire = asyncio.Event()
         self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
         self.on_counted: Callable[[str, int], None] = lambda *_: None
         """Told of what is counted: leases_rebuilt, leases_dropped, flows_purged."""
@@ -124,7 +126,7 @@ class Daemon:
             leases=self.leases,
             wiring=self.wiring,
             thread=ports.threads.wire,
-            node=Node(around.identity.primary, MTU),
+            node=self._node(),
             cooldown_seconds=s.cooldown_seconds,
             clock=ports.clock,
             waiting_max=s.add_waiting_max,
@@ -174,6 +176,7 @@ class Daemon:
             thread=ports.threads.net,
             node_primary=around.identity.primary,
             eni_numbers=self.outlook.limits.enis,
+            settings=self.settings,
             cidrs=dict.fromkeys(around.vpc_cidrs, True),
         )
         self.by_aws = ToldByAws(
@@ -240,8 +243,19 @@ class Daemon:
         )
 
     def _home(self) -> Home:
-        tags = tuple(self.settings.additional_eni_tags.items())
-        return Home(self.around.identity, MTU, tags, self.settings.cluster_name)
+        s = self.settings
+        return Home(
+            self.around.identity,
+            wires.eni_mtu(s),
+            tuple(s.additional_eni_tags.items()),
+            s.cluster_name,
+            primary_mtu=s.eni_mtu,
+            routing=wires.routing(s),
+        )
+
+    def _node(self) -> Node:
+        s, primary = self.settings, self.around.identity.primary
+        return Node(primary, wires.pod_mtu(s), s.veth_prefix, ipv6=not s.disable_pod_v6)
 
     # Run -------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -255,6 +269,7 @@ class Daemon:
                 self.by_aws.watch(),
                 self.upkeep.drain_spool(),
                 self.by_aws.confirm_limits(),
+                self._rewire(),
             ):
                 tasks.create_task(loop)
 
@@ -269,7 +284,10 @@ class Daemon:
         self.outlook.settings = settings
         self.attachments.cooldown_seconds = settings.cooldown_seconds
         self.attachments.waiting_max = settings.add_waiting_max
+        self.attachments.node = self._node()
         self.lifecycle.book.home = self._home()
+        self.nat.hear_settings(settings)
+        self._other_wire.set()
         self.by_cluster.share_limits()
         self.places.follow(
             cluster=settings.cluster_name,
@@ -277,6 +295,19 @@ class Daemon:
             listed=tuple(map(SubnetId, settings.subnets)),
         )
         self.outlook.retell()
+
+    async def _rewire(self) -> None:
+        """Bring nft tables, rules and ENIs to what the settings say, when they change."""
+        while True:
+            await self._other_wire.wait()
+            self._other_wire.clear()
+            await self.nat.renew()
+            try:
+                await self.lifecycle.links.set_up_anew()
+            except NodeError as error:
+                log.warning("enis not set up anew", extra={"reason": str(error)})
+                self._other_wire.set()
+                await asyncio.sleep(REWIRE_SECONDS)
 
     def complain(self, complaint: str | None) -> None:
         """Say, or no longer say, that the last change of the settings was not made."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from cni.dataplane import USUAL_ROUTING, Routing
 from cni.kernel import NodeNet
 from eni.calls import Ec2Calls
 from eni.errors import NotFoundError, RefusedError
@@ -33,12 +34,17 @@ lag behind mutations by seconds."""
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """What this node's ENIs have in common. *tags* are the operator's."""
+    """What this node's ENIs have in common. *tags* are the operator's.
+
+    *primary_mtu* None leaves the primary ENI's as the operating system made it.
+    """
 
     identity: Identity
     mtu: int
     tags: tuple[tuple[str, str], ...] = ()
     cluster_name: str = ""
+    primary_mtu: int | None = None
+    routing: Routing = USUAL_ROUTING
 
 
 @dataclass(slots=True)

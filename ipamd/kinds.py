@@ -122,16 +122,19 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A packet mark, decimal or 0x and hexadecimal digits."""
+class Bit:
+    """One bit of a packet mark, with seven below it; decimal or 0x and hexadecimal digits."""
 
-    range: str = "a mark, as 128 or 0x80"
+    range: str = "one bit of a mark, from 0x80 to 0x80000000"
 
     def read(self, text: str) -> str:
-        """Return the mark in hexadecimal digits."""
+        """Return the bit in hexadecimal digits."""
         if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[1-9][0-9]{0,9}", text, re.ASCII):
-            raise ValueError(f"is not {self.range}")
-        return hex(int(text, 0))
+            raise ValueError("is not a mark, as 128 or 0x80")
+        bit = int(text, 0)
+        if bit not in {1 << number for number in range(7, 32)}:
+            raise ValueError(f"is not {self.range}: the seven bits below it are ours, too")
+        return hex(bit)
 
 
 URL = Text("http(s)://host[:port]", r"https?://[A-Za-z0-9.\-_\[\]:]+/?")
@@ -141,6 +144,7 @@ NODE_KEY = Text(
     r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
 )
 """What Kubernetes takes as the key of a label or annotation."""
+PREFIX = Text("1 to 4 letters, but not eth, lo or vlan", r"(?!(?:eth|lo|vlan)\Z)[A-Za-z]{1,4}")
 CLUSTER = Text("letters, digits, - _ and .", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """A cluster's name: EKS', or another's, which may have dots."""
 
@@ -166,19 +170,21 @@ SUBNETS = Words("subnet-… with commas between", r"subnet-[0-9a-f]{8,17}")
 
 @dataclass(frozen=True, slots=True)
 class Cidrs:
-    """Networks, with commas between."""
+    """Networks, with commas between, each once; bits beyond a prefix are cut off."""
 
     range: str = "CIDRs with commas between"
 
     def read(self, text: str) -> tuple[str, ...]:
-        """Return the networks as they are written."""
-        words = tuple(word.strip() for word in text.split(",") if word.strip())
-        for word in words:
-            try:
-                ip_network(word, strict=False)
-            except ValueError:
-                raise ValueError(f"has {word!r}, which is no CIDR") from None
-        return words
+        """Return the networks, as their own addresses name them."""
+        words = (word.strip() for word in text.split(",") if word.strip())
+        return tuple(dict.fromkeys(map(_network, words)))
+
+
+def _network(word: str) -> str:
+    try:
+        return str(ip_network(word, strict=False))
+    except ValueError:
+        raise ValueError(f"has {word!r}, which is no CIDR") from None
 
 
 OWN_TAGS = (

@@ -65,7 +65,7 @@ class Links:
             mac=intent.mac,
             address=note.primary,
             subnet=note.subnet_cidr,
-            mtu=self.book.home.mtu,
+            mtu=self.book.home.mtu if intent.device_index else self.book.home.primary_mtu,
         )
         await self.book.kernel(self.book.net.configure_eni, link)
         self._links[intent.eni_id] = link
@@ -82,9 +82,16 @@ class Links:
             raise NotYetError(f"no link {intent.mac} of {eni_id} yet", action="attach")
         await self.set_up(intent)
 
+    async def set_up_anew(self) -> None:
+        """Bring every ENI that this life has set up to what its home says now."""
+        for intent in tuple(self.book.intents.values()):
+            if intent.eni_id in self._links:
+                await self.set_up(intent)
+
     async def _set_rules(self) -> None:
         links, prune = tuple(self._links.values()), self._awaited == set()
-        await self.book.kernel(lambda: self.book.net.set_rules(links, prune=prune))
+        routing, net = self.book.home.routing, self.book.net
+        await self.book.kernel(lambda: net.set_rules(links, prune=prune, routing=routing))
 
     async def expect(self, eni_ids: Iterable[EniId]) -> None:
         """Take no rule away until these, too, are set up; the others' are not needed."""

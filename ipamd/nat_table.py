@@ -1,4 +1,4 @@
-"""The nft table of the node, kept as the VPC's CIDRs and the instance's limits want it. Shell."""
+"""The nft tables of the node, kept as CIDRs, limits and settings want them. Shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 from cni import nft
 from cni.kernel import NodeError, NodeNet
+from ipamd import wires
 from ipamd.ports import run_in
+from ipamd.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class NatTable:
     thread: Executor
     node_primary: IPv4Address
     eni_numbers: int
+    settings: Settings
     cidrs: dict[IPv4Network, bool]
     """Those of the VPC; False: it was not in the last answer, which may have been short."""
     _is_old: bool = False
@@ -39,10 +42,15 @@ class NatTable:
         self._is_old |= eni_numbers != self.eni_numbers
         self.eni_numbers = eni_numbers
 
+    def hear_settings(self, settings: Settings) -> None:
+        """Take over what the settings say."""
+        self.settings, self._is_old = settings, True
+
     async def write(self) -> None:
         """Write the table whole, in one transaction. Raises NodeError."""
-        wish = nft.NftWish(
-            vpc_cidrs=tuple(self.cidrs),
+        wish = wires.nft_wish(
+            self.settings,
+            vpc_cidrs=self.cidrs,
             node_primary=self.node_primary,
             eni_numbers=self.eni_numbers,
         )
@@ -52,9 +60,9 @@ class NatTable:
         """Write it anew if it is not as it should be; each call tries until it is."""
         if not self._is_old:
             return
+        self._is_old = False  # what is heard while it is written makes it old again
         try:
             await self.write()
         except NodeError as error:
+            self._is_old = True
             log.warning("nft table is old", extra={"reason": str(error)})
-        else:
-            self._is_old = False

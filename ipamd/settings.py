@@ -18,6 +18,10 @@ NO_TAGS: Mapping[str, str] = MappingProxyType({})
 ENI_CONFIG_KEY = "k8s.amazonaws.com/eniConfig"
 
 
+ENI_MTU = 9001
+"""The MTU of an ENI inside a VPC."""
+
+
 class SettingsError(Exception):
     """The settings cannot be used; the text has one line a complaint."""
 
@@ -72,6 +76,18 @@ class Settings:
     http_timeout_seconds: int = 10
     nodes: int | None = None
     account_limits: str = ""
+    external_snat: bool = False
+    exclude_snat_cidrs: tuple[str, ...] = ()
+    randomize_snat: str = "prng"
+    external_service_cidrs: tuple[str, ...] = ()
+    node_port_support: bool = True
+    connmark: str = "0x80"
+    eni_mtu: int | None = None
+    pod_mtu: int | None = None
+    veth_prefix: str = "eni"
+    mss_clamp: bool = False
+    disable_pod_v6: bool = False
+    block_pod_metadata: bool = False
     log_level: str = "INFO"
     node_name: str = ""
 
@@ -145,4 +161,10 @@ def doubts(settings: Settings) -> Iterator[str]:
         yield (
             f"MINIMUM_IP_TARGET={wanted} is above ENID_MAX_PODS={most}: no more than {most}"
             " addresses are held"
+        )
+    pods, links = settings.pod_mtu, settings.eni_mtu or ENI_MTU
+    if pods is not None and pods > links:
+        yield (
+            f"POD_MTU={pods} is above the ENIs' {links}: larger packets cost pods an ICMP message"
+            " each"
         )

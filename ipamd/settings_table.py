@@ -19,13 +19,14 @@ from ipamd.kinds import (
     CLUSTER,
     NODE_KEY,
     PATH,
+    PREFIX,
     SUBNETS,
     URL,
+    Bit,
     Boolean,
     Choice,
     Cidrs,
     Kind,
-    Mark,
     Tags,
     Text,
     Value,
@@ -124,6 +125,7 @@ CUSTOM = Condition(
 NOT_CUSTOM = Condition(
     "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=false", lambda s, _: not s.custom_networking
 )
+EXTERNAL_SNAT = Condition("AWS_VPC_K8S_CNI_EXTERNALSNAT=true", lambda s, _: s.external_snat)
 NAMED_SUBNETS = Condition("ENID_SUBNETS names the subnets", lambda s, _: bool(s.subnets))
 
 # The decisions that explain a default which is not the peer's ---------------------------
@@ -131,10 +133,10 @@ DEMAND = "0010-demand-is-the-default"
 IGNORED = "0012-what-cannot-be-ignored-is-refused"
 LOGS = "0013-info-to-stderr"
 WAITING = "0014-so-many-may-wait"
+WIRE = "0021-settings-of-the-wire"
 
 TARGET = (NOT_PROVISIONING, ZERO)
 BOOLEAN = Boolean()
-LATER = "it comes with the wire's settings"
 NO_POLICY = "network policies are not enforced yet"
 
 
@@ -325,47 +327,47 @@ SETTINGS: tuple[Setting, ...] = (
         default=False, peer="false", why="pods have no IPv6 yet and would not reach what needs it",
     ),
     Setting(
-        "DISABLE_POD_V6", FAMILY, BOOLEAN, REFUSED,
-        "Turn IPv6 off inside pods.",
-        default=False, peer="false",
-        why="the kernel's link-local IPv6 address stays in pods today; " + LATER,
+        "DISABLE_POD_V6", FAMILY, BOOLEAN, DIFFERENT,
+        "New pods have no IPv6 address at all: neither ::1 nor a link-local one.",
+        field="disable_pod_v6", default=False, peer="false",
+        why="addresses are kept away instead of three sysctls set: what other plugins add to a pod"
+        " is theirs",
     ),
     # Source addresses and marks --------------------------------------------------------
     Setting(
-        "AWS_VPC_K8S_CNI_EXTERNALSNAT", SNAT, BOOLEAN, REFUSED,
+        "AWS_VPC_K8S_CNI_EXTERNALSNAT", SNAT, BOOLEAN, DIFFERENT,
         "Pods keep their own source address on the way out of the VPC.",
-        default=False, peer="false",
-        why="what leaves the VPC gets the node's address today, so that firewalls outside would"
-        " take pods for their node; " + LATER,
+        field="external_snat", default=False, peer="false",
+        why="a change holds for new connections; those that are there go on as they began",
     ),
     Setting(
-        "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", SNAT, Cidrs(), REFUSED,
-        "Destinations to which pods keep their own source address.",
-        default=(),
-        why="only the VPC's own CIDRs are such today, so that firewalls there would take pods for"
-        " their node; " + LATER,
+        "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", SNAT, Cidrs(), HONOURED,
+        "Destinations outside the VPC to which pods keep their own source address.",
+        field="exclude_snat_cidrs", default=(), idle=(EXTERNAL_SNAT,),
     ),
     Setting(
-        "AWS_VPC_K8S_CNI_RANDOMIZESNAT", SNAT, Choice(("prng", "hashrandom", "none")), NO_EFFECT,
-        "How source ports are chosen.",
-        default="prng", peer="prng", why="ports are fully random, as with prng; " + LATER,
+        "AWS_VPC_K8S_CNI_RANDOMIZESNAT", SNAT, Choice(("prng", "hashrandom", "none")), HONOURED,
+        "How source ports are chosen: fully at random, by a hash of the connection, or the pod's"
+        " own where it is free.",
+        field="randomize_snat", default="prng", peer="prng", idle=(EXTERNAL_SNAT,),
     ),
     Setting(
-        "AWS_EXTERNAL_SERVICE_CIDRS", SNAT, Cidrs(), REFUSED,
-        "Destinations that are always routed by the main table.",
-        default=(), why="traffic to them would leave by the pod's ENI; " + LATER,
+        "AWS_EXTERNAL_SERVICE_CIDRS", SNAT, Cidrs(), HONOURED,
+        "Destinations that are always routed by the main table, whatever ENI the pod is on.",
+        field="external_service_cidrs", default=(),
     ),
     Setting(
-        "AWS_VPC_CNI_NODE_PORT_SUPPORT", SNAT, BOOLEAN, NO_EFFECT,
-        "Replies to NodePort traffic leave by the ENI by which it came.",
-        default=True, peer="true", why="they always do, without a rule that others could miss",
+        "AWS_VPC_CNI_NODE_PORT_SUPPORT", SNAT, BOOLEAN, DIFFERENT,
+        "Replies to NodePort and hostPort traffic leave by the ENI by which it came.",
+        field="node_port_support", default=True, peer="true",
+        why="on every ENI, not on the primary alone; and SNAT does not depend on it",
     ),
     Setting(
-        "AWS_VPC_K8S_CNI_CONNMARK", SNAT, Mark(), REFUSED,
-        "The bit of the connection mark for the primary ENI.",
-        default="0x80", peer="0x80",
-        why="0x80 is fixed today, with the rest of the lowest byte, so that others' marks there"
-        " would collide; " + LATER,
+        "AWS_VPC_K8S_CNI_CONNMARK", SNAT, Bit(), DIFFERENT,
+        "The bit of packet and connection marks that stands for the primary ENI.",
+        field="connmark", default="0x80", peer="0x80", restart=True,
+        why="the seven bits below it are ours, too: they are an ENI's number. Change it on a node"
+        " without pods: connections that are there lose their way",
     ),
     Setting(
         "AWS_VPC_K8S_CNI_CONFIGURE_RPFILTER", SNAT, BOOLEAN, NO_EFFECT,
@@ -379,25 +381,27 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     # Links and the plugin --------------------------------------------------------------
     Setting(
-        "AWS_VPC_ENI_MTU", LINKS, Whole("bytes", 576, 9001), REFUSED,
-        "The MTU of ENIs.",
-        default=9001, peer="9001",
-        why="it is 9001 today, and larger packets than a path takes may be lost without a word; "
-        + LATER,
+        "AWS_VPC_ENI_MTU", LINKS, Whole("bytes", 576, 9001), DIFFERENT,
+        "The MTU of ENIs. Not set: 9001 on those that are attached, and the primary ENI keeps what"
+        " the operating system gave it.",
+        field="eni_mtu", peer="9001", adr=WIRE,
+        why="the peer sets the primary ENI's, too, when nobody asked for it",
     ),
     Setting(
-        "POD_MTU", LINKS, Whole("bytes", 576, 9001), REFUSED,
-        "The MTU of pods' interfaces.",
-        default=9001, peer="9001",
-        why="it is 9001 today, and larger packets than a path takes may be lost without a word; "
-        + LATER,
+        "POD_MTU", LINKS, Whole("bytes", 576, 9001), HONOURED,
+        "The MTU of new pods' interfaces. Not set: that of ENIs.",
+        field="pod_mtu",
     ),
     Setting(
-        "AWS_VPC_K8S_CNI_VETHPREFIX", LINKS, Text("1 to 4 letters", r"[A-Za-z]{1,4}"), REFUSED,
-        "What the names of pods' host interfaces begin with.",
-        default="eni", peer="eni",
-        why="it is eni today, and policy engines and firewalls that look for another prefix would"
-        " let these pods through; " + LATER,
+        "AWS_VPC_K8S_CNI_VETHPREFIX", LINKS, PREFIX, HONOURED,
+        "What the names of new pods' host interfaces begin with.",
+        field="veth_prefix", default="eni", peer="eni",
+    ),
+    Setting(
+        "ENID_MSS_CLAMP", LINKS, BOOLEAN, HONOURED,
+        "Lower the segment size of pods' new TCP connections to what the route takes. For paths"
+        " below the pods' MTU that lose the ICMP message which would tell them.",
+        field="mss_clamp", default=False, peer=None,
     ),
     Setting(
         "ENABLE_BANDWIDTH_PLUGIN", LINKS, BOOLEAN, NO_EFFECT,
@@ -467,7 +471,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "DISABLE_TCP_EARLY_DEMUX", SECURITY, BOOLEAN, NO_EFFECT,
         "Let kubelet reach pods on branch ENIs.",
-        default=False, peer="false", why="it is for ENABLE_POD_ENI=true, which is refused",
+        default=False, peer="false",
+        why="it is for pods on branch ENIs (ENABLE_POD_ENI=true is refused); to others the node's"
+        " way is the same with net.ipv4.tcp_early_demux on and off, and it stays as it is",
+    ),
+    Setting(
+        "ENID_BLOCK_POD_METADATA", SECURITY, BOOLEAN, HONOURED,
+        "Pods do not reach the instance's metadata, and so not its role's credentials. The node and"
+        " pods of its own network do.",
+        field="block_pod_metadata", default=False, peer=None,
     ),
     Setting(
         "NETWORK_POLICY_ENFORCING_MODE", SECURITY, Choice(("none", "standard", "strict")), REFUSED,

@@ -282,11 +282,12 @@ class Witnesses:
                 rows[row.sandbox] = row
                 self.on_counted("leases_rebuilt", 1)
                 log.warning("lease rebuilt from its veth", extra={"ifname": link.ifname})
+        veths = {k.alias.sandbox: k.ifname for k in links if k.group != dataplane.DYING_GROUP}
         for row in rows.values():
             losers = pool.restore(row.sandbox, row.addresses, row.eni_id)
             if losers:
                 log.error("two leases of one address", extra={"sandboxes": str((row, losers))})
-            self.attachments.restore(row)
+            self.attachments.restore(row, veths.get(row.sandbox))
         for address, eni_id, since in self.leases.cooling():
             if eni_id in pool.enis and address not in pool.slots:
                 pool.add(eni_id, [IPv4Network(str(address))], confirmed=False)

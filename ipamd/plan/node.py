@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cni.dataplane import USUAL_ROUTING, EniLink, Network, Routing
 from cni.dataplane import Address as HostAddress
-from cni.dataplane import EniLink, Network
 from cni.kernel import Link
 from cni.spec import Sandbox
 from eni.model import Identity, InstanceId, Notices
@@ -69,7 +69,9 @@ class PlannedNet:
     def configure_eni(self, eni: EniLink) -> None:
         """Do nothing."""
 
-    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
+    def set_rules(
+        self, enis: Sequence[EniLink], *, prune: bool = True, routing: Routing = USUAL_ROUTING
+    ) -> None:
         """Do nothing."""
 
     def add_guards(self, networks: Iterable[Network]) -> None:

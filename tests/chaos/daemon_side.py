@@ -20,6 +20,7 @@ from cni.dataplane import (
     HOST_MAC,
     POD_GROUP,
     PODS_TABLE,
+    USUAL_ROUTING,
     Address,
     Alias,
     Delete,
@@ -27,11 +28,11 @@ from cni.dataplane import (
     Network,
     Put,
     Route,
+    Routing,
     Rule,
     desired_routes,
     desired_rules,
     eni_table,
-    host_ifname,
     parse_alias,
     pod_mac,
     steps,
@@ -70,7 +71,8 @@ class ModelNet:
         kernel, link = self._kernel, next((k for k in self._kernel.links if k.mac == eni.mac), None)
         if link is None:
             raise NodeError(f"there is no link with MAC {eni.mac}")
-        mtu, up = (None, link.is_up) if eni.is_primary else (eni.mtu, True)
+        up = link.is_up if eni.is_primary else True
+        mtu = eni.mtu
         group = ENI_GROUP + eni.number
         words = f"ip link set {link.name} group {group} mtu {mtu}"
         kernel.send(words, partial(kernel.set_link, link.name, up=up, group=group, mtu=mtu))
@@ -106,10 +108,12 @@ class ModelNet:
                         kernel.send(f"ip route del {r}", gone)
 
     @_in_our_words("the rules")
-    def set_rules(self, enis: Sequence[EniLink], *, prune: bool = True) -> None:
+    def set_rules(
+        self, enis: Sequence[EniLink], *, prune: bool = True, routing: Routing = USUAL_ROUTING
+    ) -> None:
         """Bring our rules to what *enis* need."""
         kernel = self._kernel
-        for step in steps(desired_rules(enis), sorted(kernel.rules, key=by_table)):
+        for step in steps(desired_rules(enis, routing), sorted(kernel.rules, key=by_table)):
             match step:
                 case Put(Rule() as rule):
                     kernel.send(f"ip rule add {rule_words(rule)}", partial(kernel.rules.add, rule))
@@ -202,7 +206,7 @@ class ModelWiring:
 
     def _connect(self, wish: Wish, netns_fd: int, socket_fd: int, path: str) -> Attached:
         kernel, ifname = self._kernel, wish.sandbox.ifname
-        name, mac = host_ifname(wish.sandbox), pod_mac(wish.addresses[0])
+        name, mac = wish.host_ifname, pod_mac(wish.addresses[0])
         alias = Alias(wish.sandbox, wish.pod_uid, wish.addresses, wish.eni_id).text()
         if len(alias) > MAX_ALIAS_BYTES:
             raise WireError(f"the names in {alias!r} are too long: {MAX_ALIAS_BYTES} bytes at most")

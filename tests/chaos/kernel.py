@@ -131,7 +131,10 @@ def rule_words(rule: Rule) -> str:
     """Return a rule as `ip rule` does."""
     mark = f" fwmark {rule.fwmark:#x}/{rule.fwmask:#x}" if rule.fwmark else ""
     table = "main" if rule.table == MAIN_TABLE else rule.table
-    return f"{rule.preference}:\tfrom {rule.source or 'all'}{mark} lookup {table} proto {PROTOCOL}"
+    to = f" to {rule.destination}" if rule.destination and rule.destination.prefixlen else ""
+    return (
+        f"{rule.preference}:\tfrom {rule.source or 'all'}{to}{mark} lookup {table} proto {PROTOCOL}"
+    )
 
 
 class Kernel:

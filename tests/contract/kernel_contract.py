@@ -21,6 +21,8 @@ from cni.dataplane import (
     PODS_TABLE,
     Address,
     EniLink,
+    Marks,
+    Routing,
     host_ifname,
 )
 from cni.kernel import NodeError, NodeNet, WireError, Wiring, Wish
@@ -302,6 +304,13 @@ class WiringContract:
         with pytest.raises(CniError, match="is not a network namespace"):
             identify(socket)
 
+    def test_a_wire_has_the_name_that_was_asked_for(self, bench: Bench) -> None:
+        attached = connect(bench, replace(WISH, veth="cali0123456789a"))
+        assert attached.host_ifname == "cali0123456789a"
+        assert groups(bench) == {"cali0123456789a": 5122}
+        bench.do(bench.wiring.disconnect, "cali0123456789a", (POD,))
+        assert bench.routes(PODS_TABLE) == []
+
     # Disconnecting ---------------------------------------------------------------------
     def test_disconnecting_what_is_not_there_is_nothing(self, bench: Bench) -> None:
         disconnect(bench)
@@ -411,6 +420,28 @@ class NodeContract:
         bench.do(bench.net.set_rules, (PRIMARY, THIRD))
         assert sorted(bench.rules()) == sorted(self._rules(THIRD))
 
+    @pytest.mark.parametrize("network", ["10.9.0.0/16", "0.0.0.0/0"])
+    def test_external_services_have_rules_that_come_and_go(
+        self, bench: Bench, network: str
+    ) -> None:
+        routing = Routing(external=(IPv4Network(network),))
+        to = "" if network == "0.0.0.0/0" else f" to {network}"
+        external = f"1535:\tfrom all{to} lookup main proto 151"
+        for _ in range(2):
+            bench.do(bench.net.set_rules, (PRIMARY, SECOND), routing=routing)
+            assert sorted(bench.rules()) == sorted([*self._rules(SECOND), external])
+        bench.do(bench.net.set_rules, (PRIMARY, SECOND))
+        assert sorted(bench.rules()) == sorted(self._rules(SECOND))
+
+    def test_another_mark_has_other_rules(self, bench: Bench) -> None:
+        bench.do(bench.net.set_rules, (PRIMARY, SECOND))
+        bench.do(bench.net.set_rules, (PRIMARY, SECOND), routing=Routing(Marks(0x800000)))
+        marks = [rule.split(" lookup")[0] for rule in bench.rules() if "fwmark" in rule]
+        assert marks == [
+            "1024:\tfrom all fwmark 0x800000/0x800000",
+            "1536:\tfrom all fwmark 0x20000/0x7f0000",
+        ]
+
     # ENIs ------------------------------------------------------------------------------
     def test_a_link_is_found_by_its_mac_when_it_comes_and_until_it_goes(self, bench: Bench) -> None:
         assert bench.do(bench.net.find_link, THIRD.mac) is None
@@ -437,10 +468,25 @@ class NodeContract:
 
     def test_of_the_primary_only_the_group_is_ours(self, bench: Bench) -> None:
         before = bench.do(bench.net.find_link, PRIMARY.mac)
-        bench.do(bench.net.configure_eni, replace(PRIMARY, mtu=1234))
+        bench.do(bench.net.configure_eni, replace(PRIMARY, mtu=None))
         after = bench.do(bench.net.find_link, PRIMARY.mac)
         assert before is not None
         assert after == replace(before, group=5249)
+
+    def test_the_primary_gets_the_mtu_that_somebody_asked_for(self, bench: Bench) -> None:
+        before = bench.do(bench.net.find_link, PRIMARY.mac)
+        bench.do(bench.net.configure_eni, replace(PRIMARY, mtu=1500))
+        assert before is not None
+        found = bench.do(bench.net.find_link, PRIMARY.mac)
+        assert found == replace(before, group=5249, mtu=1500)
+
+    def test_an_eni_whose_mtu_changes_keeps_all_else(self, bench: Bench) -> None:
+        bench.do(bench.net.configure_eni, SECOND)
+        before, routes = bench.do(bench.net.find_link, SECOND.mac), bench.routes(2)
+        bench.do(bench.net.configure_eni, replace(SECOND, mtu=1500))
+        assert before is not None
+        assert bench.do(bench.net.find_link, SECOND.mac) == replace(before, mtu=1500)
+        assert bench.routes(2) == routes
 
     def test_foreign_addresses_go_and_the_enis_own_stays(self, bench: Bench) -> None:
         bench.add_address(SECOND.mac, f"{POD}/24")

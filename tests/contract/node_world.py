@@ -10,12 +10,11 @@ from typing import Any, cast
 
 from cni.dataplane import GUARD_METRIC, PODS_TABLE, EniLink, desired_rules, eni_table
 from eni.model import Eni, EniId
-from ipamd.daemon import MTU
 from ipamd.engine import ADD
 from ipamd.intents import UNMANAGED_TAG, EniState, Held
 from ipamd.journal import Journal
 from ipamd.pool import Leaving
-from ipamd.settings import Settings
+from ipamd.settings import ENI_MTU, Settings
 from tests.chaos.world import Pod, World
 from tests.contract.embedded import EmbeddedCloud, Region
 
@@ -218,7 +217,7 @@ class Node(World):
             assert eni.primary is not None
             number = eni.attachment.device_index + 1
             links.append(
-                EniLink(number, eni.mac, eni.primary, self.ec2.subnets[eni.subnet_id], MTU)
+                EniLink(number, eni.mac, eni.primary, self.ec2.subnets[eni.subnet_id], ENI_MTU)
             )
         return desired_rules(links)
 

@@ -92,6 +92,21 @@ def test_a_pods_address_is_a_hosts(address: rtnl.Address) -> None:
 
 
 @pytest.mark.parametrize("address", [V4, V6])
+def test_an_address_is_taken_off_by_the_same_words(address: rtnl.Address) -> None:
+    message = rtnl.delete_address(address, 1)
+    found = decoded(message, ifaddrmsg)
+    assert (message.kind, found["index"], found["prefixlen"]) == (21, 1, address.max_prefixlen)
+    assert attrs(found)["IFA_LOCAL"] == attrs(found)["IFA_ADDRESS"] == str(address)
+
+
+def test_a_link_that_gets_no_ipv6_address_of_its_own() -> None:
+    found = decoded(rtnl.without_ipv6(3), ifinfmsg)
+    assert found["index"] == 3
+    family = found.get_attr("IFLA_AF_SPEC").get_attr("AF_INET6")
+    assert family.get_attr("IFLA_INET6_ADDR_GEN_MODE") == 1
+
+
+@pytest.mark.parametrize("address", [V4, V6])
 def test_a_neighbour_is_permanent(address: rtnl.Address) -> None:
     found = decoded(rtnl.new_neighbour(address, "0a:58:0a:00:01:14", 3), ndmsg)
     assert (found["state"], found["ifindex"]) == (0x80, 3)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 from pathlib import Path
 from socket import AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
@@ -25,6 +26,7 @@ from cni.dataplane import (
     PODS_TABLE,
     PROTOCOL,
     EniLink,
+    Marks,
     host_ifname,
 )
 from cni.kernel import NodeError, WireError, Wish
@@ -397,6 +399,9 @@ def test_a_table_that_somebody_flushed_is_written_again(host: Host) -> None:
         {"node_port_support": False},
         {"randomize": "random"},
         {"randomize": ""},
+        {"mss_clamp": True},
+        {"block_metadata": True},
+        {"marks": Marks(0x80000000)},
         {"excluded_cidrs": (IPv4Network("192.0.2.0/24"),)},
         {"eni_numbers": 1},
         {"eni_numbers": 127},
@@ -410,23 +415,92 @@ def test_every_variant_of_the_table_is_taken_by_nft(host: Host, change: dict[str
     assert not host.do(host.net.apply_nft, variant)
 
 
+REFUSES = "Error: Could not process rule: Operation not supported"
+FAKE = r"""#!/bin/sh
+text=$(cat)
+case $text in *{without}*) echo "{error}" >&2; exit 1;; esac
+"""
+"""An nft on a kernel that lacks what *without* needs."""
+
+
 @pytest.mark.parametrize(
-    ("program", "words"),
+    ("without", "named"),
     [
-        pytest.param(None, "nft is not installed", id="no-nft"),
-        pytest.param("echo 'Error: Could not process rule: Operation not supported' >&2; exit 1", "Operation not supported", id="no-nf-tables"),
+        pytest.param("fib daddr", ["nf_tables fib for IPv4 (CONFIG_NFT_FIB_IPV4)"], id="fib"),
+        pytest.param("fib saddr", ["nf_tables fib for IPv6 (CONFIG_NFT_FIB_IPV6)"], id="fib-for-ipv6"),
+        pytest.param("ct mark", ["nf_tables ct (CONFIG_NFT_CT)"], id="ct"),
+        pytest.param("snat to", ["nf_tables nat (CONFIG_NFT_NAT)"], id="nat"),
+        pytest.param("iifgroup", ["link groups in nf_tables (meta iifgroup, kernel 5.7 in postrouting)"], id="groups"),
+        pytest.param("table ip6", ["nf_tables for IPv6 (CONFIG_NF_TABLES_IPV6)", "nf_tables fib for IPv6 (CONFIG_NFT_FIB_IPV6)"], id="ipv6"),
     ],
 )  # fmt: skip
 def test_a_missing_feature_is_named(
-    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str | None, words: str
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, without: str, named: list[str]
 ) -> None:
-    if program is not None:
-        (tmp_path / "nft").write_text(f"#!/bin/sh\n{program}\n")
-        (tmp_path / "nft").chmod(0o755)
+    fake = FAKE.format(without=without.replace(" ", "\\ "), error=REFUSES)
+    (tmp_path / "nft").write_text(fake)
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = host.do(host.net.missing_features)
+    assert [sentence.partition(" is needed")[0] for sentence in found] == named
+    assert all(sentence.endswith(REFUSES) for sentence in found)
+
+
+def test_a_node_without_nft_is_told_which_package(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert all("install the package nftables" in s for s in host.do(host.net.missing_features))
+
+
+def test_a_refusal_that_no_feature_explains_is_in_the_kernels_words(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nft").write_text(FAKE.format(without="came2", error=REFUSES))
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (sentence,) = host.do(host.net.missing_features)
-    assert sentence.startswith("nft and nf_tables with fib, ct, nat (kernel 5.10) are needed")
-    assert words in sentence
+    assert sentence == f"nf_tables does not take our table: nft -c -f -: {REFUSES}"
+
+
+def test_each_probe_of_a_feature_is_taken_by_this_kernel_and_leaves_nothing(host: Host) -> None:
+    for probe in nft.FEATURES.values():
+        argv = ["nft", "-c", "-f", "-"]
+        host.do(partial(subprocess.run, argv, input=probe, text=True, check=True))
+    assert host.run("nft", "list", "ruleset") == ""
+
+
+def test_a_process_without_rights_on_nf_tables_is_told_so(host: Host) -> None:
+    """The real kernel's refusal: what a container without CAP_NET_ADMIN meets."""
+    script = (
+        "from cni.netlink import NodeNetlink; print(*NodeNetlink().missing_features(), sep='\\n')"
+    )
+    argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    run = partial(subprocess.run, capture_output=True, text=True, check=False)
+    done = host.do(run, [*argv, sys.executable, "-c", script])
+    assert "Operation not permitted" in done.stdout, done.stderr
+
+
+def test_ipv6_is_kept_out_of_a_pod_that_must_not_have_it(host: Host) -> None:
+    host.connect()
+    assert "inet6 ::1" in host.run("ip", "-6", "addr", pod=True)
+    assert "inet6 fe80::" in host.run("ip", "-6", "addr", pod=True)
+    host.do(host.wiring.disconnect, host_ifname(SANDBOX), (POD,))
+    host.do(host.wiring.reap)
+    host.connect(replace(wish(), ipv6=False))
+    assert host.run("ip", "-6", "addr", pod=True) == ""
+    with host.pod.socket(AF_INET6, SOCK_DGRAM) as sock, pytest.raises(OSError, match="assign"):
+        sock.bind(("::1", 0))
+    host.do(host.net.set_rules, host.enis)
+    assert host.answers(AF_INET, str(POD))
+
+
+def test_the_neighbours_are_permanent_on_both_ends(host: Host) -> None:
+    attached = host.connect()
+    outside = host.run("ip", "neigh", "show", "dev", attached.host_ifname)
+    inside = host.run("ip", "neigh", "show", "dev", "eth0", pod=True)
+    assert outside.split() == [str(POD), "lladdr", attached.pod_mac, "PERMANENT"]
+    assert inside.split() == ["169.254.1.1", "lladdr", HOST_MAC, "PERMANENT"]
 
 
 def test_flows_of_a_released_address_are_purged_and_others_stay(host: Host) -> None:

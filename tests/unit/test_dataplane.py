@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +16,10 @@ from cni.dataplane import (
     Alias,
     Delete,
     EniLink,
+    Marks,
     Put,
     Route,
+    Routing,
     Rule,
     desired_routes,
     desired_rules,
@@ -65,6 +69,7 @@ def test_two_sandboxes_of_one_pod_have_two_names() -> None:
     names = {dataplane.host_ifname(Sandbox("enid", f"c{i}", "eth0")) for i in range(100)}
     assert len(names) == 100
     assert all(re.fullmatch(r"eni[0-9a-f]{11}", name) for name in names)
+    assert re.fullmatch(r"c[0-9a-f]{11}", dataplane.host_ifname(Sandbox("n", "c", "eth0"), "c"))
 
 
 def test_a_pods_mac_is_made_of_its_address() -> None:
@@ -81,6 +86,31 @@ def test_the_rules_of_two_enis() -> None:
     )
     assert dataplane.eni_table(1) == 254
     assert SECOND.gateway == IPv4Address("10.0.1.1")
+
+
+def test_external_services_come_before_every_eni_and_after_the_pods() -> None:
+    external = IPv4Network("10.9.0.0/16")
+    rules = desired_rules([PRIMARY, SECOND], Routing(external=(external,)))
+    assert rules[2] == Rule(1535, 254, destination=external)
+    assert [rule.preference for rule in rules] == [512, 1024, 1535, 1536, 32765]
+
+
+def test_another_bit_moves_our_byte() -> None:
+    marks = Marks(0x800000)
+    assert (marks.mask, marks.number_mask) == (0xFF0000, 0x7F0000)
+    assert (marks.of(1), marks.of(2), marks.of(127)) == (0x800000, 0x20000, 0x7F0000)
+    assert desired_rules([SECOND], Routing(marks))[1:3] == (
+        Rule(1024, 254, 0x800000, 0x800000),
+        Rule(1536, 2, 0x20000, 0x7F0000),
+    )
+
+
+@given(st.integers(7, 31), st.integers(1, 127))
+def test_a_mark_is_inside_our_byte_and_tells_its_eni(bit: int, number: int) -> None:
+    marks = Marks(1 << bit)
+    assert marks.of(number) & ~marks.mask == 0
+    assert marks.mask.bit_count() == 8
+    assert len({marks.of(n) for n in range(1, 128)}) == 127
 
 
 def test_an_enis_gateway_comes_before_the_route_that_needs_it() -> None:
@@ -127,10 +157,20 @@ def test_the_decision_comes_after_every_dnat_and_not_in_a_nat_chain() -> None:
     assert "type filter hook prerouting priority dstnat + 10" in leave
 
 
-def test_only_our_byte_of_a_mark_is_written() -> None:
-    marks = re.findall(r"mark set .*", nft.render(WISH))
-    assert marks
-    assert all(m.startswith("mark set ct mark or 0x80") or "and 0xffffff00 or" in m for m in marks)
+@pytest.mark.parametrize("bit", [7, 15, 23, 31])
+def test_only_our_byte_of_a_mark_is_written(bit: int) -> None:
+    marks = Marks(1 << bit)
+    written = re.findall(r"mark set (.*)", nft.render(replace(WISH, marks=marks)))
+    assert written
+    for rule in written:
+        kept, _, bits = rule.partition(" or ")
+        assert int(bits, 16) & ~marks.mask == 0
+        assert kept == "ct mark" or int(kept.rpartition(" and ")[2], 16) == marks.mask ^ 0xFFFFFFFF
+
+
+def test_what_decides_for_life_is_asked_of_the_first_packet_only() -> None:
+    (jump,) = (line for line in nft.render(WISH).splitlines() if "jump outside" in line)
+    assert jump.strip() == "ct state new ct status and 0x8 == 0x0 jump outside"
 
 
 def test_every_eni_the_instance_may_have_is_there_already() -> None:
@@ -153,10 +193,46 @@ def test_every_eni_the_instance_may_have_is_there_already() -> None:
         pytest.param({"randomize": ""}, ["fully-random"], id="no-random-ports"),
     ],
 )
-def test_what_is_switched_off_is_absent(change: dict[str, object], missing: list[str]) -> None:
-    wish = nft.NftWish(**{**{f: getattr(WISH, f) for f in WISH.__slots__}, **change})
+def test_what_is_switched_off_is_absent(change: dict[str, Any], missing: list[str]) -> None:
+    wish = replace(WISH, **change)
     assert all(text in nft.render(WISH) for text in missing)
     assert not any(text in nft.render(wish) for text in missing)
+
+
+def test_a_connection_that_was_translated_keeps_its_way_under_external_snat() -> None:
+    leave = nft.render(replace(WISH, external_snat=True)).split("chain leave {")[1].split("}")[0]
+    assert "ct direction original ct mark and 0x80 == 0x80 goto via1" in leave
+
+
+@pytest.mark.parametrize(
+    ("change", "present"),
+    [
+        pytest.param({"mss_clamp": True}, ["maxseg size set rt mtu"], id="clamp"),
+        pytest.param(
+            {"block_metadata": True},
+            ["ip daddr 169.254.169.254 counter drop", "ip6 daddr fd00:ec2::254 counter drop"],
+            id="metadata",
+        ),
+    ],
+)
+def test_what_a_setting_asks_for_is_there_and_not_without(
+    change: dict[str, Any], present: list[str]
+) -> None:
+    assert all(text in nft.render(replace(WISH, **change)) for text in present)
+    assert not any(text in nft.render(WISH) for text in present)
+
+
+def test_a_kernel_without_ipv6_gets_the_rest() -> None:
+    text = nft.without_ipv6(nft.render(WISH))
+    assert "ip6" not in text
+    assert nft.render(WISH).startswith(text)
+    assert text.endswith('"\n')
+
+
+def test_each_feature_that_is_probed_is_one_that_the_tables_use() -> None:
+    assert all(
+        "enid-probe" in probe and "; policy accept;" in probe for probe in nft.FEATURES.values()
+    )
 
 
 def test_excluded_cidrs_are_neither_marked_nor_translated() -> None:
@@ -172,9 +248,11 @@ def test_excluded_cidrs_are_neither_marked_nor_translated() -> None:
 
 def listed(text: str) -> str:
     """The table as nft lists it: other words, the same lines and the comment."""
-    first = text.splitlines()[-1].removeprefix("add rule ip enid spoof ")
-    body = text.replace("\n  ", "\n\t\t").replace(" chain spoof {", f" chain spoof {{\n\t\t{first}")
-    return "\n".join(body.splitlines()[2:-1])
+    v4, _, v6 = text.partition("add table ip6 enid\n")
+    first = v4.splitlines()[-1].removeprefix("add rule ip enid spoof ")
+    body = v4.replace(" chain spoof {", f" chain spoof {{\n  {first}") + v6
+    keep = [line for line in body.splitlines() if not line.startswith(("add ", "flush "))]
+    return "\n".join(keep).replace("\n  ", "\n\t\t")
 
 
 def test_a_table_is_in_force_while_it_has_its_mark_and_all_its_rules() -> None:

@@ -14,13 +14,14 @@ from ipamd.kinds import (
     NODE_KEY,
     OWN_TAGS,
     PATH,
+    PREFIX,
     SUBNETS,
     URL,
+    Bit,
     Boolean,
     Choice,
     Cidrs,
     Kind,
-    Mark,
     Tags,
     Text,
     Value,
@@ -31,8 +32,8 @@ from ipamd.kinds import (
 
 LEVELS = Choice(("INFO", "WARN"))
 KINDS: tuple[Kind, ...] = (
-    Boolean(), Whole("ENIs", 1), Whole("seconds", 10, 300), LEVELS, Mark(), Text(), URL, PATH,
-    NODE_KEY, CLUSTER, SUBNETS, Cidrs(), Tags(),
+    Boolean(), Whole("ENIs", 1), Whole("seconds", 10, 300), LEVELS, Bit(), Text(), URL, PATH,
+    NODE_KEY, CLUSTER, SUBNETS, PREFIX, Cidrs(), Tags(),
 )  # fmt: skip
 
 
@@ -49,8 +50,11 @@ def tags(number: int) -> str:
         pytest.param(Whole("ENIs"), "+7", 7, id="a-sign"),
         pytest.param(Whole("seconds", 10, 300), "300", 300, id="the-most"),
         pytest.param(LEVELS, "warn", "WARN", id="a-choice-in-any-case"),
-        pytest.param(Mark(), "128", "0x80", id="a-mark-in-decimal"),
-        pytest.param(Mark(), "0X080", "0x80", id="a-mark-in-hexadecimal"),
+        pytest.param(Bit(), "128", "0x80", id="a-mark-in-decimal"),
+        pytest.param(Bit(), "0X080", "0x80", id="a-mark-in-hexadecimal"),
+        pytest.param(Bit(), "0x80000000", "0x80000000", id="the-highest-bit"),
+        pytest.param(PREFIX, "ethx", "ethx", id="a-prefix-that-only-begins-like-eth"),
+        pytest.param(PREFIX, "c", "c", id="a-prefix-of-one-letter"),
         pytest.param(Text(), "a\nb", "a\nb", id="any-text"),
         pytest.param(URL, "http://10.0.0.1:4000", "http://10.0.0.1:4000", id="a-url"),
         pytest.param(URL, "https://[fd00::1]:443/", "https://[fd00::1]:443/", id="a-url-of-ipv6"),
@@ -61,7 +65,7 @@ def tags(number: int) -> str:
             SUBNETS, " subnet-0a1b2c3d , subnet-0a1b2c3d4e5f67890,subnet-0a1b2c3d,",
             ("subnet-0a1b2c3d", "subnet-0a1b2c3d4e5f67890"), id="subnets-each-once",
         ),
-        pytest.param(Cidrs(), "10.0.0.1/8, fd00::/8", ("10.0.0.1/8", "fd00::/8"), id="cidrs"),
+        pytest.param(Cidrs(), "10.0.0.1/8, fd00::/8", ("10.0.0.0/8", "fd00::/8"), id="cidrs"),
         pytest.param(Tags(), '{"team": "net"}', {"team": "net"}, id="tags"),
         pytest.param(Tags(), tags(MAX_TAGS), json.loads(tags(MAX_TAGS)), id="as-many-tags-as-fit"),
     ],
@@ -80,7 +84,11 @@ def test_a_text_is_a_value(kind: Kind, text: str, value: Value) -> None:
         pytest.param(Whole("ENIs", 1), "0", "is below 1 ENIs", id="below"),
         pytest.param(Whole("seconds", 10, 300), "301", "is above 300 seconds", id="above"),
         pytest.param(LEVELS, "loud", "is none of INFO, WARN", id="no-choice"),
-        pytest.param(Mark(), "0x", "is not a mark, as 128 or 0x80", id="no-mark"),
+        pytest.param(Bit(), "0x", "is not a mark, as 128 or 0x80", id="no-mark"),
+        pytest.param(Bit(), "0x81", "is not one bit of a mark, from 0x80 to 0x80000000: the seven bits below it are ours, too", id="two-bits"),
+        pytest.param(Bit(), "0x40", "is not one bit of a mark, from 0x80 to 0x80000000: the seven bits below it are ours, too", id="no-room-below"),
+        pytest.param(PREFIX, "vlan", "is not of the form: 1 to 4 letters, but not eth, lo or vlan", id="vlan"),
+        pytest.param(PREFIX, "cali0", "is not of the form: 1 to 4 letters, but not eth, lo or vlan", id="a-digit"),
         pytest.param(PATH, "limits.json", "is not of the form: an absolute path", id="no-path"),
         pytest.param(URL, "ftp://a", "is not of the form: http(s)://host[:port]", id="no-url"),
         pytest.param(

@@ -39,7 +39,7 @@ PEER = {
 
 OURS = {
     "ENID_POOL", "ENID_MAX_PODS", "ENID_NODES", "ENID_ACCOUNT_LIMITS", "ENID_SUBNETS",
-    "ADD_WAITING_MAX",
+    "ADD_WAITING_MAX", "ENID_MSS_CLAMP", "ENID_BLOCK_POD_METADATA",
 }  # fmt: skip
 
 MANIFEST = {
@@ -95,7 +95,9 @@ def test_nothing_set_is_the_documented_default() -> None:
 
 def test_what_the_peers_manifest_sets_is_warned_about_only_for_policies() -> None:
     told = resolved(**MANIFEST, ENID_POOL="demand")
-    assert told.settings == Settings(log_level="DEBUG", node_name=MANIFEST["MY_NODE_NAME"])
+    assert told.settings == Settings(
+        log_level="DEBUG", node_name=MANIFEST["MY_NODE_NAME"], eni_mtu=9001
+    )
     (warning,) = told.warnings
     assert warning.startswith("environment: NETWORK_POLICY_ENFORCING_MODE=standard has no effect")
 
@@ -124,6 +126,22 @@ def test_the_peers_default_and_ours_are_always_taken(setting: Setting) -> None:
         ({"ENID_NODES": "1000"}, "nodes", 1000),
         ({"ENABLE_MULTI_NIC": "true"}, "multi_nic", True),
         ({"HTTP_TIMEOUT": "20"}, "http_timeout_seconds", 20),
+        ({"AWS_VPC_K8S_CNI_EXTERNALSNAT": "true"}, "external_snat", True),
+        (
+            {"AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS": "10.1.2.3/16"},
+            "exclude_snat_cidrs",
+            ("10.1.0.0/16",),
+        ),
+        ({"AWS_VPC_K8S_CNI_RANDOMIZESNAT": "none"}, "randomize_snat", "none"),
+        ({"AWS_EXTERNAL_SERVICE_CIDRS": "10.1.0.0/16"}, "external_service_cidrs", ("10.1.0.0/16",)),
+        ({"AWS_VPC_CNI_NODE_PORT_SUPPORT": "false"}, "node_port_support", False),
+        ({"AWS_VPC_K8S_CNI_CONNMARK": "65536"}, "connmark", "0x10000"),
+        ({"AWS_VPC_ENI_MTU": "1500"}, "eni_mtu", 1500),
+        ({"POD_MTU": "1400"}, "pod_mtu", 1400),
+        ({"AWS_VPC_K8S_CNI_VETHPREFIX": "cali"}, "veth_prefix", "cali"),
+        ({"DISABLE_POD_V6": "true"}, "disable_pod_v6", True),
+        ({"ENID_MSS_CLAMP": "true"}, "mss_clamp", True),
+        ({"ENID_BLOCK_POD_METADATA": "true"}, "block_pod_metadata", True),
     ],
     ids=str,
 )
@@ -245,6 +263,15 @@ def test_targets(environ: dict[str, str], expected: tuple[object, ...]) -> None:
         ({"ENID_NODES": "9", "ENABLE_IMDS_ONLY_MODE": "true"}, "ENID_NODES", "IMDS_ONLY"),
         ({"ENID_POOL": "demand", "WARM_IP_TARGET": "1"}, "ENID_POOL", "a target is set and rules"),
         ({"WARM_IP_TARGET": "0"}, "WARM_IP_TARGET", "0 means not set"),
+        (
+            {"AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS": "10.1.0.0/16", "AWS_VPC_K8S_CNI_EXTERNALSNAT": "true"},
+            "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "EXTERNALSNAT=true",
+        ),
+        (
+            {"AWS_VPC_K8S_CNI_RANDOMIZESNAT": "none", "AWS_VPC_K8S_CNI_EXTERNALSNAT": "true"},
+            "AWS_VPC_K8S_CNI_RANDOMIZESNAT", "EXTERNALSNAT=true",
+        ),
+        ({"DISABLE_TCP_EARLY_DEMUX": "true"}, "DISABLE_TCP_EARLY_DEMUX", "branch ENIs"),
         ({"ENABLE_NFTABLES": "true"}, "ENABLE_NFTABLES", "nftables is always used"),
         ({"ENABLE_BANDWIDTH_PLUGIN": "what?"}, "ENABLE_BANDWIDTH_PLUGIN", "the conflist"),
         ({"NETWORK_POLICY_ENFORCING_MODE": "standard"}, "NETWORK_POLICY_ENFORCING_MODE", "not enforced yet"),
@@ -282,11 +309,7 @@ def test_demand_says_why_the_manifests_target_does_not_count() -> None:
 # Refused -------------------------------------------------------------------------------
 OTHERWISE = {
     "ENABLE_IPv4": "false", "ENABLE_IPv6": "true", "ENABLE_V6_EGRESS": "true",
-    "DISABLE_POD_V6": "true", "AWS_VPC_K8S_CNI_EXTERNALSNAT": "true",
-    "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS": "10.1.0.0/16", "AWS_EXTERNAL_SERVICE_CIDRS": "10.1.0.0/16",
-    "AWS_VPC_K8S_CNI_CONNMARK": "0x40", "AWS_VPC_ENI_MTU": "1500", "POD_MTU": "1500",
-    "AWS_VPC_K8S_CNI_VETHPREFIX": "cali", "ENABLE_POD_ENI": "true",
-    "NETWORK_POLICY_ENFORCING_MODE": "strict",
+    "ENABLE_POD_ENI": "true", "NETWORK_POLICY_ENFORCING_MODE": "strict",
 }  # fmt: skip
 
 
@@ -342,6 +365,12 @@ def test_a_minimum_above_the_pods_is_a_warning() -> None:
         "MINIMUM_IP_TARGET=20 is above ENID_MAX_PODS=10: no more than 10 addresses are held",
     )
     assert resolved(MINIMUM_IP_TARGET="10", ENID_MAX_PODS="10").warnings == ()
+
+
+def test_a_pod_mtu_above_the_enis_is_a_warning() -> None:
+    (warning,) = resolved(POD_MTU="9001", AWS_VPC_ENI_MTU="1500").warnings
+    assert warning.startswith("POD_MTU=9001 is above the ENIs' 1500: larger packets cost pods")
+    assert resolved(POD_MTU="1500", AWS_VPC_ENI_MTU="1500").warnings == ()
 
 
 def test_every_complaint_comes_at_once_refusals_first() -> None:
