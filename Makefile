@@ -37,6 +37,11 @@ chaos: setup-tests ## a node's histories from seeds, against all laws; SEEDS=100
 	@$(PYTHON) -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(ARGS)
 
+plugin: setup-tests ## the plugin as one static file, amd64 and arm64, and its tests; INIT=core, ARGS=--twice
+	@tools/build-plugin $(if $(filter core,$(INIT)),--core) $(ARGS)
+	@ENID_STARTS="$$(cat build/enid-cni*.from | sed -n 's/^[0-9a-f]*  //p' | paste -s -d ' ')" \
+	  $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/test_plugin.py tests/lab/test_static.py
+
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -56,4 +61,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench fidelity kube matrix chaos lint bare clean setup setup-tests
+.PHONY: help demo test bench fidelity kube matrix chaos plugin lint bare clean setup setup-tests

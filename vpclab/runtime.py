@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -26,6 +27,9 @@ from vpclab.node import Node, PodNetns
 
 CONF_DIR, BIN_DIR, CACHE_DIR = "/etc/cni/net.d", "/opt/cni/bin", "/var/lib/cni/results"
 IFNAME = "eth0"
+PLUGIN_VARIABLE = "ENID_PLUGIN"
+"""Names a plugin file, of `make plugin`, which all nodes of the lab then have."""
+
 CONFLIST = Path(__file__).parents[1] / "config" / "05-enid.conflist"
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """PATH of the plugin: a service manager's, which is what containerd passes on."""
@@ -136,6 +140,19 @@ class Exec:
         return Answer(code, said if done else None, None if done else said, stderr, milliseconds)
 
 
+def plugin_file() -> bytes:
+    """Return the plugin as a node execs it: the file that ENID_PLUGIN names, else its source.
+
+    The source stands behind the interpreter's name: it needs no package beside it.
+    """
+    if chosen := os.environ.get(PLUGIN_VARIABLE):
+        return Path(chosen).read_bytes()
+    spec = find_spec("cni.plugin")
+    assert spec is not None  # noqa: S101 - our own package
+    assert spec.origin is not None  # noqa: S101 - it is a file
+    return f"#!{sys.executable} -IS\n".encode() + Path(spec.origin).read_bytes()
+
+
 class Runtime:
     """What a kubelet's runtime is to the plugin, on one node."""
 
@@ -143,23 +160,18 @@ class Runtime:
         self.node = node
 
     # Install ---------------------------------------------------------------------------
-    def install(self, conflist: Path = CONFLIST) -> None:
+    def install(self, conflist: Path = CONFLIST, plugin: Path | None = None) -> None:
         """Put plugin and conflist into the node, as the init container does: draft, rename.
 
-        The plugin is its own source behind the interpreter's name: the file that a node
-        execs needs no package beside it.
+        *plugin* is a file that a node can exec, as `make plugin` builds one.
         """
-        spec = find_spec("cni.plugin")
-        assert spec is not None  # noqa: S101 - our own package
-        assert spec.origin is not None  # noqa: S101 - it is a file
-        source = Path(spec.origin).read_text()
-        self._put(BIN_DIR, "enid-cni", f"#!{sys.executable} -IS\n{source}", 0o755)
-        self._put(CONF_DIR, conflist.name, conflist.read_text(), 0o644)
+        self._put(BIN_DIR, "enid-cni", plugin.read_bytes() if plugin else plugin_file(), 0o755)
+        self._put(CONF_DIR, conflist.name, conflist.read_bytes(), 0o644)
 
-    def _put(self, folder: str, name: str, text: str, mode: int) -> None:
+    def _put(self, folder: str, name: str, content: bytes, mode: int) -> None:
         """Write a file whole: containerd's watcher sees renames within the folder only."""
         draft = self.node.path(folder) / f".{name}.tmp"
-        draft.write_text(text)
+        draft.write_bytes(content)
         draft.chmod(mode)
         draft.rename(draft.with_name(name))
 

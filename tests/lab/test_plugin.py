@@ -1,4 +1,7 @@
-"""The plugin as a runtime execs it, on a node without a daemon and with a fake one."""
+"""The plugin as a runtime execs it, on a node without a daemon and with a fake one.
+
+Each test runs on the source and on each file that was built of it (tests/lab/starts.py).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,20 +20,20 @@ import pytest
 
 from cni import rtnl
 from cni.frame import Frame, FrameReader
+from tests.lab.starts import STARTS, WANTED, Start
 
 if TYPE_CHECKING:
     from vpclab.node import Node, PodNetns
 
-PLUGIN = Path(__file__).parents[2] / "cni" / "plugin.py"
 CONF = b'{"cniVersion":"0.4.0","name":"enid","type":"enid-cni"}'
 ID = "a1" * 32
 
 
 class Plugin:
-    """One node's plugin: source, `python -I -S`, nothing else."""
+    """One node's plugin, started in one of the ways there are."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, node: Node, start: Start) -> None:
+        self.node, self.start = node, start
         self.socket = node.path("/run/enid/ipamd.sock")
         self.spool = node.path("/run/enid/spool")
         self.wrapper: list[str] = []
@@ -55,7 +57,7 @@ class Plugin:
             "CNI_PATH": "/opt/cni/bin",
         } | env
         done: Any = self.node.run(
-            [*self.wrapper, sys.executable, "-I", "-S", str(PLUGIN)],
+            [*self.wrapper, *self.start.argv],
             env={k: v for k, v in full.items() if v is not None},
             check=False,
             timeout=timeout,
@@ -66,9 +68,14 @@ class Plugin:
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
 
-@pytest.fixture
-def plugin(nodes: tuple[Node, Node]) -> Plugin:
-    return Plugin(nodes[0])
+@pytest.fixture(params=STARTS, ids=lambda start: start.name)
+def plugin(request: pytest.FixtureRequest, nodes: tuple[Node, Node]) -> Plugin:
+    start: Start = request.param
+    if start.lacks and start.name in WANTED:
+        pytest.fail(start.lacks)
+    if start.lacks:
+        pytest.skip(start.lacks)
+    return Plugin(nodes[0], start)
 
 
 @pytest.fixture

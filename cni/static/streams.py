@@ -1,0 +1,8 @@
+"""Frozen as `io`: what starting Python opens its standard streams with. Pure.
+
+The library's `io` adds abstract base classes, which cost more than the streams.
+"""
+
+from _io import TextIOWrapper, open, text_encoding  # noqa: A004 - as `io` names it
+
+__all__ = ["TextIOWrapper", "open", "text_encoding"]

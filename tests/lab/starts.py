@@ -1,0 +1,69 @@
+"""The ways to start the plugin: its source, and each file that `tools/build-plugin` makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "cni" / "plugin.py"
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One way; *file* is the plugin, the rest of *argv* what this machine needs to run it."""
+
+    name: str
+    file: Path
+    before: tuple[str, ...] = ()
+    lacks: str = ""
+
+    @property
+    def argv(self) -> list[str]:
+        return [*self.before, str(self.file)]
+
+    @property
+    def is_emulated(self) -> bool:
+        return bool(self.before) and self.file != SOURCE
+
+
+def of_file(name: str, arch: str) -> Start:
+    file = ROOT / "build" / name
+    if not file.exists():
+        return Start(name, file, lacks=f"build/{name} is not built: make plugin")
+    if not is_of_this_source(file.with_name(name.removesuffix(f"-{arch}") + ".from")):
+        return Start(name, file, lacks=f"build/{name} is of another source: make plugin")
+    if MACHINES[arch] == platform.machine():
+        return Start(name, file)
+    emulator = emulator_of(MACHINES[arch])
+    lacks = "" if emulator else f"no qemu-{MACHINES[arch]} to run build/{name}: make plugin"
+    return Start(name, file, (str(emulator),), lacks)
+
+
+def is_of_this_source(record: Path) -> bool:
+    """Whether the sums that the build has noted are those of the files as they are."""
+    noted = [line.split()[1:] for line in record.read_text().splitlines() if line[:7] == "source:"]
+    return bool(noted) and all(
+        hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == known
+        for known, path in noted
+        if (ROOT / path).exists()
+    )
+
+
+def emulator_of(machine: str) -> Path | None:
+    """Return qemu's user emulator, the build's own before the machine's."""
+    built = sorted((ROOT / ".cache" / "plugin").glob(f"*/qemu/usr/bin/qemu-{machine}"))
+    found = [shutil.which(f"qemu-{machine}-static"), shutil.which(f"qemu-{machine}")]
+    return next((Path(path).resolve() for path in (*built, *found) if path), None)
+
+
+FILES = [of_file(f"enid-cni{init}-{arch}", arch) for arch in MACHINES for init in ("", "-core")]
+STARTS = [Start("source", SOURCE, (sys.executable, "-I", "-S")), *FILES]
+WANTED = os.environ.get("ENID_STARTS", "").split()
+"""Names that must not be skipped: what was just built must be there."""
