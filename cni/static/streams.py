@@ -1,4 +1,4 @@
-"""Frozen as `io`: what starting Python opens its standard streams with. Pure.
+"""Frozen as `io`: what starting Python opens its standard streams with. Shell.
 
 The library's `io` adds abstract base classes, which cost more than the streams.
 """

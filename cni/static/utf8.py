@@ -1,4 +1,4 @@
-"""Frozen as `encodings`: UTF-8 and no other. Pure.
+"""Frozen as `encodings`: UTF-8 and no other. Shell.
 
 Starting Python asks for the codec of its standard streams. The library's `encodings` would
 bring `codecs`, 300 aliases and classes that nobody here asks for: a seventh of a start.
