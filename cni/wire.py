@@ -227,7 +227,7 @@ class KernelWiring:
 
         A link in the group that is not ours stops it: deleting by group takes all.
         """
-        dying = [link for link in _dump(self._reaper) if link.group == DYING_GROUP]
+        dying = _dump(self._reaper, DYING_GROUP)
         strangers = [link.name for link in dying if parse_alias(link.alias) is None]
         if strangers:
             raise WireError(f"{', '.join(strangers)} in link group {DYING_GROUP} is not ours")
@@ -258,9 +258,9 @@ def _close_ipv6(pod: rtnl.Channel, index: int) -> None:
             raise error
 
 
-def _dump(channel: rtnl.Channel) -> list[rtnl.Link]:
+def _dump(channel: rtnl.Channel, group: int | None = None) -> list[rtnl.Link]:
     try:
-        return channel.dump_links()
+        return channel.dump_links(group)
     except (rtnl.NetlinkError, OSError) as error:
         raise WireError(f"the links: {error}") from error
 

@@ -218,7 +218,7 @@ class Daemon:
         attachments.on_demand = self.engine.wake
         attachments.on_arrival = self.engine.arrived
         attachments.on_cooling = self.upkeep.cools.set
-        attachments.on_unwired = self.upkeep.reap_soon
+        attachments.on_unwired = self.upkeep.dies.set
         attachments.on_answer = self.on_answer
         attachments.on_event = self.upkeep.has_events.set
         attachments.shortage = self._shortage
@@ -263,11 +263,8 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             for loop in (
                 self.engine.run(),
-                self.upkeep.cool(),
-                self.upkeep.write_history(),
-                self.upkeep.look(),
+                *self.upkeep.tasks(),
                 self.by_aws.watch(),
-                self.upkeep.drain_spool(),
                 self.by_aws.confirm_limits(),
                 self._rewire(),
             ):
