@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
-from cni import rtnl
+from cni import look, rtnl
 from cni.dataplane import (
     DYING_GROUP,
     GATEWAY_V4,
@@ -33,7 +33,7 @@ from cni.dataplane import (
     parse_alias,
     pod_mac,
 )
-from cni.kernel import HostLink, NetnsId, WireError, Wish
+from cni.kernel import HostLink, NetnsId, Wire, WireError, Wish
 from cni.spec import Attached, CniError, Code, Sandbox
 
 NS_GET_NSTYPE = 0xB703
@@ -221,6 +221,19 @@ class KernelWiring:
                 raise WireError(str(error)) from error
         except OSError as error:
             raise WireError(f"{message.words}: {error}") from error
+
+    def inspect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int) -> Wire:
+        """Return what there is of a wire, changing nothing."""
+        try:
+            _check_socket(pod_netlink_fd, netns_fd)
+            host = look.host_end(self._host, wish.host_ifname)
+            pod = rtnl.Channel(socket.socket(fileno=os.dup(pod_netlink_fd)))
+            try:
+                return Wire(host, look.pod_end(pod, wish.sandbox.ifname))
+            finally:
+                pod.close()
+        except (rtnl.NetlinkError, OSError) as error:
+            raise WireError(f"{wish.sandbox.container_id}: {error}") from error
 
     def reap(self) -> int:
         """Delete the links that were put to die; return how many. On its own thread.
