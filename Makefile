@@ -20,7 +20,12 @@ test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
 	@$(if $(ARGS),$(PYTHON) -m vpclab.box $(PYTHON) -m pytest $(ARGS),\
 	  $(PYTHON) -m tests.tools.side_by_side && $(PYTHON) -m coverage report)
 
-bench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
+bench: setup-tests ## the wire beside others, a table and build/bench.json; ARGS: --quick, --only PART
+	@tools/build-plugin --native
+	@tools/build-plugin --native --core
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.wire $(ARGS)
+
+labbench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.lab $(ARGS)
 
 fidelity: setup-tests ## what the lab shows of AWS, a line for each row of docs/fidelity.md
@@ -64,4 +69,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench fidelity flows kube matrix chaos plugin lint bare clean setup setup-tests
+.PHONY: help demo test bench labbench fidelity flows kube matrix chaos plugin lint bare clean setup setup-tests
