@@ -13,12 +13,14 @@ from ipaddress import IPv4Address
 from socket import AF_INET, IPPROTO_ICMP, IPPROTO_IP, SOCK_RAW
 from typing import TYPE_CHECKING
 
+from tests.lab.patience import PATIENCE
+
 if TYPE_CHECKING:
     from vpclab.node import Node, PodNetns
 
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_TTL = 10, 2, 2
 ECHO, ECHO_REPLY = 8, 0
-WAIT_SECONDS = 0.4
+WAIT_SECONDS = 0.4 * PATIENCE
 
 numbers = itertools.count(1)
 

@@ -6,7 +6,9 @@ import socket
 from ipaddress import ip_address
 from typing import Protocol
 
-WAIT_SECONDS = 0.4
+from tests.lab.patience import PATIENCE
+
+WAIT_SECONDS = 0.4 * PATIENCE
 
 
 class Place(Protocol):
@@ -46,7 +48,7 @@ def talk(
         except OSError:
             return None
         with connection:
-            connection.settimeout(5)
+            connection.settimeout(5 * PATIENCE)
             mouth.sendall(b"hello")
             assert connection.recv(5) == b"hello"
             connection.sendall(b"there")

@@ -33,6 +33,7 @@ from cni.kernel import NodeError, WireError, Wish
 from cni.netlink import NodeNetlink
 from cni.spec import CniError, Sandbox
 from cni.wire import KernelWiring, check_netns
+from tests.lab.patience import PATIENCE
 from vpclab.netns import Worker
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class Host:
         with inside, outside:
             inside.bind((address, 7))
             inside.settimeout(0.2)
-            outside.settimeout(5)
+            outside.settimeout(5 * PATIENCE)
             for _ in range(20):
                 outside.sendto(b"ping", (address, 7))
                 with contextlib.suppress(TimeoutError):
@@ -156,7 +157,7 @@ def test_the_nodes_first_packet_to_a_pod_arrives(host: Host) -> None:
         host.pod.socket(AF_INET, SOCK_DGRAM) as inside,
     ):
         inside.bind(("", 7))
-        inside.settimeout(1)
+        inside.settimeout(1 * PATIENCE)
 
         def connect_and_send() -> None:
             host.wiring.connect(want, *fds)
