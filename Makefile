@@ -20,19 +20,11 @@ test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
 	@$(if $(ARGS),$(PYTHON) -m vpclab.box $(PYTHON) -m pytest $(ARGS),\
 	  $(PYTHON) -m tests.tools.side_by_side && $(PYTHON) -m coverage report)
 
-bench: setup-tests ## the wire beside others, a table and build/bench.json; ARGS: --quick, --only PART
-	@tools/build-plugin --native
-	@tools/build-plugin --native --core
-	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.wire $(ARGS)
-
-labbench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
+bench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.lab $(ARGS)
 
 fidelity: setup-tests ## what the lab shows of AWS, a line for each row of docs/fidelity.md
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest --rows -q -r "" $(ARGS)
-
-flows: setup-tests ## the data plane's settings x all flows beside kube-proxy; rewrites and kills under load
-	@FLOWS=all $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/flows $(ARGS)
 
 kube: setup-tests ## against a real kube-apiserver, built at the first time (six minutes, 3 GB meanwhile, Go)
 	@tools/build-apiserver >/dev/null
@@ -49,6 +41,10 @@ plugin: setup-tests ## the plugin as one static file, amd64 and arm64, and its t
 	@tools/build-plugin $(if $(filter core,$(INIT)),--core) $(ARGS)
 	@ENID_STARTS="$$(cat build/enid-cni*.from | sed -n 's/^[0-9a-f]*  //p' | paste -s -d ' ')" \
 	  $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/test_plugin.py tests/lab/test_static.py
+
+kernels: setup-tests ## Debian's 5.10, 6.1 and 6.12 kernels in qemu: our tests in each, as a table
+	@tools/emulators
+	@$(PYTHON) -m tests.kernels $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
@@ -69,4 +65,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows kube matrix chaos plugin lint bare clean setup setup-tests
+.PHONY: help demo test bench fidelity kube matrix chaos plugin kernels lint bare clean setup setup-tests

@@ -1,0 +1,136 @@
+"""`make kernels`: Debian's own kernels, booted here, and what our tests say in them. Shell.
+
+    python -m tests.kernels [--only 6.1] [--check flows] [--write] [--refresh]
+
+The table goes to stdout, all that is known to build/kernels.json, each guest's console to
+.cache/kernels/log. With --write the table goes into docs/support.md, with the last known row of
+each kernel that was not asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from tests.kernels import root
+from tests.kernels.debian import PackageError
+from tests.kernels.machine import Guest, GuestError
+from tests.kernels.rows import (
+    CHECKS,
+    TARGETS,
+    Check,
+    Row,
+    Target,
+    into,
+    legend,
+    markdown,
+    plain,
+    table,
+)
+from tests.tools.pure import ROOT
+
+SUPPORT = ROOT / "docs" / "support.md"
+RESULTS = ROOT / "build" / "kernels.json"
+GUEST_SECONDS = 3600
+"""A guest that takes longer hangs."""
+
+SAID_SECONDS = 10.0
+"""How often a guest that is well says how far it is."""
+
+
+def main() -> int:
+    """Boot what was asked for; return 1 if anything failed or could not be had."""
+    wishes = _parser().parse_args()
+    targets = [target for target in TARGETS if wishes.only in target.name]
+    checks = [check for check in CHECKS if wishes.check in {"", check.name}]
+    if not targets or not checks:
+        names = [thing.name for thing in (*TARGETS, *CHECKS)]
+        _say(f"there is no such kernel or check; there are {', '.join(names)}")
+        return 2
+    if wishes.refresh:
+        for folder in root.CACHE.glob("apt-*"):
+            shutil.rmtree(folder)
+    (root.CACHE / "log").mkdir(parents=True, exist_ok=True)
+    rows = [boot(target, checks) for target in targets]
+    print("\n".join(plain(table(rows, checks))), flush=True)
+    if not wishes.check:
+        known = keep(rows)
+        if wishes.write:
+            said = [*markdown(table(known, CHECKS)), "", *legend(CHECKS)]
+            SUPPORT.write_text(into(SUPPORT.read_text(), said))
+    return 0 if all(row.is_well(checks) for row in rows) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
+    parser.add_argument("--only", default="", help="kernels whose name has this in it (6.1-arm64)")
+    parser.add_argument("--check", default="", help="one check")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/support.md")
+    parser.add_argument("--refresh", action="store_true", help="look for newer packages")
+    return parser
+
+
+def keep(rows: Sequence[Row]) -> list[Row]:
+    """Keep *rows* beside those of earlier runs of other kernels; return one of each, in order."""
+    saved = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    known = {
+        row.target: row for row in (Row(**{**s, "target": Target(**s["target"])}) for s in saved)
+    }
+    known |= {row.target: row for row in rows}
+    every = [known.get(target, Row(target, trouble="not run here yet")) for target in TARGETS]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps([asdict(row) for row in every], indent=1) + "\n")
+    return every
+
+
+def boot(target: Target, checks: Sequence[Check]) -> Row:
+    """Return what one kernel came to."""
+    row = Row(target)
+    began = time.monotonic()
+    try:
+        _say(f"{target.name}: fetching what is not here yet")
+        guest = prepare(target)
+        began = time.monotonic()
+        _say(f"{target.name}: booting {guest.image.name}")
+        _follow(row, guest, [test for check in checks for test in check.tests])
+    except (PackageError, GuestError) as error:
+        row.trouble = str(error)
+        _say(f"{target.name}: {error}")
+    row.seconds = time.monotonic() - began
+    _say(f"{target.name}: {row.result(checks)} after {row.seconds:.0f} s")
+    return row
+
+
+def prepare(target: Target) -> Guest:
+    """Return the guest of *target*, with everything that it needs fetched and packed."""
+    kernel = root.kernel(root.release(target.kernel_of, target.processor))
+    programs = root.userland(root.release(target.programs_of, target.processor))
+    code = root.code(target.programs_of)
+    log = root.CACHE / "log" / f"{target.name}.log"
+    return Guest(target.processor, kernel.image, (programs.archive, kernel.modules, code), log)
+
+
+def _follow(row: Row, guest: Guest, tests: Sequence[str]) -> None:
+    said = time.monotonic()
+    for told in guest.run(tests, GUEST_SECONDS):
+        row.told(told)
+        if told.get("outcome") == "failed":
+            _say(f"{row.target.name}: FAILED {told['test']}\n{told['text']}")
+        if time.monotonic() - said > SAID_SECONDS:
+            said = time.monotonic()
+            _say(f"{row.target.name}: {len(row.tests)} tests, {told.get('test', '')}")
+    for line in row.log:
+        _say(f"{row.target.name}: the kernel says: {line}")
+
+
+def _say(what: str) -> None:
+    print(f"enid: {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The table of `make kernels`: its words, and that its document has every row and column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.kernels.rows import (
+    BEGIN,
+    CHECKS,
+    END,
+    TARGETS,
+    Check,
+    Row,
+    Target,
+    into,
+    legend,
+    markdown,
+    table,
+)
+from tests.tools.pure import ROOT
+
+TARGET = Target("6.1", "bookworm", "bookworm", "amd64")
+ONE, OTHER = (Check(name, "", (f"tests/lab/{name}.py",)) for name in ("one", "other"))
+FACTS = {"kernel": "6.1.0-1-cloud-amd64", "python": "3.11.2", "nft": "1.0.6", "up_seconds": 3.0}
+
+
+def told(name: str, outcome: str = "passed") -> dict[str, Any]:
+    return {"test": f"tests/lab/{name}", "outcome": outcome, "seconds": 0.1, "text": ""}
+
+
+def heard(*what: dict[str, Any], trouble: str = "") -> Row:
+    row = Row(TARGET, trouble=trouble)
+    for each in (FACTS, *what, {"ended": 0, "log": []}):
+        row.told(each)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("row", "cell", "result"),
+    [
+        pytest.param(heard(told("one.py::a"), told("one.py::b[x]")), "2 ok", "ok", id="all-passed"),
+        pytest.param(heard(told("one.py::a"), told("one.py::b", "skipped")), "1 ok, 1 skipped", "ok", id="a-skipped-test-is-counted"),
+        pytest.param(heard(told("one.py::a"), told("one.py::b", "failed")), "FAILED 1 of 2", "FAILED", id="one-failed"),
+        pytest.param(heard(told("one.py::a"), told("one.py::a", "failed")), "FAILED 1 of 1", "FAILED", id="passed-and-not-taken-down"),
+        pytest.param(heard(told("one.py", "failed")), "FAILED 1 of 1", "FAILED", id="a-file-that-cannot-be-read"),
+        pytest.param(heard(told("one_more.py::a")), "not run", "FAILED", id="others-tests-do-not-count"),
+        pytest.param(heard(told("one.py::a", "skipped")), "0 ok, 1 skipped", "FAILED", id="nothing-but-skipped"),
+        pytest.param(heard(told("one.py::a"), trouble="it ended early"), "cut short after 1", "it ended early", id="cut-short"),
+        pytest.param(Row(TARGET, trouble="apt-get: gone"), "not run", "apt-get: gone", id="a-kernel-that-cannot-be-had"),
+    ],
+)  # fmt: skip
+def test_a_row(row: Row, cell: str, result: str) -> None:
+    assert row.cell(ONE) == cell
+    assert row.result([ONE]) == result
+    assert row.is_well([ONE]) == (result == "ok")
+
+
+def test_a_row_is_as_long_as_the_head_whatever_happened() -> None:
+    for row in (heard(told("one.py::a")), Row(TARGET, trouble="apt-get: a | b")):
+        head, line = table([row], [ONE, OTHER])
+        assert len(head) == len(line)
+        assert list(markdown([head, line]))[2].count("|") == len(head) + 1
+
+
+def test_a_document_keeps_what_stands_around_the_table() -> None:
+    lines = ["| kernel |", "| 6.1 |"]
+    once = into("before\n<!-- make kernels -->old<!-- /make kernels -->\nafter\n", lines)
+    assert once.startswith("before\n")
+    assert once.endswith("\nafter\n")
+    assert "old" not in once
+    assert into(once, lines) == once
+
+
+def test_a_document_without_a_place_is_refused() -> None:
+    with pytest.raises(ValueError, match="make kernels"):
+        into("nothing", [])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_a_checks_tests_are_there(check: Check) -> None:
+    for test in check.tests:
+        path, _, name = test.partition("::")
+        assert (ROOT / path).exists()
+        assert not name or f"def {name}(" in (ROOT / path).read_text()
+
+
+def test_the_document_has_every_kernel_and_every_check() -> None:
+    written = (ROOT / "docs" / "support.md").read_text()
+    lines = written.partition(BEGIN)[2].partition(END)[0].splitlines()
+    table_lines = [line for line in lines if line.startswith("|")]
+    head, _, *rows = ([word.strip() for word in line.split("|")[1:-1]] for line in table_lines)
+    assert head == table([], CHECKS)[0]
+    for target, (kernel, processor, *_) in zip(TARGETS, rows, strict=True):
+        assert kernel.startswith(target.series)
+        assert processor == target.processor
+
+
+def test_the_document_says_what_each_check_is() -> None:
+    assert "\n".join(legend(CHECKS)) in (ROOT / "docs" / "support.md").read_text()
