@@ -20,15 +20,28 @@ test: setup-tests ## unit, contract and lab tests; ARGS are pytest's
 	@$(if $(ARGS),$(PYTHON) -m vpclab.box $(PYTHON) -m pytest $(ARGS),\
 	  $(PYTHON) -m tests.tools.side_by_side && $(PYTHON) -m coverage report)
 
-bench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
+bench: setup-tests ## the wire beside others, a table and build/bench.json; ARGS: --quick, --only PART
+	@tools/build-plugin --native
+	@tools/build-plugin --native --core
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.wire $(ARGS)
+
+labbench: setup ## how fast the lab is, as a table (one or two minutes); ARGS are --quick and -o json
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.bench.lab $(ARGS)
 
 fidelity: setup-tests ## what the lab shows of AWS, a line for each row of docs/fidelity.md
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest --rows -q -r "" $(ARGS)
 
+flows: setup-tests ## the data plane's settings x all flows beside kube-proxy; rewrites and kills under load
+	@FLOWS=all $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/flows $(ARGS)
+
 kube: setup-tests ## against a real kube-apiserver, built at the first time (six minutes, 3 GB meanwhile, Go)
 	@tools/build-apiserver >/dev/null
 	@$(PYTHON) -m pytest tests/e2e $(ARGS)
+
+cri: setup-tests ## real containerd 1.6, 1.7 and 2.2, fetched and built at the first time: row by row (docs/runtimes.md)
+	@tools/build-plugin --native >/dev/null || echo 'enid: the plugin is not built: its source runs instead' >&2
+	@tools/build-containerd
+	@$(PYTHON) -m tests.cri $(ARGS)
 
 matrix: setup-tests ## every step of an ENI's and an address's life, killed: what was lost or leaked
 	@$(PYTHON) -m tests.contract.test_kill_matrix
@@ -65,4 +78,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench fidelity kube matrix chaos plugin kernels lint bare clean setup setup-tests
+.PHONY: help demo test bench labbench fidelity flows kube cri matrix chaos plugin kernels lint bare clean setup setup-tests

@@ -28,6 +28,8 @@ def purge(addresses: Collection[IPv4Address | IPv6Address]) -> int:
     families = {
         socket.AF_INET if a.version == 4 else socket.AF_INET6 for a in addresses
     }  # the family
+    # Most flows are others': a search for the bytes rules them out without reading them.
+    maybe = re.compile(b"|".join(map(re.escape, wanted))).search
     channel = rtnl.Channel(
         socket.socket(
             socket.AF_NETLINK,
@@ -38,10 +40,10 @@ def purge(addresses: Collection[IPv4Address | IPv6Address]) -> int:
     purged = 0
     try:
         for family in sorted(families):
-            found = channel.dump(_GET, _GENERIC.pack(family, 0, 0))
-            # Most flows are others': a search for the bytes rules them out without reading them.
-            maybe = re.compile(b"|".join(map(re.escape, wanted))).search
-            doomed = [flow for flow in found if maybe(flow) and wanted.intersection(_ends(flow))]
+            found = channel.dump(
+                _GET, _GENERIC.pack(family, 0, 0), lambda f: f if maybe(f) else None
+            )
+            doomed = [flow for flow in found if wanted.intersection(_ends(flow))]
             _, errors = channel.try_all([_delete(family, flow) for flow in doomed])
             # A flow that ended between dump and delete is as gone as it should be.
             failed = [error for error in errors if error.errno != errno.ENOENT]

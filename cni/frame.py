@@ -3,13 +3,14 @@ r"""The local protocol's frame, as the daemon and the CLI see it. Pure.
     enid1 <env bytes> <stdin bytes> <started_ns> <deadline_ns>[ more words]\n
     <CNI_* environment, NUL separated><stdin>
 
-Times are nanoseconds on CLOCK_BOOTTIME. Words after the known ones are a younger plugin's
-and are ignored. The answer is one digit, the plugin's exit status, then its stdout.
+Times are nanoseconds on CLOCK_BOOTTIME. Words after the four are `name=value`, in any order:
+`runtime`, of a GC, is when the runtime started. Those that are not known are a younger
+plugin's, and are ignored. The answer is one digit, the plugin's exit status, then its stdout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 MAX_FRAME_BYTES = 1 << 20
@@ -26,19 +27,21 @@ class FrameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What one client asks."""
+    """What one client asks; *runtime_ns* is when its runtime started, 0 if it does not say."""
 
     env: Mapping[str, str]
     stdin: bytes
     started_ns: int
     deadline_ns: int
+    runtime_ns: int = 0
 
 
 def encode(frame: Frame) -> bytes:
     """Return *frame* as bytes."""
     env = "\0".join(f"{key}={value}" for key, value in frame.env.items()).encode()
-    head = f"enid1 {len(env)} {len(frame.stdin)} {frame.started_ns} {frame.deadline_ns}\n"
-    return head.encode() + env + frame.stdin
+    head = f"enid1 {len(env)} {len(frame.stdin)} {frame.started_ns} {frame.deadline_ns}"
+    more = f" runtime={frame.runtime_ns}" if frame.runtime_ns else ""
+    return f"{head}{more}\n".encode() + env + frame.stdin
 
 
 def answer(code: int, stdout: bytes) -> bytes:
@@ -52,6 +55,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._numbers: tuple[int, int, int, int] | None = None
+        self._runtime_ns = 0
 
     def feed(self, data: bytes) -> Frame | None:
         """Return the frame once it is complete, None before. Raises FrameError."""
@@ -65,7 +69,8 @@ class FrameReader:
         if len(self._buffer) > env_bytes + stdin_bytes:
             raise FrameError("bytes came after the frame")
         env = _read_env(bytes(self._buffer[:env_bytes]))
-        return Frame(env, bytes(self._buffer[env_bytes:]), started_ns, deadline_ns)
+        stdin = bytes(self._buffer[env_bytes:])
+        return Frame(env, stdin, started_ns, deadline_ns, self._runtime_ns)
 
     def _read_head(self) -> bool:
         end = self._buffer.find(b"\n", 0, _MAX_HEAD_BYTES)
@@ -85,8 +90,16 @@ class FrameReader:
             size = numbers[0] + numbers[1]
             raise FrameError(f"a frame of {size} bytes is too large ({MAX_FRAME_BYTES} at most)")
         self._numbers = (numbers[0], numbers[1], numbers[2], numbers[3])
+        self._runtime_ns = _word(words[_WORDS:], b"runtime")
         del self._buffer[: end + 1]
         return True
+
+
+def _word(words: Iterable[bytes], name: bytes) -> int:
+    """Return the number of the word *name*; 0 if it is not there, or is none."""
+    told = dict(word.split(b"=", 1) for word in words if b"=" in word)
+    value = told.get(name, b"")
+    return int(value) if _is_number(value) else 0
 
 
 def _is_number(word: bytes) -> bool:

@@ -91,6 +91,52 @@ class HostLink:
     group: int
 
 
+@dataclass(frozen=True, slots=True)
+class HostEnd:
+    """The node's end of a wire, as the kernel shows it.
+
+    *routes* are the PODS table's by this link, each with its source; *neighbours* are the
+    permanent ones on it. *peer* is the index of the other end, in its own namespace.
+    """
+
+    index: int
+    peer: int
+    mac: str
+    mtu: int
+    is_up: bool
+    group: int
+    alias: str
+    rp_filter: int
+    routes: Mapping[Address, Address | None]
+    neighbours: Mapping[Address, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PodEnd:
+    """The pod's end of a wire; *gateways* are those of its default routes by this link.
+
+    *lo_up*: whether the pod's loopback is up, which is set up with the wire.
+    """
+
+    index: int
+    peer: int
+    mac: str
+    mtu: int
+    is_up: bool
+    lo_up: bool
+    addresses: frozenset[Address]
+    gateways: frozenset[Address]
+    neighbours: Mapping[Address, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Both ends of a wire; None is an end that is not there."""
+
+    host: HostEnd | None
+    pod: PodEnd | None
+
+
 class NodeNet(Protocol):
     """The node's side of its ENIs; on one thread. Every method may raise NodeError.
 
@@ -139,7 +185,7 @@ class NodeNet(Protocol):
 
 
 class Wiring(Protocol):
-    """The wires of pods. `connect`, `disconnect` and `links` on one thread."""
+    """The wires of pods. `connect`, `disconnect`, `inspect` and `links` on one thread."""
 
     def identify(self, netns_fd: int) -> NetnsId:
         """Return which network namespace a descriptor is; on any thread.
@@ -160,6 +206,9 @@ class Wiring(Protocol):
         The guards take the addresses over at once; the link is only put to die. Raises
         WireError.
         """
+
+    def inspect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int) -> Wire:
+        """Return what there is of a wire, changing nothing. Raises WireError."""
 
     def reap(self) -> int:
         """Delete the links that were put to die; return how many. On a thread of its own.

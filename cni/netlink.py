@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import socket
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -84,10 +85,8 @@ class NodeNetlink:
     @_in_our_words("the links")
     def find_link(self, mac: str) -> Link | None:
         """Return the link with this MAC, None if there is none; names mean nothing."""
-        for link in self._fast.dump_links():
-            if link.mac == mac:
-                return self._link(link.index)
-        return None
+        link = self._fast.find_link(mac)
+        return None if link is None else self._link(link.index)
 
     def _link(self, index: int) -> Link:
         found = self._ip.get_links(index)[0]
@@ -103,13 +102,7 @@ class NodeNetlink:
     @_in_our_words("the node's addresses")
     def host_addresses(self) -> Mapping[Address, str]:
         """Return every address that is configured on a host link, and on which."""
-        names = {link.index: link.name for link in self._fast.dump_links()}
-        return {
-            ip_address(found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")): names.get(
-                found["index"], f"#{found['index']}"
-            )
-            for found in self._ip.get_addr()
-        }
+        return {address: _name(index) for index, address in self._fast.dump_addresses()}
 
     @_in_our_words("the set-up of an ENI")
     def configure_eni(self, eni: EniLink) -> None:
@@ -336,6 +329,13 @@ class NodeNetlink:
     def purge_conntrack(self, addresses: Collection[Address]) -> int:
         """Delete every flow from or to *addresses*, in one dump; return how many."""
         return conntrack.purge(addresses)
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:  # it has gone meanwhile
+        return f"#{index}"
 
 
 def _guard(network: Network) -> rtnl.Path:

@@ -16,6 +16,7 @@ from _socket import socket
 FOLDER = b"/run/enid"
 SOCKET = FOLDER + b"/ipamd.sock"
 SPOOL = FOLDER + b"/spool"
+HEARTBEAT = FOLDER + b"/heartbeat"
 DEADLINE_SECONDS = 110
 """How long a verb may take; kubelet allows a sandbox 240 s, and must hear why."""
 
@@ -32,13 +33,19 @@ time make one file name, of 255 bytes at most."""
 MAX_SPOOLED = 256
 """DELs kept for a daemon that is away: two nodes' worth of pods. Beyond, kubelet retries."""
 
-VERSION = b'{"cniVersion":"1.1.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}'
+LATEST = "1.1.0"
+VERSIONS = '["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]'
+SANDBOX = (b"CNI_CONTAINERID", b"CNI_NETNS", b"CNI_IFNAME")
 NEEDED: dict[bytes, tuple[bytes, ...]] = {
-    b"ADD": (b"CNI_CONTAINERID", b"CNI_NETNS", b"CNI_IFNAME"),
+    b"ADD": SANDBOX,
+    b"CHECK": SANDBOX,
     b"DEL": (b"CNI_CONTAINERID", b"CNI_IFNAME"),
+    b"GC": (),
+    b"STATUS": (),
 }
 
-INVALID_ENVIRONMENT, IO, DECODE, TRY_AGAIN_LATER = 4, 5, 6, 11
+INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO, DECODE = 1, 4, 5, 6
+TRY_AGAIN_LATER, NOT_AVAILABLE = 11, 50
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 AF_UNIX, AF_NETLINK, SOCK_STREAM, SOCK_RAW, SOCK_CLOEXEC = 1, 16, 1, 3, 0o2000000
 CLONE_NEWNET = 0x40000000
@@ -59,10 +66,10 @@ def main() -> None:
         env = {k: v for k, v in posix.environ.items() if k.startswith(b"CNI_")}
         command = env.get(b"CNI_COMMAND", b"")
         if command == b"VERSION":
-            finish(0, VERSION)
+            finish(0, version(b"" if posix.isatty(0) else read_stdin()))
         stdin = read_stdin()
         check(command, env, stdin)
-        finish(*ask(command, env, stdin))
+        finish(*(status(stdin) if command == b"STATUS" else ask(command, env, stdin)))
     except RefusalError as error:
         finish(1, error_json(error, version_in(stdin)))
     except OSError as error:
@@ -92,7 +99,7 @@ def read_stdin() -> bytes:
 def check(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
     """Refuse what the daemon need not see, in one sentence."""
     if command not in NEEDED:
-        known = "ADD, DEL or VERSION"
+        known = "ADD, CHECK, DEL, GC, STATUS or VERSION"
         raise RefusalError(
             INVALID_ENVIRONMENT,
             "CNI_COMMAND=%s is not %s" % (text_of(command), known)
@@ -103,14 +110,49 @@ def check(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
     if missing:
         raise RefusalError(INVALID_ENVIRONMENT, "%s missing" % ", ".join(missing))
     for name, longest in ((b"CNI_CONTAINERID", MAX_ID), (b"CNI_IFNAME", MAX_IFNAME)):
-        if not is_plain(env[name], longest):
+        if name in NEEDED[command] and not is_plain(env[name], longest):
             raise RefusalError(
                 INVALID_ENVIRONMENT, "%s=%s is not a name" % (text_of(name), text_of(env[name]))
             )
-    if not stdin.strip():
-        raise RefusalError(DECODE, "the network configuration on stdin is empty")
+    if stdin.lstrip()[:1] != b"{":
+        what = "not a JSON object" if stdin.strip() else "empty"
+        raise RefusalError(DECODE, "the network configuration on stdin is %s" % what)
     if posix.geteuid():
         raise RefusalError(IO, "enid-cni runs as uid %d and must be root" % posix.geteuid())
+
+
+def version(stdin: bytes) -> bytes:
+    """Return what we speak, in the version that is asked in."""
+    asked = version_in(stdin) if stdin.strip() else LATEST
+    return ('{"cniVersion":"%s","supportedVersions":%s}' % (asked, VERSIONS)).encode()
+
+
+def status(stdin: bytes) -> tuple[int, bytes]:
+    """Promise that this node can serve pods, or refuse: by the daemon's file, without the daemon.
+
+    Its first line is `enid1 <written_ns> <grace seconds> <code>[ more words]`, its second what to
+    say if the code is not 0. A runtime may ask every 5 s.
+    """
+    if version_in(stdin) != LATEST:
+        raise RefusalError(
+            INCOMPATIBLE_VERSION, "cniVersion %s does not allow STATUS" % version_in(stdin)
+        )
+    data, sentence = b"", "ipamd has not run on this node since it was booted"
+    try:
+        data = posix.read(posix.open(HEARTBEAT, posix.O_RDONLY | posix.O_CLOEXEC), 4096)
+        _, written, grace, code = data.partition(b"\n")[0].split(b" ")[:4]
+        silent = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(written)) // 1000000000
+        if silent > int(grace):
+            sentence = "ipamd has been silent for %d s" % silent
+        elif silent >= 0:  # else it is of a former boot
+            if code == b"0":
+                return 0, b""
+            sentence = text_of(data.split(b"\n")[1])
+    except FileNotFoundError:
+        pass
+    except (ValueError, IndexError):
+        sentence = "%s is unreadable" % text_of(HEARTBEAT)
+    raise RefusalError(NOT_AVAILABLE, sentence, "see the ipamd pod of this node, and `enid status`")
 
 
 def is_plain(name: bytes, longest: int) -> bool:
@@ -123,7 +165,8 @@ def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, byt
     started = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     deadline = started + DEADLINE_SECONDS * 1000000000
     head = b"\0".join([k + b"=" + v for k, v in env.items()])
-    frame = b"enid1 %d %d %d %d\n%b%b" % (len(head), len(stdin), started, deadline, head, stdin)
+    tail = b"%b\n%b%b" % (runtime_since() if command == b"GC" else b"", head, stdin)
+    frame = b"enid1 %d %d %d %d%b" % (len(head), len(stdin), started, deadline, tail)
     if len(head) + len(stdin) > MAX_BYTES:
         raise RefusalError(DECODE, "environment and stdin are over %d bytes" % MAX_BYTES)
     descriptors = open_pod(command, env.get(b"CNI_NETNS", b""))
@@ -145,6 +188,16 @@ def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, byt
                 "see the ipamd pod of this node; the runtime retries",
             )
         time.sleep(PATIENCE_SECONDS)
+
+
+def runtime_since() -> bytes:
+    """Return the word that tells since when the runtime runs: a young one may not know its pods."""
+    try:
+        fd = posix.open("/proc/%d/stat" % posix.getppid(), posix.O_RDONLY | posix.O_CLOEXEC)
+        ticks = int(posix.read(fd, 4096).rpartition(b")")[2].split()[19])  # starttime, proc(5)
+    except (OSError, ValueError, IndexError):
+        return b""
+    return b" runtime=%d" % (ticks * 10000000)  # USER_HZ is 100 on every architecture of ours
 
 
 def open_pod(command: bytes, path: bytes) -> tuple[int, ...]:

@@ -15,10 +15,12 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TypeVar
 
+T = TypeVar("T")
 Address = IPv4Address | IPv6Address
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
@@ -320,6 +322,13 @@ def read_link(body: bytes) -> Link:
     )
 
 
+def read_address(body: bytes) -> tuple[int, Address]:
+    """Return the index of the link and the address of an RTM_NEWADDR body."""
+    *_, index = _ADDRESS.unpack_from(body)
+    found = attributes_of(body[_ADDRESS.size :])
+    return index, ip_address(found.get(2) or found[1])  # IFA_LOCAL, IFA_ADDRESS
+
+
 class Channel:
     """A rtnetlink socket. It stays in the namespace that it was opened in."""
 
@@ -375,28 +384,66 @@ class Channel:
                         answers.append(body)
         return answers, errors
 
-    def dump_links(self) -> list[Link]:
-        """Return every link of the namespace."""
-        answers = self.dump(18, _LINK.pack(0, 0, 0, 0, 0) + _NO_STATISTICS)  # RTM_GETLINK
-        return [read_link(answer) for answer in answers]
+    def dump_links(self, group: int | None = None) -> list[Link]:
+        """Return every link of the namespace, or of one group."""
+        # To read a link takes longer than to search it, and of 700 some are asked for.
+        sign = b"" if group is None else attribute(27, _u32(group))  # IFLA_GROUP
+        found = self.dump(
+            18,  # RTM_GETLINK
+            _LINK.pack(0, 0, 0, 0, 0) + _NO_STATISTICS,
+            lambda answer: read_link(answer) if sign in answer else None,
+        )
+        return found if group is None else [link for link in found if link.group == group]
 
-    def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """Return the answers to one dump request, all of one moment.
+    def find_link(self, mac: str) -> Link | None:
+        """Return a link with this MAC, None if there is none.
 
-        The kernel marks a dump that something changed under: it may lack what was there all
-        the time, so it is asked for again.
+        A dump that is torn may lack a link, but what it shows is there: on a node whose pods
+        come and go, every dump of its links is torn.
+        """
+        sign = attribute(1, _mac(mac))  # IFLA_ADDRESS
+        seen: list[Link] = []
+
+        def note(answer: bytes) -> None:
+            if sign in answer and (link := read_link(answer)).mac == mac:
+                seen.append(link)
+
+        for _ in range(MAX_DUMPS):
+            _, is_whole = self._dump(18, _LINK.pack(0, 0, 0, 0, 0) + _NO_STATISTICS, note)
+            if seen or is_whole:
+                return seen[0] if seen else None
+        raise NetlinkError(errno.EBUSY, "dump", f"{MAX_DUMPS} dumps were torn by changes")
+
+    def dump_addresses(self) -> list[tuple[int, Address]]:
+        """Return every address of the namespace, with its link's index."""
+        return [
+            found
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for found in self.dump(
+                22, _ADDRESS.pack(family, 0, 0, 0, 0), read_address
+            )  # RTM_GETADDR
+        ]
+
+    def dump(self, kind: int, body: bytes, read: Callable[[bytes], T | None]) -> list[T]:
+        """Return what *read* makes of the answers to one dump request, all of one moment.
+
+        It is given each as it comes, and answers None for what is not wanted: a whole dump may
+        be megabytes. The kernel marks a dump that something changed under: it may lack what was
+        there all the time, so it is asked for again.
         """
         for _ in range(MAX_DUMPS):
-            answers, is_whole = self._dump(kind, body)
+            answers, is_whole = self._dump(kind, body, read)
             if is_whole:
                 return answers
         raise NetlinkError(errno.EBUSY, "dump", f"{MAX_DUMPS} dumps were torn by changes")
 
-    def _dump(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
+    def _dump(
+        self, kind: int, body: bytes, read: Callable[[bytes], T | None]
+    ) -> tuple[list[T], bool]:
         self._sequence += 1
         header = _HEADER.pack(_HEADER.size + len(body), kind, REQUEST | _DUMP, self._sequence, 0)
         self._socket.send(header + body)
-        answers: list[bytes] = []
+        answers: list[T] = []
         is_whole = True
         while True:
             for answer, sequence, payload, flags in self._receive():
@@ -407,7 +454,8 @@ class Channel:
                     if error := _error(payload, "dump"):
                         raise error
                     return answers, is_whole
-                answers.append(payload)
+                if (wanted := read(payload)) is not None:
+                    answers.append(wanted)
 
     def _receive(self) -> Iterator[tuple[int, int, bytes, int]]:
         data = self._socket.recv(1 << 16)  # the kernel fills 32 KiB at most

@@ -1,7 +1,8 @@
 """The CNI specification's words: what is asked, what is answered, in every version. Pure.
 
 Parsed at the border with every complaint at once, trusted afterwards. An answer's shape is
-decided by the *configuration's* cniVersion, never by ours.
+decided by the *configuration's* cniVersion, never by ours. Long, because it is one contract:
+whoever compares it with the specification finds all of it here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import Any
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """What we speak; containerd before 2.0 takes results up to 1.0.0 only."""
@@ -23,15 +25,31 @@ GATEWAYS = {4: "169.254.1.1", 6: "fe80::1"}
 """A pod's gateway: link-local, the same everywhere, and on no interface."""
 
 
+MTU_ANNOTATION = "enid.dev/mtu"
+"""A pod's annotation: the MTU of its interface."""
+
+ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+"""The capability by which a runtime hands a pod's annotations to a plugin (containerd, CRI-O)."""
+
+VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
+"""What a runtime still knows, of a GC: 1.1.0's key, and the one that libcni writes beside it."""
+
+
 class Verb(StrEnum):
-    """What the daemon is asked; VERSION is the plugin's own."""
+    """What the daemon is asked; VERSION and STATUS are the plugin's own."""
 
     ADD = "ADD"
     DEL = "DEL"
+    CHECK = "CHECK"
+    GC = "GC"
+
+
+SINCE: Mapping[Verb, str] = {Verb.CHECK: "0.4.0", Verb.GC: "1.1.0"}
+"""The version of the specification that brought a verb."""
 
 
 class Code(IntEnum):
-    """The specification's error codes that we use."""
+    """The specification's error codes that we use; from 100 on they are a plugin's own."""
 
     INCOMPATIBLE_VERSION = 1
     UNSUPPORTED_FIELD = 2
@@ -41,6 +59,8 @@ class Code(IntEnum):
     DECODE = 6
     INVALID_CONFIG = 7
     TRY_AGAIN_LATER = 11
+    PLUGIN_NOT_AVAILABLE = 50
+    NOT_AS_WIRED = 100
 
 
 class CniError(Exception):
@@ -71,7 +91,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class NetConf:
-    """Our part of the network configuration; *mtu* None means the ENI's."""
+    """Our part of the network configuration; *mtu* is the pod's, None means the ENI's."""
 
     cni_version: str
     name: str
@@ -79,14 +99,41 @@ class NetConf:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface as a result tells of it; *mtu* None before 1.1.0."""
+
+    name: str
+    mac: str
+    sandbox: str
+    mtu: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """What a runtime remembers of an ADD: the result of all plugins of its list."""
+
+    interfaces: tuple[Interface, ...] = ()
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One verb for one attachment."""
+    """One verb for one attachment; *previous* is there for a CHECK."""
 
     verb: Verb
     sandbox: Sandbox
     netns_path: str
     pod: Pod
     conf: NetConf
+    previous: Previous | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """A GC: all attachments of a network but *valid*, by container id and ifname, may go."""
+
+    conf: NetConf
+    valid: frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +155,9 @@ _IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,14}")  # IFNAMSIZ less its N
 _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _POD_WORD = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.\-]{0,252})?")
 _MIN_MTU, _MAX_MTU = 576, 9001  # RFC 791's smallest datagram; an ENI's largest packet
+_MTU_RANGE = f"within {_MIN_MTU} to {_MAX_MTU}"
+_NUMBER = re.compile(r"[0-9]{1,5}")
+_NOT_OURS = ("ips", "ipRanges", "mac")  # capabilities that choose what EC2 chooses
 
 
 @dataclass(slots=True)
@@ -126,35 +176,44 @@ class _Complaints:
             raise CniError(self.code, "; ".join(self.texts), "correct the runtime's call")
 
 
-def parse_request(env: Mapping[str, str], stdin: bytes) -> Request:
+def parse_request(env: Mapping[str, str], stdin: bytes) -> Request | Collect:
     """Return what the runtime asks. Raises CniError with every complaint at once."""
     complaints = _Complaints()
     verb = _verb(env, complaints)
     _require(env, verb, complaints)
-    conf = _conf(stdin, verb, complaints)
+    raw = _object(stdin, complaints)
+    conf = _conf(raw, verb, complaints)
     pod = _pod(env.get("CNI_ARGS", ""), verb, complaints)
+    previous = _previous(raw, complaints) if verb is Verb.CHECK else None
+    valid = _valid(raw, complaints) if verb is Verb.GC else frozenset[tuple[str, str]]()
     complaints.settle()
     assert verb is not None  # noqa: S101 - settled
     assert conf is not None  # noqa: S101 - settled
+    if verb is Verb.GC:
+        return Collect(conf, valid)
     return Request(
         verb=verb,
         sandbox=Sandbox(conf.name, env["CNI_CONTAINERID"], env["CNI_IFNAME"]),
         netns_path=env.get("CNI_NETNS", ""),
         pod=pod,
         conf=conf,
+        previous=previous,
     )
 
 
+# Environment ---------------------------------------------------------------------------
 def _verb(env: Mapping[str, str], complaints: _Complaints) -> Verb | None:
     text = env.get("CNI_COMMAND", "")
     if text in Verb.__members__:
         return Verb(text)
     if text:
-        complaints.add(Code.INVALID_ENVIRONMENT, f"CNI_COMMAND={text} is not known here")
+        complaints.add(Code.INVALID_ENVIRONMENT, f"CNI_COMMAND={text:.80} is not known here")
     return None
 
 
 def _require(env: Mapping[str, str], verb: Verb | None, complaints: _Complaints) -> None:
+    if verb is Verb.GC:  # it is about a network, not about a sandbox
+        return
     names = ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME"]
     if verb is not Verb.DEL:
         names.append("CNI_NETNS")
@@ -168,7 +227,24 @@ def _require(env: Mapping[str, str], verb: Verb | None, complaints: _Complaints)
         complaints.add(Code.INVALID_ENVIRONMENT, "CNI_IFNAME is not an interface name")
 
 
-def _conf(stdin: bytes, verb: Verb | None, complaints: _Complaints) -> NetConf | None:
+def _pod(arguments: str, verb: Verb | None, complaints: _Complaints) -> Pod:
+    """Return the pod in CNI_ARGS, whose order changes from call to call."""
+    pairs = dict(pair.split("=", 1) for pair in arguments.split(";") if "=" in pair)
+    words = []
+    for name in ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID"):
+        word = pairs.get(name, "")
+        if not _POD_WORD.fullmatch(word):
+            if verb is not Verb.DEL:
+                complaints.add(
+                    Code.INVALID_ENVIRONMENT, f"{name}={word!r:.80} in CNI_ARGS is no name"
+                )
+            word = ""
+        words.append(word)
+    return Pod(*words)
+
+
+# Configuration -------------------------------------------------------------------------
+def _object(stdin: bytes, complaints: _Complaints) -> Mapping[str, Any] | None:
     try:
         raw = json.loads(stdin)
     except (ValueError, RecursionError) as error:
@@ -178,55 +254,170 @@ def _conf(stdin: bytes, verb: Verb | None, complaints: _Complaints) -> NetConf |
     if not isinstance(raw, dict):
         complaints.add(Code.DECODE, "the network configuration on stdin is not a JSON object")
         return None
-    version, name, mtu = raw.get("cniVersion", "0.1.0"), raw.get("name"), raw.get("mtu")
+    return raw
+
+
+def _get(raw: Mapping[str, Any], name: str) -> Any:
+    """Return the value of *name*, None if there is none, as Go reads JSON.
+
+    The exact name wins, else any that differs in case only: containerd writes keys within a
+    capability as its Go fields are called.
+    """
+    if name in raw:
+        return raw[name]
+    return next((value for key, value in raw.items() if key.lower() == name.lower()), None)
+
+
+def _conf(
+    raw: Mapping[str, Any] | None, verb: Verb | None, complaints: _Complaints
+) -> NetConf | None:
+    if raw is None:
+        return None
+    version, name, mtu = _get(raw, "cniVersion"), _get(raw, "name"), None
+    version = "0.1.0" if version is None else version
     if version not in VERSIONS:
         spoken = ", ".join(VERSIONS)
-        complaints.add(Code.INCOMPATIBLE_VERSION, f"cniVersion {version!r} is not one of {spoken}")
+        complaints.add(
+            Code.INCOMPATIBLE_VERSION, f"cniVersion {version!r:.80} is not one of {spoken}"
+        )
+    elif verb is not None and version < (first := SINCE.get(verb, version)):
+        words = f"cniVersion {version} does not allow {verb}, which came with {first}"
+        complaints.add(Code.INCOMPATIBLE_VERSION, words)
     if not isinstance(name, str) or not _NETWORK.fullmatch(name):
-        complaints.add(Code.INVALID_CONFIG, f"name {name!r} is not a network's name")
-    if verb is Verb.DEL:  # it gets the file as it is now, and must succeed whatever became of it
-        mtu = None
-    else:
-        _refuse_strangers(raw, complaints)
-        if mtu is not None and not _is_mtu(mtu):
-            wanted = f"within {_MIN_MTU} to {_MAX_MTU}"
-            complaints.add(Code.INVALID_CONFIG, f"mtu {mtu!r} is not {wanted}")
+        complaints.add(Code.INVALID_CONFIG, f"name {name!r:.80} is not a network's name")
+    # A DEL gets the file as it is now, and must succeed whatever became of it.
+    if verb not in {Verb.DEL, Verb.GC}:
+        _refuse_strangers(raw, verb, complaints)
+        mtu = _mtu(raw, complaints)
     return None if complaints.texts else NetConf(version, str(name), mtu)
+
+
+def _mtu(raw: Mapping[str, Any], complaints: _Complaints) -> int | None:
+    """Return the pod's MTU: its annotation's, else the configuration's."""
+    configured = _get(raw, "mtu")
+    if configured is not None and not _is_mtu(configured):
+        complaints.add(Code.INVALID_CONFIG, f"mtu {configured!r:.80} is not {_MTU_RANGE}")
+        return None
+    annotated = _annotations(raw, complaints).get(MTU_ANNOTATION)
+    if annotated is None:
+        return None if configured is None else int(configured)
+    if isinstance(annotated, str) and _NUMBER.fullmatch(annotated) and _is_mtu(int(annotated)):
+        return int(annotated)
+    words = f"the pod's annotation {MTU_ANNOTATION}={annotated!r:.80} is not {_MTU_RANGE}"
+    complaints.add(Code.INVALID_CONFIG, words)
+    return None
 
 
 def _is_mtu(value: object) -> bool:
     return type(value) is int and _MIN_MTU <= value <= _MAX_MTU  # a bool is an int, but no size
 
 
-def _refuse_strangers(raw: Mapping[str, object], complaints: _Complaints) -> None:
-    ipam = raw.get("ipam")
-    kind = ipam.get("type") if isinstance(ipam, dict) else None
-    if kind not in {None, "", "enid-cni"}:
+def _annotations(raw: Mapping[str, Any], complaints: _Complaints) -> Mapping[str, Any]:
+    """Return the pod's annotations as the runtime hands them over; null is none."""
+    found = _get(_runtime_config(raw, complaints), ANNOTATIONS)
+    if found is None or isinstance(found, dict):
+        return found or {}
+    complaints.add(Code.INVALID_CONFIG, f"runtimeConfig's {ANNOTATIONS} is not a JSON object")
+    return {}
+
+
+def _runtime_config(raw: Mapping[str, Any], complaints: _Complaints) -> Mapping[str, Any]:
+    found = _get(raw, "runtimeConfig")
+    if found is None or isinstance(found, dict):
+        return found or {}
+    complaints.add(Code.INVALID_CONFIG, "runtimeConfig is not a JSON object")
+    return {}
+
+
+def _refuse_strangers(raw: Mapping[str, Any], verb: Verb | None, complaints: _Complaints) -> None:
+    """Refuse what asks for another's work: it cannot be ignored (docs/adr/0012)."""
+    ipam = _get(raw, "ipam")
+    kind = _get(ipam, "type") if isinstance(ipam, dict) else ipam
+    if kind not in (None, "", "enid-cni"):
         complaints.add(
             Code.INVALID_CONFIG,
-            f"ipam of type {kind!r} cannot be used: addresses are the VPC's, remove the section",
+            f"ipam of type {kind!r:.80} cannot be used:"
+            " addresses are the VPC's, remove the section",
         )
-    if raw.get("prevResult") is not None:
+    runtime = _get(raw, "runtimeConfig")
+    for name in _NOT_OURS:
+        if isinstance(runtime, dict) and _get(runtime, name):
+            words = f"capability {name} cannot be used: addresses are the VPC's, and so are MACs"
+            complaints.add(Code.INVALID_CONFIG, words)
+    if verb is Verb.ADD and _get(raw, "prevResult") is not None:
         complaints.add(
             Code.INVALID_CONFIG,
             "enid-cni makes the pod's interface, so it must be the first plugin of its list",
         )
 
 
-def _pod(arguments: str, verb: Verb | None, complaints: _Complaints) -> Pod:
-    """Return the pod in CNI_ARGS, whose order changes from call to call."""
-    pairs = dict(pair.split("=", 1) for pair in arguments.split(";") if "=" in pair)
-    words = []
-    for name in ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID"):
-        word = pairs.get(name, "")
-        if not _POD_WORD.fullmatch(word):
-            if verb is not Verb.DEL:
-                complaints.add(Code.INVALID_ENVIRONMENT, f"{name}={word!r} in CNI_ARGS is no name")
-            word = ""
-        words.append(word)
-    return Pod(*words)
+# What a runtime remembers --------------------------------------------------------------
+def _previous(raw: Mapping[str, Any] | None, complaints: _Complaints) -> Previous | None:
+    """Return the prevResult of a CHECK, in any version's shape."""
+    if raw is None:
+        return None
+    found = _get(raw, "prevResult")
+    if found is None:
+        complaints.add(Code.INVALID_CONFIG, "CHECK needs prevResult, and there is none")
+        return None
+    try:
+        return Previous(
+            tuple(_interface(each) for each in _list(found, "interfaces")),
+            tuple(ip_interface(_text(each, "address")) for each in _list(found, "ips")),
+        )
+    except (TypeError, ValueError) as error:
+        complaints.add(Code.DECODE, f"prevResult is not the result of an ADD: {error}")
+        return None
 
 
+def _interface(raw: object) -> Interface:
+    mtu = _get(raw, "mtu") if isinstance(raw, dict) else None
+    if mtu is not None and type(mtu) is not int:
+        raise TypeError(f"mtu {mtu!r:.80} is not a number")
+    name, mac, sandbox = (_text(raw, key) for key in ("name", "mac", "sandbox"))
+    return Interface(name, mac.lower(), sandbox, mtu or None)
+
+
+def _valid(raw: Mapping[str, Any] | None, complaints: _Complaints) -> frozenset[tuple[str, str]]:
+    """Return what is still valid, of a GC. A list that is null is Go's empty one."""
+    if raw is None:
+        return frozenset()
+    key = next((key for key in VALID_ATTACHMENTS if key in raw), None)
+    if key is None:
+        words = f"GC needs {VALID_ATTACHMENTS[0]}, and there is none: nothing is released"
+        complaints.add(Code.INVALID_CONFIG, words)
+        return frozenset()
+    try:
+        listed = _list(raw, key)
+        pairs = [(_text(each, "containerID"), _text(each, "ifname")) for each in listed]
+    except TypeError as error:
+        complaints.add(Code.DECODE, f"{key} is not a list of attachments: {error}")
+        return frozenset()
+    return frozenset(pairs)
+
+
+def _list(raw: object, name: str) -> list[object]:
+    if not isinstance(raw, dict):
+        raise TypeError(f"{raw!r:.80} is not a JSON object")
+    found = _get(raw, name)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise TypeError(f"{name} is not a list")
+    return found
+
+
+def _text(raw: object, name: str) -> str:
+    """Return a word of an object; "" if there is none."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"{raw!r:.80} is not a JSON object")
+    found = _get(raw, name)
+    if not isinstance(found, str | None):
+        raise TypeError(f"{name} {found!r:.80} is not a text")
+    return found or ""
+
+
+# Answers -------------------------------------------------------------------------------
 def error_json(error: CniError, cni_version: str) -> bytes:
     """Return *error* as the specification wants it on stdout."""
     answer = {

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
-from cni import rtnl
+from cni import look, rtnl
 from cni.dataplane import (
     DYING_GROUP,
     GATEWAY_V4,
@@ -33,7 +33,7 @@ from cni.dataplane import (
     parse_alias,
     pod_mac,
 )
-from cni.kernel import HostLink, NetnsId, WireError, Wish
+from cni.kernel import HostLink, NetnsId, Wire, WireError, Wish
 from cni.spec import Attached, CniError, Code, Sandbox
 
 NS_GET_NSTYPE = 0xB703
@@ -222,12 +222,25 @@ class KernelWiring:
         except OSError as error:
             raise WireError(f"{message.words}: {error}") from error
 
+    def inspect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int) -> Wire:
+        """Return what there is of a wire, changing nothing."""
+        try:
+            _check_socket(pod_netlink_fd, netns_fd)
+            host = look.host_end(self._host, wish.host_ifname)
+            pod = rtnl.Channel(socket.socket(fileno=os.dup(pod_netlink_fd)))
+            try:
+                return Wire(host, look.pod_end(pod, wish.sandbox.ifname))
+            finally:
+                pod.close()
+        except (rtnl.NetlinkError, OSError) as error:
+            raise WireError(f"{wish.sandbox.container_id}: {error}") from error
+
     def reap(self) -> int:
         """Delete the links that were put to die; return how many. On its own thread.
 
         A link in the group that is not ours stops it: deleting by group takes all.
         """
-        dying = [link for link in _dump(self._reaper) if link.group == DYING_GROUP]
+        dying = _dump(self._reaper, DYING_GROUP)
         strangers = [link.name for link in dying if parse_alias(link.alias) is None]
         if strangers:
             raise WireError(f"{', '.join(strangers)} in link group {DYING_GROUP} is not ours")
@@ -258,9 +271,9 @@ def _close_ipv6(pod: rtnl.Channel, index: int) -> None:
             raise error
 
 
-def _dump(channel: rtnl.Channel) -> list[rtnl.Link]:
+def _dump(channel: rtnl.Channel, group: int | None = None) -> list[rtnl.Link]:
     try:
-        return channel.dump_links()
+        return channel.dump_links(group)
     except (rtnl.NetlinkError, OSError) as error:
         raise WireError(f"the links: {error}") from error
 

@@ -1,4 +1,4 @@
-"""ADD and DEL: lanes, the queue for addresses, leases, the wire. Shell.
+"""ADD, DEL and CHECK: lanes, the queue for addresses, leases, the wire. Shell.
 
 Performs what `ipamd.lanes.step` says. One asyncio loop owns everything here; wires are
 made and unmade on one thread, one after another, because the kernel's RTNL lock and the
@@ -18,12 +18,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from cni import dataplane
+from cni.check import differences
 from cni.kernel import WireError, Wiring, Wish
 from cni.plugin import version_in
 from cni.spec import (
     Attached,
     CniError,
     Code,
+    Collect,
+    Previous,
     Request,
     Sandbox,
     Verb,
@@ -170,27 +173,32 @@ class Attachments:
 
     # Verbs -----------------------------------------------------------------------------
     def take(self, client: Client, request: Request, started_ns: int, deadline_ns: int) -> None:
-        """Begin an ADD or a DEL; the client is answered when it is done."""
+        """Begin a verb; the client is answered when it is done."""
         ask = Ask(client, request, started_ns, deadline_ns, self._clock())
-        event: lanes.Event
-        if request.verb is Verb.ADD:
-            try:
-                ask.netns = self._netns_of(client, request)
-            except CniError as error:
-                self._answer(ask, error)
-                return
-            event = lanes.Add(client.id, started_ns, ask.netns)
-        else:
-            event = lanes.Del(client.id, started_ns)
+        try:
+            event = self._event_of(ask)
+        except CniError as error:
+            self._answer(ask, error)
+            return
         self._asks[client.id] = ask
         client.on_gone = lambda: self._on_gone(ask)
         self._step(request.sandbox, event)
+
+    def _event_of(self, ask: Ask) -> lanes.Event:
+        client, request = ask.client, ask.request
+        if request.verb is Verb.DEL:
+            return lanes.Del(client.id, ask.started_ns)
+        ask.netns = self._netns_of(client, request)
+        if request.verb is Verb.CHECK:
+            return lanes.Check(client.id)
+        return lanes.Add(client.id, ask.started_ns, ask.netns)
 
     def _netns_of(self, client: Client, request: Request) -> lanes.Netns:
         if len(client.descriptors) < 2:  # noqa: PLR2004 - the pod's netns, and a netlink socket in it
             raise CniError(
                 Code.INVALID_ENVIRONMENT,
-                f"no network namespace came with the ADD of {request.sandbox.container_id}",
+                "no network namespace came with the"
+                f" {request.verb} of {request.sandbox.container_id}",
                 "CNI_NETNS must name the pod's network namespace",
             )
         netns = self._wiring.identify(client.descriptors[0])
@@ -222,8 +230,8 @@ class Attachments:
                 self._queue(self._asks[call])
             case lanes.Withdraw(call):
                 self._withdraw(call)
-            case lanes.Wire(call):
-                self._spawn(self._wire(self._asks[call]))
+            case lanes.Wire(call) | lanes.Inspect(call):
+                self._start(effect, self._asks[call])
             case lanes.Unwire():
                 self._spawn(self._unwire(sandbox))
             case lanes.Release():
@@ -236,6 +244,11 @@ class Attachments:
                 self._reply(self._asks[call], outcome)
             case _:  # pragma: no cover - a new effect must be placed above
                 assert_never(effect)
+
+    def _start(self, effect: lanes.Wire | lanes.Inspect, ask: Ask) -> None:
+        """Hand the descriptors of *ask* to the wiring thread: from now on they stay open for it."""
+        ask.wiring = True
+        self._spawn(self._wire(ask) if isinstance(effect, lanes.Wire) else self._inspect(ask))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -361,21 +374,10 @@ class Attachments:
     async def _wire(self, ask: Ask) -> None:
         sandbox = ask.request.sandbox
         row = self._rows[sandbox]
-        wish = Wish(
-            sandbox=sandbox,
-            addresses=row.addresses,
-            eni_number=row.eni_number,
-            eni_id=row.eni_id,
-            pod_uid=row.pod.uid,
-            mtu=ask.request.conf.mtu or self.node.mtu,
-            node_primary=self.node.primary,
-            veth=self._veth(sandbox),
-            ipv6=self.node.ipv6,
-        )
+        wish = self._wish(row, ask.request)
         netns_fd, netlink_fd = ask.client.descriptors[:2]
         path = ask.request.netns_path
         loop = asyncio.get_running_loop()
-        ask.wiring = True
         try:
             self._attached[sandbox] = await loop.run_in_executor(
                 self._thread, self._wiring.connect, wish, netns_fd, netlink_fd, path
@@ -396,6 +398,41 @@ class Attachments:
         """Return the name of a sandbox's host veth; it keeps the one that it has."""
         name = dataplane.host_ifname(sandbox, self.node.prefix)
         return self._veths.setdefault(sandbox, name)
+
+    def _wish(self, row: LeaseRow, request: Request) -> Wish:
+        return Wish(
+            sandbox=row.sandbox,
+            addresses=row.addresses,
+            eni_number=row.eni_number,
+            eni_id=row.eni_id,
+            pod_uid=row.pod.uid,
+            mtu=request.conf.mtu or self.node.mtu,
+            node_primary=self.node.primary,
+            veth=self._veth(row.sandbox),
+            ipv6=self.node.ipv6,
+        )
+
+    async def _inspect(self, ask: Ask) -> None:
+        """Compare the wire with its lease and the runtime's memory; repair nothing."""
+        sandbox, previous = ask.request.sandbox, ask.request.previous or Previous()
+        row = self._rows[sandbox]
+        wish, (netns_fd, netlink_fd) = self._wish(row, ask.request), ask.client.descriptors[:2]
+        loop = asyncio.get_running_loop()
+        try:
+            wire = await loop.run_in_executor(
+                self._thread, self._wiring.inspect, wish, netns_fd, netlink_fd
+            )
+        except WireError as error:
+            ask.error = CniError(Code.IO, str(error), f"{error.id}; ask again")
+        else:
+            found = differences(wish, wire, previous)
+            if row.netns not in {None, ask.netns}:
+                found = ("CNI_NETNS is not the namespace that the attachment is in", *found)
+            ask.error = replies.not_as_wired(sandbox, found) if found else None
+        ask.wiring = False
+        self._step(sandbox, lanes.Inspected())
+        if ask.gone:
+            self._end(ask)
 
     async def _unwire(self, sandbox: Sandbox) -> None:
         """Cut the wire, and only then let its address cool: what the kernel refuses is tried again.
@@ -441,7 +478,9 @@ class Attachments:
                 self._answer(ask, replies.other_netns(sandbox))
             case Outcome.DELETED_MEANWHILE:
                 self._answer(ask, replies.deleted_meanwhile(sandbox))
-            case Outcome.FAILED:
+            case Outcome.UNKNOWN:
+                self._answer(ask, replies.unknown(sandbox))
+            case Outcome.FAILED | Outcome.CHECKED:
                 self._answer(ask, ask.error)
             case _:  # pragma: no cover - a new outcome must be placed above
                 assert_never(outcome)
@@ -463,7 +502,7 @@ class Attachments:
         ask.client.close()
 
 
-def read_request(client: Client, env: dict[str, str], stdin: bytes) -> Request | None:
+def read_request(client: Client, env: dict[str, str], stdin: bytes) -> Request | Collect | None:
     """Return what *client* asks for; None if it was refused, and answered."""
     try:
         return parse_request(env, stdin)

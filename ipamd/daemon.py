@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cni.frame import Frame
 from cni.kernel import NodeError
-from cni.spec import Attached, CniError, Verb
+from cni.spec import Attached, CniError, Collect, Request, Verb
 from eni.errors import EniError
 from eni.model import ImdsEni, SubnetId
 from ipamd import __version__, heard, status, wires, witnesses
@@ -27,6 +27,7 @@ from ipamd.ec2_line import Ec2Line
 from ipamd.engine import START_JITTER_SECONDS, Engine
 from ipamd.eni_book import EniBook, Home
 from ipamd.flights import Flights
+from ipamd.garbage import collect
 from ipamd.holdings import Holdings
 from ipamd.journal import Journal, JournalError
 from ipamd.leases import Leases
@@ -218,7 +219,7 @@ class Daemon:
         attachments.on_demand = self.engine.wake
         attachments.on_arrival = self.engine.arrived
         attachments.on_cooling = self.upkeep.cools.set
-        attachments.on_unwired = self.upkeep.reap_soon
+        attachments.on_unwired = self.upkeep.dies.set
         attachments.on_answer = self.on_answer
         attachments.on_event = self.upkeep.has_events.set
         attachments.shortage = self._shortage
@@ -263,11 +264,8 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             for loop in (
                 self.engine.run(),
-                self.upkeep.cool(),
-                self.upkeep.write_history(),
-                self.upkeep.look(),
+                *self.upkeep.tasks(),
                 self.by_aws.watch(),
-                self.upkeep.drain_spool(),
                 self.by_aws.confirm_limits(),
                 self._rewire(),
             ):
@@ -275,9 +273,12 @@ class Daemon:
 
     def on_call(self, call: Client, frame: Frame) -> None:
         """Answer one frame, now or later."""
-        request = read_request(call, dict(frame.env), frame.stdin)
-        if request is not None:
-            self.attachments.take(call, request, frame.started_ns, frame.deadline_ns)
+        match read_request(call, dict(frame.env), frame.stdin):
+            case Request() as request:
+                self.attachments.take(call, request, frame.started_ns, frame.deadline_ns)
+            case Collect() as asked:
+                now, guard = self.ports.clock(), self.settings.gc_guard_seconds
+                collect(call, frame, asked, self.attachments, now=now, guard_seconds=guard)
 
     def apply(self, settings: Settings) -> None:
         """Work by other settings from now on."""

@@ -3,7 +3,8 @@
 All verbs for one (network, container id, ifname) run in one lane, one after another.
 `step` takes the lane and an event, and returns the lane after it and what the daemon
 must now do. The rules are the table in `docs/architecture.md`, "Lanes"; the tests walk
-every interleaving of (ADD, ADD', DEL, gone, killed) up to length 6.
+every interleaving of (ADD, ADD', DEL, gone, killed) up to length 6. A CHECK only looks, in
+its turn.
 
     IDLE ──Add──> WAITING ──Granted──> WIRING ──Wired──> IDLE (with a lease)
                      │ Del, Gone          │ WireFailed, or Wired with undo
@@ -31,6 +32,7 @@ class Phase(StrEnum):
     WAITING = "waiting"
     WIRING = "wiring"
     UNWIRING = "unwiring"
+    CHECKING = "checking"
 
 
 class Outcome(StrEnum):
@@ -41,6 +43,8 @@ class Outcome(StrEnum):
     STALE = "stale"
     OTHER_NETNS = "other-netns"
     DELETED_MEANWHILE = "deleted-meanwhile"
+    CHECKED = "checked"
+    UNKNOWN = "unknown"
     FAILED = "failed"
 
 
@@ -60,6 +64,13 @@ class Del:
 
     call: int
     started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A client asks whether the attachment is as it was made."""
+
+    call: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,13 @@ class Unwired:
     """The wire is gone and the address cools."""
 
 
-Event = Add | Del | Gone | Granted | NotGranted | Wired | WireFailed | Unwired
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The wiring thread has looked at the attachment."""
+
+
+Verb = Add | Del | Check
+Event = Verb | Gone | Granted | NotGranted | Wired | WireFailed | Unwired | Inspected
 
 
 # Effects -------------------------------------------------------------------------------
@@ -125,6 +142,13 @@ class Unwire:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspect:
+    """Compare the sandbox of *call* with its lease; change nothing."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Let the address cool; there is no wire."""
 
@@ -144,7 +168,7 @@ class Reply:
     outcome: Outcome
 
 
-Effect = Ask | Withdraw | Wire | Unwire | Release | Remember | Reply
+Effect = Ask | Withdraw | Wire | Unwire | Inspect | Release | Remember | Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +189,9 @@ class Lane:
 
     phase: Phase = Phase.IDLE
     lease: Lease | None = None
-    head: Add | Del | None = None
+    head: Verb | None = None
     undo: bool = False
-    queue: tuple[Add | Del, ...] = ()
+    queue: tuple[Verb, ...] = ()
     deleted_ns: int = 0
 
     @property
@@ -182,20 +206,30 @@ Result = tuple[Lane, tuple[Effect, ...]]
 def step(lane: Lane, event: Event) -> Result:
     """Return the lane after *event*, and the effects to perform in their order."""
     match event:
-        case Add():
-            return _add(lane, event)
-        case Del():
-            return _del(lane, event)
+        case Add() | Del() | Check():
+            return _begin(lane, event)
         case Gone():
             return _gone(lane, event)
         case Granted() | NotGranted():
             return _answered(lane, event)
         case Wired() | WireFailed():
             return _wired(lane, event)
-        case Unwired():
-            return _unwired(lane)
+        case Unwired() | Inspected():
+            return _ended(lane, event)
         case _:  # pragma: no cover - a new event must be placed above
             assert_never(event)
+
+
+def _begin(lane: Lane, verb: Verb) -> Result:
+    match verb:
+        case Add():
+            return _add(lane, verb)
+        case Del():
+            return _del(lane, verb)
+        case Check():
+            return _check(lane, verb)
+        case _:  # pragma: no cover - a new verb must be placed above
+            assert_never(verb)
 
 
 def _add(lane: Lane, add: Add) -> Result:
@@ -305,10 +339,21 @@ def _wired(lane: Lane, event: Wired | WireFailed) -> Result:
     return after, (Reply(head.call, Outcome.ADDED), *more)
 
 
-def _unwired(lane: Lane) -> Result:
-    assert lane.phase is Phase.UNWIRING
-    reply = () if lane.head is None else (Reply(lane.head.call, Outcome.DELETED),)
-    after, more = _next(replace(lane, phase=Phase.IDLE, lease=None, head=None))
+def _check(lane: Lane, check: Check) -> Result:
+    if lane.phase is not Phase.IDLE:
+        return replace(lane, queue=(*lane.queue, check)), ()
+    if lane.lease is None:
+        return lane, (Reply(check.call, Outcome.UNKNOWN),)
+    return replace(lane, phase=Phase.CHECKING, head=check), (Inspect(check.call),)
+
+
+def _ended(lane: Lane, event: Unwired | Inspected) -> Result:
+    is_unwired = isinstance(event, Unwired)
+    assert lane.phase is (Phase.UNWIRING if is_unwired else Phase.CHECKING)
+    outcome = Outcome.DELETED if is_unwired else Outcome.CHECKED
+    reply = () if lane.head is None else (Reply(lane.head.call, outcome),)
+    lease = None if is_unwired else lane.lease
+    after, more = _next(replace(lane, phase=Phase.IDLE, lease=lease, head=None))
     return after, (*reply, *more)
 
 

@@ -30,6 +30,8 @@ from ipamd.daemon import Daemon
 from ipamd.heard import NodeNotes, noted_node
 from ipamd.journal import Journal
 from ipamd.ports import Ports, Threads
+from ipamd.pulse import Pulse
+from ipamd.replies import exhaustion
 from ipamd.server import Call, Server
 from ipamd.settings import Settings
 from ipamd.start import Paths, lock, make_folders, open_leases
@@ -126,20 +128,37 @@ async def join(daemon: Daemon, configuration: Configuration, environ: Mapping[st
     await Joined(daemon, configuration, Access(environ=environ)).run()
 
 
+def _pulse(daemon: Daemon, paths: Paths) -> Pulse:
+    """Return the sign of life of this daemon, which beats before it can serve."""
+    pulse = Pulse(paths.heartbeat, daemon.ports.boot_id, now)
+    pulse.has_addresses = lambda: any(c.free or c.assigned for c in daemon.pool.census())
+    return pulse
+
+
+def _exhaustion(daemon: Daemon) -> str:
+    if not daemon.settings.status_fails_when_full:
+        return ""
+    return exhaustion(daemon.pool.census(), daemon.attachments.shortage())
+
+
 async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> None:
     """Start, serve until told to stop, and leave what is on disk whole."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    pulse = _pulse(daemon, paths)
+    beating = loop.create_task(pulse.run(lambda: daemon.settings.status_grace_seconds))
     starting = loop.create_task(daemon.start())
     stopping = loop.create_task(stopped.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
+        beating.cancel()
         log.info("stopped before it could start")
         return
     starting.result()
+    pulse.exhaustion = lambda: _exhaustion(daemon)
     server = Server(paths.socket, lambda call: _on_call(daemon, configuration, call))
     server.listen()
     stop_web = web.serve(loop, daemon.status)
@@ -148,7 +167,7 @@ async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> N
     following = loop.create_task(follow(daemon, configuration))
     joined = loop.create_task(join(daemon, configuration, os.environ))
     done, _ = await asyncio.wait(
-        {running, following, joined, stopping}, return_when=asyncio.FIRST_COMPLETED
+        {running, following, joined, beating, stopping}, return_when=asyncio.FIRST_COMPLETED
     )
     for task in done - {stopping}:
         task.result()
@@ -158,7 +177,8 @@ async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> N
     running.cancel()
     following.cancel()
     joined.cancel()
-    await asyncio.wait({running, following, joined})
+    beating.cancel()
+    await asyncio.wait({running, following, joined, beating})
     await loop.run_in_executor(None, stop_web)
     daemon.end_life(is_idle=is_idle)
     daemon.journal.close()

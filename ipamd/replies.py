@@ -6,10 +6,12 @@ the caller is in the one table (ipamd/reactions.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cni.spec import CniError, Code, Sandbox
 from eni.errors import EniError
+from ipamd.pool import EniCensus
 from ipamd.reactions import consequence
 
 
@@ -50,6 +52,23 @@ def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> C
             )
 
 
+def exhaustion(census: Iterable[EniCensus], shortage: Shortage) -> str:
+    """Return why another pod would get no address here, "" if it would, now or soon.
+
+    A node that may still grow, and was not refused, is not exhausted.
+    """
+    enis = tuple(census)
+    has_room = shortage.enis < shortage.max_enis or any(c.room for c in enis)
+    if any(c.free or c.cooling for c in enis) or (has_room and shortage.trouble is None):
+        return ""
+    s = shortage
+    trouble = f"; {s.trouble}" if s.trouble else ""
+    return (
+        f"no address for another pod: {s.assigned} of {s.held} in use,"
+        f" {s.enis} of {s.max_enis} ENIs{trouble}"
+    )
+
+
 def queue_full(sandbox: Sandbox, waiting: int, shortage: Shortage) -> CniError:
     """Return what an ADD hears at once when as many wait as may (ADD_WAITING_MAX)."""
     error = no_address(sandbox, shortage, 0)
@@ -76,6 +95,24 @@ def other_netns(sandbox: Sandbox) -> CniError:
         Code.INVALID_CONFIG,
         f"{sandbox.container_id}/{sandbox.ifname} is attached in another network namespace",
         "send DEL first",
+    )
+
+
+def unknown(sandbox: Sandbox) -> CniError:
+    """Return what a CHECK hears of an attachment that is not there."""
+    return CniError(
+        Code.UNKNOWN_CONTAINER,
+        f"{sandbox.container_id}/{sandbox.ifname} is not attached to {sandbox.network}",
+        "its sandbox must be made anew",
+    )
+
+
+def not_as_wired(sandbox: Sandbox, found: Iterable[str]) -> CniError:
+    """Return what a CHECK hears of an attachment that is not as it was made."""
+    return CniError(
+        Code.NOT_AS_WIRED,
+        f"{sandbox.container_id}/{sandbox.ifname} is not as it was made: {'; '.join(found)}",
+        "nothing was changed; restart the pod if its traffic suffers",
     )
 
 

@@ -59,6 +59,9 @@ class Settings:
     prefix_delegation: bool = False
     cooldown_seconds: int = 30
     add_waiting_max: int = 64
+    status_grace_seconds: int = 120
+    status_fails_when_full: bool = False
+    gc_guard_seconds: int = 300
     custom_networking: bool = False
     eni_config_annotation: str = ENI_CONFIG_KEY
     eni_config_label: str = ENI_CONFIG_KEY

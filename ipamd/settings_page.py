@@ -12,9 +12,9 @@ INTRO = """\
 # Settings
 
 The names are the AWS VPC CNI's ("the peer" here), so that a DaemonSet's environment can be kept;
-settings of our own begin with `ENID_`, and `ADD_WAITING_MAX` is ours, too. Every variable of the
-peer is here, with what becomes of it. This page is made from `ipamd/settings_table.py` by
-`python -m tests.tools.references`.
+settings of our own begin with `ENID_`; `ADD_WAITING_MAX` and `STATUS_GRACE_SECONDS` are ours, too.
+Every variable of the peer is here, with what becomes of it. This page is made from
+`ipamd/settings_table.py` by `python -m tests.tools.references`.
 
 `enid settings`, as root on a node, shows each value that holds, where it came from, and why it has
 no effect if it has none. `enid settings --set NAME=VALUE` tells what a change would come to,

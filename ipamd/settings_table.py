@@ -525,6 +525,24 @@ SETTINGS: tuple[Setting, ...] = (
         why="leases are in /run/enid and the journal in /var/lib/enid",
     ),
     Setting(
+        "STATUS_GRACE_SECONDS", DAEMON, Whole("seconds", 15, 3600), HONOURED,
+        "So long may the daemon be silent before CNI STATUS fails."
+        " That takes the node out of service: longer than a restart that waits for its image.",
+        field="status_grace_seconds", default=120, peer=None,
+    ),
+    Setting(
+        "ENID_STATUS_FAILS_WHEN_FULL", DAEMON, BOOLEAN, HONOURED,
+        "CNI STATUS fails also while the node has no address for another pod and can get none."
+        " New pods go elsewhere then, and Services drop those that run here.",
+        field="status_fails_when_full", default=False, peer=None,
+    ),
+    Setting(
+        "ENID_GC_GUARD_SECONDS", DAEMON, Whole("seconds", 120, 86400), HONOURED,
+        "CNI GC releases no attachment that is younger."
+        " A runtime notes it when the ADD has ended, and a pod may take 240 s.",
+        field="gc_guard_seconds", default=300, peer=None,
+    ),
+    Setting(
         "MY_NODE_NAME", DAEMON, Text("a node's name", r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"),
         HONOURED, "The node's name in Kubernetes. Not set: nothing is asked of the API server.",
         field="node_name", restart=True, pinned=True,

@@ -30,6 +30,11 @@ class Paths:
         """Where the plugin and the CLI connect."""
         return self.run / "ipamd.sock"
 
+    @property
+    def heartbeat(self) -> Path:
+        """What the plugin answers STATUS from."""
+        return self.run / "heartbeat"
+
 
 class StartError(Exception):
     """The daemon cannot run here; the text says what to change."""

@@ -291,12 +291,12 @@ def _prepare() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make bench", description="How fast the lab is.")
+    parser = argparse.ArgumentParser(prog="make labbench", description="How fast the lab is.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_NODES} nodes, not 50")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     wish = parser.parse_args()
     if not in_box():
-        sys.exit("enid: the bench runs in a box: use `make bench`")
+        sys.exit("enid: the bench runs in a box: use `make labbench`")
     _prepare()
     errors, began = Console(stderr=True, highlight=False), time.monotonic()
 

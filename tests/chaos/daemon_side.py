@@ -16,6 +16,8 @@ from ipaddress import IPv4Interface, IPv4Network, ip_interface, ip_network
 from cni.dataplane import (
     DYING_GROUP,
     ENI_GROUP,
+    GATEWAY_V4,
+    GATEWAY_V6,
     GUARD_METRIC,
     HOST_MAC,
     POD_GROUP,
@@ -37,11 +39,14 @@ from cni.dataplane import (
     pod_mac,
     steps,
 )
-from cni.kernel import HostLink, Link, NetnsId, NodeError, WireError, Wish
+from cni.kernel import HostEnd, HostLink, Link, NetnsId, NodeError, PodEnd, Wire, WireError, Wish
 from cni.rtnl import MAX_BATCH, NetlinkError
 from cni.spec import Attached, CniError, Code, Sandbox
 from cni.wire import MAX_ALIAS_BYTES
 from tests.chaos.kernel import HostSide, Kernel, Netns, PodLink, Way, by_table, rule_words
+
+POD_INDEX = 2
+"""A pod's first interface; the model does not count them."""
 
 
 @contextlib.contextmanager
@@ -216,15 +221,16 @@ class ModelWiring:
             group = POD_GROUP + wish.eni_number
             pair = partial(kernel.add_veth, name, group, ifname, mac, netns, wish.mtu)
             self._make_pair(name, ifname, pair)
-            up = partial(kernel.set_link, name, up=True, alias=alias)
+            up = partial(kernel.set_link, name, up=True, alias=alias, rp_filter=1)
             kernel.send(f"ip link set {name} up alias {alias!r} rp_filter 1", up)
-            inside = partial(self._configure_pod, netns.links[ifname], wish)
+            inside = partial(self._configure_pod, netns, wish)
             kernel.send(f"ip -n {netns.name} link set {ifname} up, addresses, routes", inside)
             link = kernel.link(name)
             assert link is not None
             ways = [_pod_way(address, link.index, wish) for address in wish.addresses]
             words = f"ip route replace {name} of {', '.join(map(str, wish.addresses))}"
-            kernel.send(words, *(partial(kernel.put_way, way) for way in ways))
+            known = partial(link.neighbours.update, dict.fromkeys(wish.addresses, mac))
+            kernel.send(words, known, *(partial(kernel.put_way, way) for way in ways))
         return Attached(
             host_ifname=name,
             host_mac=HOST_MAC,
@@ -273,9 +279,13 @@ class ModelWiring:
             raise
 
     @staticmethod
-    def _configure_pod(pod: PodLink, wish: Wish) -> None:
-        pod.is_up = True
+    def _configure_pod(netns: Netns, wish: Wish) -> None:
+        pod = netns.links[wish.sandbox.ifname]
+        netns.lo_up = pod.is_up = True
         pod.addresses |= set(wish.addresses)
+        gateways = {GATEWAY_V4 if a.version == 4 else GATEWAY_V6 for a in wish.addresses}
+        pod.gateways |= gateways
+        pod.neighbours |= dict.fromkeys(gateways, HOST_MAC)
 
     def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
         """Cut the wire; nothing if there is none."""
@@ -294,6 +304,53 @@ class ModelWiring:
         except NetlinkError as error:
             if error.errno not in {errno.ESRCH, errno.ENODEV}:
                 raise WireError(str(error)) from error
+
+    def inspect(self, wish: Wish, netns_fd: int, pod_netlink_fd: int) -> Wire:
+        """Return what there is of a wire, changing nothing."""
+        try:
+            netns = self._check_socket(pod_netlink_fd, netns_fd)
+            name, ifname = wish.host_ifname, wish.sandbox.ifname
+            self._kernel.send(f"ip link show {name}, and of {netns.name} {ifname}")
+        except NetlinkError as error:
+            raise WireError(f"{wish.sandbox.container_id}: {error}") from error
+        host, pod = self._kernel.link(name), netns.links.get(ifname)
+        return Wire(
+            None if host is None else self._host_end(host),
+            None if pod is None else self._pod_end(netns, pod),
+        )
+
+    def _host_end(self, link: HostSide) -> HostEnd:
+        ways = self._kernel.ways.values()
+        return HostEnd(
+            index=link.index,
+            peer=POD_INDEX if link.netns is not None else 0,
+            mac=link.mac,
+            mtu=link.mtu,
+            is_up=link.is_up,
+            group=link.group,
+            alias=link.alias,
+            rp_filter=link.rp_filter,
+            routes={
+                way.network.network_address: way.source
+                for way in ways
+                if (way.table, way.index) == (PODS_TABLE, link.index)
+            },
+            neighbours=dict(link.neighbours),
+        )
+
+    @staticmethod
+    def _pod_end(netns: Netns, link: PodLink) -> PodEnd:
+        return PodEnd(
+            index=POD_INDEX if link.host else 0,
+            peer=link.host,
+            mac=link.mac,
+            mtu=link.mtu,
+            is_up=link.is_up,
+            lo_up=netns.lo_up,
+            addresses=frozenset(link.addresses),
+            gateways=frozenset(link.gateways),
+            neighbours=dict(link.neighbours),
+        )
 
     def reap(self) -> int:
         """Delete the links that were put to die."""

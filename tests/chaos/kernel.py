@@ -54,6 +54,27 @@ class PodLink:
     host: int = 0
     is_up: bool = False
     addresses: set[Address] = field(default_factory=set)
+    gateways: set[Address] = field(default_factory=set)
+    neighbours: dict[Address, str] = field(default_factory=dict)
+
+    def set_mac(self, mac: str) -> None:
+        """Get another MAC: the neighbours go, permanent ones, too."""
+        self.mac = mac
+        self.neighbours.clear()
+
+    def down(self) -> None:
+        """Go down: addresses stay, what needs the link does not."""
+        self.is_up = False
+        self._lose()
+
+    def lose_addresses(self) -> None:
+        """Lose the addresses, and with the last one what needs one."""
+        self.addresses.clear()
+        self._lose()
+
+    def _lose(self) -> None:
+        self.gateways.clear()
+        self.neighbours.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +84,7 @@ class Netns:
     name: str
     identity: NetnsId
     is_named: bool = True
+    lo_up: bool = False
     links: dict[str, PodLink] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
 
@@ -81,6 +103,13 @@ class HostSide:
     addresses: list[IPv4Interface] = field(default_factory=list)
     netns: Netns | None = None
     peer: str = ""
+    rp_filter: int = 0
+    neighbours: dict[Address, str] = field(default_factory=dict)
+
+    def set_mac(self, mac: str) -> None:
+        """Get another MAC: the neighbours go, permanent ones, too."""
+        self.mac = mac
+        self.neighbours.clear()
 
     def __str__(self) -> str:
         name = f"{self.name}@{self.netns.name}/{self.peer}" if self.netns else self.name
@@ -270,8 +299,9 @@ class Kernel:
         group: int | None = None,
         alias: str = "",
         mtu: int | None = None,
+        rp_filter: int | None = None,
     ) -> None:
-        """Change a link; one that goes down loses its routes."""
+        """Change a link; one that goes down loses its routes and neighbours."""
         link = self._find(name, f"ip link set {name}")
         if mtu is not None and mtu < MIN_MTU:
             raise NetlinkError(errno.EINVAL, f"ip link set {name} mtu {mtu}", "")
@@ -279,8 +309,10 @@ class Kernel:
         link.group = link.group if group is None else group
         link.alias = alias or link.alias
         link.mtu = mtu or link.mtu
+        link.rp_filter = link.rp_filter if rp_filter is None else rp_filter
         if not up:
             self._drop_ways(link)
+            link.neighbours.clear()
 
     def _find(self, name: str, words: str) -> HostSide:
         link = next((link for link in self._links.values() if link.name == name), None)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cni.dataplane import DYING_GROUP
 from eni.errors import UnreachableError
 from ipamd.plan.cloud import Fault, Lose, Raise
 from ipamd.settings import Settings
+from ipamd.upkeep import REAP_AGAIN_SECONDS
 from tests.chaos.history import History
 from tests.chaos.many import folder
 from tests.chaos.stage import PLAIN, Stage, fixed
@@ -115,3 +117,19 @@ def test_what_was_given_back_right_before_a_kill_is_not_believed(stage: Setting)
     s.weather.stale_least = 20.0
     s.restart(3.0)
     s.pods(8, 20.0)
+
+
+def test_dead_links_are_reaped_once_a_strangers_has_left_their_group(stage: Setting) -> None:
+    s = stage(PLAIN)
+    s.start()
+    s.pods(1)
+    kernel = s.world.kernel
+    kernel.new_link("uplink", "0a:00:00:00:00:01").group = DYING_GROUP
+    left = kernel.new_link("enileft", "0a:00:00:00:00:02")  # by a life that was killed
+    left.group, left.alias = DYING_GROUP, f"enid1 {'c' * 64}/eth0 enid uid-1 10.0.1.20 eni-0123"
+    s.go(1, 30.0)
+    assert {"uplink", "enileft"} <= {*kernel.names()}
+    kernel.delete_link("uplink")
+    s.run(2 * REAP_AGAIN_SECONDS)
+    assert "enileft" not in kernel.names()
+    s.rest()

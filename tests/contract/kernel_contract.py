@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface, ip_network
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import pytest
 
 from cni import nft
+from cni.check import differences
 from cni.dataplane import (
     DYING_GROUP,
     GUARD_METRIC,
@@ -26,7 +28,7 @@ from cni.dataplane import (
     host_ifname,
 )
 from cni.kernel import NodeError, NodeNet, WireError, Wiring, Wish
-from cni.spec import Attached, CniError, Sandbox
+from cni.spec import Attached, CniError, Interface, Previous, Sandbox
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +45,83 @@ GUARD = f"unreachable {POD} proto 151 metric {GUARD_METRIC}"
 ROUTE = f"{POD} dev {NAME} proto 151 scope link src {NET[4]}"
 WISH = Wish(SANDBOX, (POD,), 2, "eni-0123", "uid-1", 9001, NET[4])
 TABLE = nft.render(nft.NftWish(vpc_cidrs=(NET,), node_primary=NET[4], eni_numbers=3))
+
+
+PREVIOUS = Previous(
+    (
+        Interface(NAME, HOST_MAC, "", None),
+        Interface("eth0", "0a:58:0a:00:01:14", "/run/netns/x", 9001),
+    ),
+    (ip_interface(f"{POD}/32"),),
+)
+OTHER_MAC = "0a:00:00:00:00:09"
+
+
+class Harm(StrEnum):
+    """What others do to a wire of ours; in the pod where it says so."""
+
+    ALIAS = "alias"
+    GROUP = "group"
+    MAC = "mac"
+    DOWN = "down"
+    RP_FILTER = "rp_filter"
+    SOURCE = "source"
+    NEIGHBOUR_GONE = "neighbour-gone"
+    NEIGHBOUR = "neighbour"
+    POD_MAC = "pod-mac"
+    POD_MTU = "pod-mtu"
+    POD_DOWN = "pod-down"
+    POD_LO = "pod-lo"
+    POD_ADDRESS = "pod-address"
+    POD_ROUTE = "pod-route"
+    POD_NEIGHBOUR = "pod-neighbour"
+
+
+FOUND = {
+    Harm.ALIAS: [f"the alias of {NAME} is 'ours', not 'enid1 {'c' * 64}/eth0 enid uid-1 {POD} eni-0123'"],
+    Harm.GROUP: [f"the group of {NAME} is 5123, not 5122"],
+    Harm.MAC: [
+        f"the MAC of {NAME} is {OTHER_MAC}, not {HOST_MAC}",
+        f"the neighbour {POD} of {NAME} is None, not 0a:58:0a:00:01:14",
+        f"the MAC of {NAME} is {OTHER_MAC}, and prevResult says {HOST_MAC}",
+    ],
+    Harm.DOWN: [
+        f"{NAME} is down",
+        f"the neighbour {POD} of {NAME} is None, not 0a:58:0a:00:01:14",
+        f"{POD} has no route to {NAME} in table 5120",
+    ],
+    Harm.RP_FILTER: [f"rp_filter of {NAME} is 0, not 1"],
+    Harm.SOURCE: [f"the source of the route to {POD} is None, not 10.0.1.4"],
+    Harm.NEIGHBOUR_GONE: [f"the neighbour {POD} of {NAME} is None, not 0a:58:0a:00:01:14"],
+    Harm.NEIGHBOUR: [f"the neighbour {POD} of {NAME} is {OTHER_MAC}, not 0a:58:0a:00:01:14"],
+    Harm.POD_MAC: [
+        f"the MAC of the pod's eth0 is {OTHER_MAC}, not 0a:58:0a:00:01:14",
+        f"the neighbour 169.254.1.1 of the pod's eth0 is None, not {HOST_MAC}",
+        f"the MAC of the pod's eth0 is {OTHER_MAC}, and prevResult says 0a:58:0a:00:01:14",
+    ],
+    Harm.POD_MTU: [
+        f"the MTU of {NAME} is 9001, and of the pod's eth0 1400",
+        "the MTU of the pod's eth0 is 1400, and prevResult says 9001",
+    ],
+    Harm.POD_DOWN: [
+        "the pod's eth0 is down",
+        "the pod has no default route by 169.254.1.1 on eth0",
+        f"the neighbour 169.254.1.1 of the pod's eth0 is None, not {HOST_MAC}",
+    ],
+    Harm.POD_LO: ["the pod's lo is down"],
+    Harm.POD_ADDRESS: [
+        f"the pod's eth0 lacks the address {POD}",
+        "the pod has no default route by 169.254.1.1 on eth0",
+        f"the neighbour 169.254.1.1 of the pod's eth0 is None, not {HOST_MAC}",
+    ],
+    Harm.POD_ROUTE: ["the pod has no default route by 169.254.1.1 on eth0"],
+    Harm.POD_NEIGHBOUR: [f"the neighbour 169.254.1.1 of the pod's eth0 is {OTHER_MAC}, not {HOST_MAC}"],
+}  # fmt: skip
+"""What CHECK says of each harm, all of it.
+
+A link that gets another MAC, goes down or loses its last address takes its neighbours with it, the
+permanent ones, too.
+"""
 
 
 class Bench(Protocol):
@@ -90,6 +169,9 @@ class Bench(Protocol):
     def add_address(self, mac: str, address: str) -> None:
         """Give an ENI's link another address."""
 
+    def harm(self, harm: Harm) -> None:
+        """Do *harm* to the wire of `WISH` in pod 0."""
+
     def plug(self, mac: str) -> None:
         """Attach an ENI."""
 
@@ -111,6 +193,13 @@ def connect(bench: Bench, wish: Wish = WISH, pod: int = 0) -> Attached:
 def disconnect(bench: Bench, *addresses: Address) -> None:
     """Unmake it."""
     bench.do(bench.wiring.disconnect, NAME, addresses or (POD,))
+
+
+def inspect(
+    bench: Bench, wish: Wish = WISH, previous: Previous = PREVIOUS, pod: int = 0
+) -> list[str]:
+    """Return what CHECK says."""
+    return list(differences(wish, bench.do(bench.wiring.inspect, wish, *bench.pod(pod)), previous))
 
 
 def groups(bench: Bench) -> dict[str, int]:
@@ -310,6 +399,46 @@ class WiringContract:
         assert groups(bench) == {"cali0123456789a": 5122}
         bench.do(bench.wiring.disconnect, "cali0123456789a", (POD,))
         assert bench.routes(PODS_TABLE) == []
+
+    # Inspecting ------------------------------------------------------------------------
+    @pytest.mark.parametrize("addresses", [(POD,), (POD, POD6)], ids=["ipv4", "both-families"])
+    def test_a_wire_as_it_was_made_differs_in_nothing(
+        self, bench: Bench, addresses: tuple[Address, ...]
+    ) -> None:
+        bench.do(bench.net.add_guards, [ip_network(a) for a in addresses])
+        wish = replace(WISH, addresses=addresses)
+        connect(bench, wish)
+        previous = replace(PREVIOUS, addresses=tuple(ip_interface(a) for a in addresses))
+        assert inspect(bench, wish, previous) == []
+
+    @pytest.mark.parametrize("harm", Harm)
+    def test_each_harm_is_said_and_nothing_is_repaired(self, bench: Bench, harm: Harm) -> None:
+        connect(bench)
+        bench.harm(harm)
+        found = inspect(bench)
+        assert found == FOUND[harm]
+        assert inspect(bench) == found
+
+    def test_a_route_that_is_gone_is_said(self, bench: Bench) -> None:
+        connect(bench)
+        bench.delete_route(str(POD), PODS_TABLE)
+        assert inspect(bench) == [f"{POD} has no route to {NAME} in table {PODS_TABLE}"]
+
+    def test_what_was_never_made_is_missing_at_both_ends(self, bench: Bench) -> None:
+        assert inspect(bench) == [f"the node has no link {NAME}", "the pod has no interface eth0"]
+
+    def test_what_others_put_into_a_pod_is_not_the_wires_end(self, bench: Bench) -> None:
+        second = replace(WISH, sandbox=replace(SANDBOX, container_id="d" * 64), addresses=(OTHER,))
+        connect(bench)
+        connect(bench, second, pod=1)
+        found = inspect(bench, pod=1)
+        assert f"the pod's eth0 is not the other end of {NAME}" in found
+        assert f"the pod's eth0 lacks the address {POD}" in found
+
+    def test_only_a_socket_of_the_pod_is_asked(self, bench: Bench) -> None:
+        fds = (bench.pod(0)[0], bench.pod(1)[1])
+        with pytest.raises(WireError, match="not of the pod's network namespace"):
+            bench.do(bench.wiring.inspect, WISH, *fds)
 
     # Disconnecting ---------------------------------------------------------------------
     def test_disconnecting_what_is_not_there_is_nothing(self, bench: Bench) -> None:

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
-from cni.dataplane import PODS_TABLE, Address
+from cni.dataplane import GATEWAY_V4, PODS_TABLE, Address
 from cni.kernel import NodeError, NodeNet, WireError, Wiring
 from tests.chaos.daemon_side import ModelNet, ModelWiring
 from tests.chaos.kernel import Kernel, KilledError, PodLink
@@ -18,6 +18,7 @@ from tests.contract.kernel_contract import (
     GUARD,
     NAME,
     OTHER,
+    OTHER_MAC,
     POD,
     PRIMARY,
     ROUTE,
@@ -25,6 +26,7 @@ from tests.contract.kernel_contract import (
     SECOND,
     THIRD,
     WISH,
+    Harm,
     NodeContract,
     WiringContract,
     connect,
@@ -98,6 +100,39 @@ class ModelBench:
     def add_address(self, mac: str, address: str) -> None:
         (link,) = (link for link in self.kernel.links if link.mac == mac)
         link.addresses.append(IPv4Interface(address))
+
+    def harm(self, harm: Harm) -> None:
+        if harm.startswith("pod-"):
+            self._harm_pod(harm)
+            return
+        link = self.kernel.link(NAME)
+        assert link is not None
+        way = self.kernel.ways[ip_network(POD), PODS_TABLE, 0]
+        harms: dict[Harm, Callable[[], object]] = {
+            Harm.ALIAS: lambda: self.kernel.set_link(NAME, up=True, alias="ours"),
+            Harm.GROUP: lambda: self.kernel.set_link(NAME, up=True, group=5123),
+            Harm.MAC: lambda: link.set_mac(OTHER_MAC),
+            Harm.DOWN: lambda: self.kernel.set_link(NAME, up=False),
+            Harm.RP_FILTER: lambda: self.kernel.set_link(NAME, up=True, rp_filter=0),
+            Harm.SOURCE: lambda: self.kernel.put_way(replace(way, source=None)),
+            Harm.NEIGHBOUR_GONE: link.neighbours.clear,
+            Harm.NEIGHBOUR: lambda: link.neighbours.update({POD: OTHER_MAC}),
+        }
+        harms[harm]()
+
+    def _harm_pod(self, harm: Harm) -> None:
+        netns = self.namespaces[0]
+        pod = netns.links["eth0"]
+        harms: dict[Harm, Callable[[], object]] = {
+            Harm.POD_MAC: lambda: pod.set_mac(OTHER_MAC),
+            Harm.POD_MTU: lambda: setattr(pod, "mtu", 1400),
+            Harm.POD_DOWN: pod.down,
+            Harm.POD_LO: lambda: setattr(netns, "lo_up", False),
+            Harm.POD_ADDRESS: pod.lose_addresses,
+            Harm.POD_ROUTE: pod.gateways.clear,
+            Harm.POD_NEIGHBOUR: lambda: pod.neighbours.update({GATEWAY_V4: OTHER_MAC}),
+        }
+        harms[harm]()
 
     def plug(self, mac: str) -> None:
         self.plugged.add(mac)

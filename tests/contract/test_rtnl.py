@@ -193,3 +193,46 @@ def test_a_dump_that_fails_says_so(kind: int) -> None:
     body = struct.pack("=i", -1) + bytes(16)
     with pytest.raises(rtnl.NetlinkError, match="dump: Operation not permitted"):
         channel([(16, 2, LINK), (kind, 2, body)]).dump_links()
+
+
+def test_a_dump_of_one_group_has_its_links_and_no_other() -> None:
+    sign = rtnl.attribute(27, struct.pack("=I", 5376))
+    alias = rtnl.attribute(20, b"-" + sign)  # another's bytes may look like it
+    links = [LINK, LINK + sign, LINK + alias, LINK + rtnl.attribute(27, struct.pack("=I", 5377))]
+    dump = [*((16, 2, link) for link in links), (3, 2, DONE)]
+    assert channel(dump).dump_links(5376) == [rtnl.read_link(LINK + sign)]
+
+
+def test_what_a_dump_does_not_want_is_not_kept() -> None:
+    dump = [(16, 2, b"only"), (16, 2, b"two."), (3, 2, DONE)]
+    wanted = channel(dump).dump(18, b"", lambda body: len(body) if body == b"two." else None)
+    assert wanted == [4]
+
+
+ENI = LINK + rtnl.attribute(1, bytes.fromhex("020000000001"))
+TORN_WITH_IT = [(16, 2, LINK), (16, 2, ENI), (3, 2 | 0x10, DONE)]
+
+
+def test_a_link_that_a_torn_dump_shows_is_found() -> None:
+    found = channel(TORN_WITH_IT).find_link("02:00:00:00:00:01")
+    assert found == rtnl.read_link(ENI)
+
+
+def test_a_link_that_no_whole_dump_shows_is_not_there() -> None:
+    assert channel(TORN, WHOLE).find_link("02:00:00:00:00:01") is None
+
+
+def test_a_link_that_torn_dumps_do_not_show_may_be_there() -> None:
+    with pytest.raises(rtnl.NetlinkError, match="5 dumps were torn"):
+        channel(*[TORN] * 5).find_link("02:00:00:00:00:01")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "address"),
+    [({1: "0a000001", 2: "0a000002"}, "10.0.0.2"), ({1: "fe80" + "0" * 27 + "1"}, "fe80::1")],
+    ids=["the-local-end-counts", "ipv6-has-no-local"],
+)
+def test_an_address_is_read(kinds: dict[int, str], address: str) -> None:
+    body = struct.pack("=BBBBi", 2, 32, 0, 0, 9)
+    body += b"".join(rtnl.attribute(kind, bytes.fromhex(text)) for kind, text in kinds.items())
+    assert rtnl.read_address(body) == (9, ip_address(address))

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 PLUGIN = Path(__file__).parents[2] / "cni" / "plugin.py"
 MAIN = "from ipamd.main import main; main()"
+
+
+def container_id(name: str) -> str:
+    return f"{name}-{'0' * 32}"
 
 
 class Ipamd:
@@ -77,19 +82,28 @@ class Ipamd:
             self.pods[name] = self.node.add_pod_netns(f"cni-{name}")
         return self.pods[name]
 
-    def call(self, verb: str, name: str, *, path: str | None = None) -> tuple[int, dict[str, Any]]:
+    def call(
+        self, verb: str, name: str, *, path: str | None = None, **conf: Any
+    ) -> tuple[int, dict[str, Any]]:
         path = self.netns(name).path if path is None else path
         env = {
             "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": f"{name}-{'0' * 32}",
+            "CNI_CONTAINERID": container_id(name),
             "CNI_NETNS": path,
             "CNI_IFNAME": "eth0",
             "CNI_ARGS": f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={name};K8S_POD_UID=uid-{name}",
-            "CNI_PATH": "/opt/cni/bin",
         }
-        conf = '{"cniVersion":"1.0.0","name":"enid","type":"enid-cni"}'
+        return self.exec(env, **conf)
+
+    def of_node(self, verb: str, **conf: Any) -> tuple[int, dict[str, Any]]:
+        empty = {"CNI_CONTAINERID": "", "CNI_NETNS": "", "CNI_IFNAME": "", "CNI_ARGS": ""}
+        return self.exec({"CNI_COMMAND": verb, **empty}, cniVersion="1.1.0", **conf)
+
+    def exec(self, env: dict[str, str], **conf: Any) -> tuple[int, dict[str, Any]]:
+        stdin = json.dumps({"cniVersion": "1.0.0", "name": "enid", "type": "enid-cni", **conf})
         argv = [sys.executable, "-I", "-S", str(PLUGIN)]
-        done = self.node.run(argv, env=env, input=conf, check=False)
+        env = {**env, "CNI_PATH": "/opt/cni/bin"}
+        done = self.node.run(argv, env=env, input=stdin, check=False)
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
     def add(self, name: str) -> IPv4Address:
@@ -366,6 +380,135 @@ def test_a_waiting_add_whose_plugin_is_killed_gives_its_place_up(ipamd: Ipamd) -
     ipamd.delete("web-0")
     ipamd.wait(lambda s: s["enis"][0]["free"] == 1)
     assert len(ipamd.status()["leases"]) == 8
+
+
+# CHECK, STATUS, GC ---------------------------------------------------------------------
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+def test_a_result_is_what_the_kernel_shows_in_every_version(ipamd: Ipamd, version: str) -> None:
+    ipamd.start()
+    code, result = ipamd.call("ADD", "web-0", cniVersion=version, mtu=1500)
+    assert (code, result["cniVersion"]) == (0, version)
+    host, pod = result["interfaces"]
+    links = {
+        link["ifname"]: link for link in json.loads(ipamd.node.run(["ip", "-j", "link"]).stdout)
+    }
+    inside = json.loads(ipamd.netns("web-0").run(["ip", "-j", "addr", "show", "eth0"]).stdout)[0]
+    assert host["mac"] == links[host["name"]]["address"]
+    assert (pod["name"], pod["mac"]) == ("eth0", inside["address"])
+    assert pod["sandbox"] == ipamd.netns("web-0").path
+    ((ip,), (address,)) = result["ips"], inside["addr_info"][:1]
+    assert ip["address"] == f"{address['local']}/{address['prefixlen']}"
+    assert ip.get("version") == ("4" if version.startswith("0.") else None)
+    assert (ip["gateway"], ip["interface"]) == ("169.254.1.1", 1)
+    default = json.loads(ipamd.netns("web-0").run(["ip", "-j", "route", "show", "default"]).stdout)
+    assert [(r["dst"], r["gw"]) for r in result["routes"]] == [("0.0.0.0/0", default[0]["gateway"])]
+    mtus = [i.get("mtu") for i in result["interfaces"]]
+    assert (inside["mtu"], mtus) == (1500, [1500, 1500] if version == "1.1.0" else [None, None])
+    if version >= "0.4.0":
+        assert ipamd.call("CHECK", "web-0", cniVersion=version, prevResult=result) == (0, {})
+
+
+def test_a_pods_annotation_sets_its_mtu(ipamd: Ipamd) -> None:
+    ipamd.start()
+    told = {"io.kubernetes.cri.pod-annotations": {"enid.dev/mtu": "1400"}}
+    assert ipamd.call("ADD", "web-0", mtu=9001, runtimeConfig=told)[0] == 0
+    link = json.loads(ipamd.netns("web-0").run(["ip", "-j", "link", "show", "eth0"]).stdout)[0]
+    assert link["mtu"] == 1400
+
+
+def test_a_check_says_what_is_not_as_it_was_made_and_repairs_nothing(ipamd: Ipamd) -> None:
+    ipamd.start()
+    _, result = ipamd.call("ADD", "web-0")
+    name, address = result["interfaces"][0]["name"], result["ips"][0]["address"].split("/")[0]
+    assert ipamd.call("CHECK", "web-0", prevResult=result) == (0, {})
+    ipamd.node.run(["ip", "neigh", "del", address, "dev", name])
+    ipamd.netns("web-0").run(["ip", "route", "del", "default"])
+    for _ in range(2):
+        code, answer = ipamd.call("CHECK", "web-0", prevResult=result)
+        assert (code, answer["code"]) == (1, 100)
+        assert f"the neighbour {address} of {name} is None" in answer["msg"]
+        assert "the pod has no default route by 169.254.1.1 on eth0" in answer["msg"]
+    code, answer = ipamd.call("CHECK", "web-0", path=ipamd.netns("db-0").path, prevResult=result)
+    assert "CNI_NETNS is not the namespace that the attachment is in" in answer["msg"]
+    code, answer = ipamd.call("CHECK", "ghost", prevResult=result)
+    assert (code, answer["code"]) == (1, 3)
+    assert len(ipamd.status()["leases"]) == 1
+
+
+def test_a_check_after_a_restart_finds_the_wire_as_it_was(ipamd: Ipamd) -> None:
+    ipamd.start()
+    _, result = ipamd.call("ADD", "web-0", mtu=1500)
+    ipamd.kill()
+    ipamd.start()
+    assert ipamd.call("CHECK", "web-0", prevResult=result) == (0, {})
+
+
+def refusal(answer: tuple[int, dict[str, Any]]) -> str:
+    code, told = answer
+    assert (code, told["code"]) == (1, 50)
+    return str(told["msg"])
+
+
+def test_a_nodes_promise_begins_with_its_first_address_and_outlives_the_daemon(
+    ipamd: Ipamd,
+) -> None:
+    assert "has not run on this node" in refusal(ipamd.of_node("STATUS"))
+    ipamd.env["DISABLE_NETWORK_RESOURCE_PROVISIONING"] = "true"
+    ipamd.start()
+    assert "no address has been usable on this node" in refusal(ipamd.of_node("STATUS"))
+    ipamd.stop()
+    del ipamd.env["DISABLE_NETWORK_RESOURCE_PROVISIONING"]
+    ipamd.start()
+    ipamd.wait(lambda s: bool(s["enis"] and s["enis"][0]["free"]))
+    ipamd.wait(lambda _: ipamd.of_node("STATUS") == (0, {}))
+    ipamd.kill()
+    assert ipamd.of_node("STATUS") == (0, {}), "a daemon that restarts takes no node away"
+
+
+def test_exhaustion_and_a_restart_break_no_promise_unless_one_setting_says_so(
+    ipamd: Ipamd,
+) -> None:
+    ipamd.env["MAX_ENI"] = "1"
+    ipamd.start()
+    for number in range(9):
+        ipamd.add(f"web-{number}")
+    assert ipamd.of_node("STATUS") == (0, {})
+    ipamd.kill()
+    ipamd.env["ENID_STATUS_FAILS_WHEN_FULL"] = "true"
+    ipamd.start()
+    ipamd.wait(lambda _: ipamd.of_node("STATUS")[0] == 1)
+    assert refusal(ipamd.of_node("STATUS")) == (
+        "no address for another pod: 9 of 9 in use, 1 of 1 ENIs"
+    )
+
+
+def test_a_gc_releases_what_the_runtime_no_longer_knows_and_nothing_young(ipamd: Ipamd) -> None:
+    ipamd.start()
+    for name in ("known", "lost"):
+        ipamd.add(name)
+    valid = [{"containerID": container_id("known"), "ifname": "eth0"}]
+    listed = {"cni.dev/valid-attachments": valid}
+    assert ipamd.of_node("GC", **listed) == (0, {})
+    assert len(ipamd.status()["leases"]) == 2, "both are younger than the guard"
+    ipamd.kill()
+    age(ipamd.node.path("/run/enid/leases.db"))
+    ipamd.start()
+    assert ipamd.of_node("GC", name="another", **listed) == (0, {})
+    code, answer = ipamd.of_node("GC")
+    assert (code, answer["code"]) == (1, 7)
+    assert "nothing is released" in answer["msg"]
+    assert len(ipamd.status()["leases"]) == 2
+    assert ipamd.of_node("GC", **listed) == (0, {})
+    (lease,) = ipamd.status()["leases"]
+    assert lease["container_id"] == container_id("known")
+    assert len(ipamd.status()["cooling"]) == 1
+    assert "released by gc" in ipamd.log.read_text()
+
+
+def age(path: Path) -> None:
+    """Make every lease as old as a guard and more."""
+    with contextlib.closing(sqlite3.connect(path)) as leases, leases:
+        leases.execute("UPDATE leases SET since = since - 1000, started_ns = 0")
 
 
 def test_a_second_daemon_says_who_holds_the_lock(ipamd: Ipamd) -> None:

@@ -13,10 +13,19 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
-from cni.dataplane import NODE_SYSCTLS, PROTOCOL, Address
+from cni.dataplane import NODE_SYSCTLS, PODS_TABLE, PROTOCOL, Address
 from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
-from tests.contract.kernel_contract import PRIMARY, SECOND, NodeContract, WiringContract
+from tests.contract.kernel_contract import (
+    NAME,
+    OTHER_MAC,
+    POD,
+    PRIMARY,
+    SECOND,
+    Harm,
+    NodeContract,
+    WiringContract,
+)
 from tests.tools.pure import ROOT
 from vpclab.netns import Worker
 
@@ -49,6 +58,26 @@ else:
     wiring.connect(WISH, int(sys.argv[2]), int(sys.argv[3]), "/run/netns/x")
 """
 """A daemon that is killed behind the send that changes something for the n-th time."""
+
+
+LINK = ("ip", "link", "set")
+HARMS = {
+    Harm.ALIAS: (*LINK, NAME, "alias", "ours"),
+    Harm.GROUP: (*LINK, NAME, "group", "5123"),
+    Harm.MAC: (*LINK, NAME, "address", OTHER_MAC),
+    Harm.DOWN: (*LINK, NAME, "down"),
+    Harm.SOURCE: ("ip", "route", "replace", str(POD), "dev", NAME, "table", str(PODS_TABLE), "proto", str(PROTOCOL)),
+    Harm.NEIGHBOUR_GONE: ("ip", "neigh", "del", str(POD), "dev", NAME),
+    Harm.NEIGHBOUR: ("ip", "neigh", "replace", str(POD), "lladdr", OTHER_MAC, "dev", NAME, "nud", "permanent"),
+    Harm.POD_MAC: (*LINK, "eth0", "address", OTHER_MAC),
+    Harm.POD_MTU: (*LINK, "eth0", "mtu", "1400"),
+    Harm.POD_DOWN: (*LINK, "eth0", "down"),
+    Harm.POD_LO: (*LINK, "lo", "down"),
+    Harm.POD_ADDRESS: ("ip", "addr", "del", f"{POD}/32", "dev", "eth0"),
+    Harm.POD_ROUTE: ("ip", "route", "del", "default"),
+    Harm.POD_NEIGHBOUR: ("ip", "neigh", "replace", "169.254.1.1", "lladdr", OTHER_MAC, "dev", "eth0", "nud", "permanent"),
+}  # fmt: skip
+"""Each harm as somebody's command, in the pod if its name says so."""
 
 
 class LinuxBench:
@@ -134,6 +163,12 @@ class LinuxBench:
 
     def add_address(self, mac: str, address: str) -> None:
         self.run("ip", "addr", "add", address, "dev", self._name(mac))
+
+    def harm(self, harm: Harm) -> None:
+        if harm is Harm.RP_FILTER:
+            self._worker.write_sysctls({f"net.ipv4.conf.{NAME}.rp_filter": "0"})
+        else:
+            self.run(*HARMS[harm], pod=0 if harm.startswith("pod-") else None)
 
     def plug(self, mac: str) -> None:
         name, far = self._name(mac), f"far{mac[-1]}"

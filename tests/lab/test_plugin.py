@@ -20,6 +20,7 @@ import pytest
 
 from cni import rtnl
 from cni.frame import Frame, FrameReader
+from cni.heartbeat import Heartbeat
 from tests.lab.starts import STARTS, WANTED, Start
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ class Plugin:
         self.node, self.start = node, start
         self.socket = node.path("/run/enid/ipamd.sock")
         self.spool = node.path("/run/enid/spool")
+        self.heartbeat = node.path("/run/enid/heartbeat")
         self.wrapper: list[str] = []
         self.clean()
 
     def clean(self) -> None:
         self.socket.unlink(missing_ok=True)
+        self.heartbeat.unlink(missing_ok=True)
         shutil.rmtree(self.spool, ignore_errors=True)
 
     def spooled(self) -> list[Path]:
@@ -66,6 +69,11 @@ class Plugin:
         )
         assert done.stderr == b""
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
+
+    def of_node(self, verb: str, stdin: bytes) -> tuple[int, dict[str, object]]:
+        """Run a verb that is about no sandbox: libcni leaves its variables empty."""
+        empty = {"CNI_CONTAINERID": "", "CNI_NETNS": "", "CNI_IFNAME": ""}
+        return self.run(stdin, 20, CNI_COMMAND=verb, **empty)
 
 
 @pytest.fixture(params=STARTS, ids=lambda start: start.name)
@@ -129,10 +137,81 @@ class FakeDaemon:
                 os.close(number)
 
 
-def test_version_needs_no_daemon_and_no_stdin(plugin: Plugin) -> None:
-    code, answer = plugin.run(b"", CNI_COMMAND="VERSION", CNI_CONTAINERID=None, CNI_NETNS=None)
-    assert code == 0
+@pytest.mark.parametrize(
+    ("stdin", "version"), [(b"", "1.1.0"), (b'{"cniVersion":"0.3.1"}', "0.3.1")]
+)
+def test_version_needs_no_daemon_and_is_told_in_the_version_asked_in(
+    plugin: Plugin, stdin: bytes, version: str
+) -> None:
+    code, answer = plugin.run(stdin, CNI_COMMAND="VERSION", CNI_CONTAINERID=None, CNI_NETNS=None)
+    assert (code, answer["cniVersion"]) == (0, version)
     assert answer["supportedVersions"] == ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+
+# STATUS and GC: about the node, so there is no sandbox ------------------------------------
+CONF_11 = b'{"cniVersion":"1.1.0","name":"enid","type":"enid-cni"}'
+DAEMON_AWAY = "see the ipamd pod of this node, and `enid status`"
+
+
+def beat(plugin: Plugin, data: bytes) -> None:
+    plugin.heartbeat.parent.mkdir(parents=True, exist_ok=True)
+    plugin.heartbeat.write_bytes(data)
+
+
+def seconds_ago(seconds: float) -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(seconds * 1e9)
+
+
+def test_a_node_whose_daemon_beats_is_promised(plugin: Plugin) -> None:
+    beat(plugin, Heartbeat(seconds_ago(119), 120, 0, "", usable=True, boot_id="b").encode())
+    assert plugin.of_node("STATUS", CONF_11) == (0, {})
+
+
+@pytest.mark.parametrize(
+    ("ago", "data", "words"),
+    [
+        pytest.param(None, b"", "ipamd has not run on this node since it was booted", id="never"),
+        pytest.param(121, b"120 0 usable=1\n\n", "ipamd has been silent for 121 s", id="silent"),
+        pytest.param(1, b"120 50\nno address yet\nmore\n", "no address yet", id="not-usable"),
+        pytest.param(-60, b"120 0\n\n", "ipamd has not run on this node since it was booted", id="of-a-former-boot"),
+        pytest.param(1, b"soon 0\n", "/run/enid/heartbeat is unreadable", id="no-number"),
+        pytest.param(1, b"", "/run/enid/heartbeat is unreadable", id="torn"),
+        pytest.param(1, b"120 50", "/run/enid/heartbeat is unreadable", id="no-sentence"),
+    ],
+)  # fmt: skip
+def test_a_node_without_a_promise_says_why(
+    plugin: Plugin, ago: int | None, data: bytes, words: str
+) -> None:
+    if ago is not None:
+        beat(plugin, b"enid1 %d " % seconds_ago(ago) + data)
+    status, answer = plugin.of_node("STATUS", CONF_11)
+    assert (status, answer["code"], answer["cniVersion"]) == (1, 50, "1.1.0")
+    assert (answer["msg"], answer["details"]) == (words, DAEMON_AWAY)
+
+
+def test_status_came_with_1_1_0(plugin: Plugin) -> None:
+    status, answer = plugin.of_node("STATUS", CONF)
+    assert (status, answer["code"]) == (1, 1)
+    assert answer["msg"] == "cniVersion 0.4.0 does not allow STATUS"
+
+
+def test_a_gc_comes_without_descriptors_and_tells_since_when_its_runtime_runs(
+    plugin: Plugin,
+) -> None:
+    with FakeDaemon(plugin, b"0") as daemon:
+        assert plugin.of_node("GC", CONF_11) == (0, {})
+        assert daemon.descriptors == [[]]
+        (frame,) = daemon.frames
+    assert frame.env["CNI_COMMAND"] == "GC"
+    # Its parent is what the lab runs commands with, which is not older than this machine.
+    assert 0 < frame.runtime_ns <= frame.started_ns
+
+
+def test_a_check_comes_as_an_add_does(plugin: Plugin, pod: PodNetns) -> None:
+    with FakeDaemon(plugin, b"0") as daemon:
+        assert plugin.run(CNI_COMMAND="CHECK", CNI_NETNS=pod.path) == (0, {})
+        ((netns, _),) = daemon.descriptors
+        assert os.fstat(netns).st_ino == os.fstat(pod.fd).st_ino
 
 
 def test_an_add_sends_the_pods_netns_and_a_netlink_socket_in_it(
@@ -247,7 +326,12 @@ def a_fifo(node: Node) -> str:
         pytest.param(b" \n", {}, 6, "is empty", id="stdin-blank"),
         pytest.param(b"x" * 10_000_000, {}, 6, "over 1048576 bytes", id="stdin-10-MB"),
         pytest.param(CONF, {"CNI_COMMAND": None}, 4, "CNI_COMMAND is missing", id="no-command"),
-        pytest.param(CONF, {"CNI_COMMAND": "CHECK"}, 4, "CNI_COMMAND=CHECK", id="another-verb"),
+        pytest.param(CONF, {"CNI_COMMAND": "FROB"}, 4, "CNI_COMMAND=FROB is not ADD, CHECK, DEL, GC, STATUS or VERSION", id="another-verb"),
+        pytest.param(CONF, {"CNI_COMMAND": "add"}, 4, "CNI_COMMAND=add is not", id="verb-in-lower-case"),
+        pytest.param(b"ADD", {}, 6, "stdin is not a JSON object", id="stdin-not-json"),
+        pytest.param(b"[]", {}, 6, "stdin is not a JSON object", id="stdin-a-list"),
+        pytest.param(b"\0" * 100, {"CNI_COMMAND": "STATUS"}, 6, "stdin is not a JSON object", id="status-of-garbage"),
+        pytest.param(b"", {"CNI_COMMAND": "GC"}, 6, "stdin is empty", id="gc-of-nothing"),
         pytest.param(CONF, {"CNI_CONTAINERID": None, "CNI_NETNS": None, "CNI_IFNAME": ""}, 4, "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME missing", id="all-missing"),
         pytest.param(CONF, {"CNI_COMMAND": "DEL", "CNI_IFNAME": None}, 4, "CNI_IFNAME missing", id="del-without-ifname"),
         pytest.param(CONF, {"CNI_CONTAINERID": "../../etc"}, 4, "is not a name", id="path-as-id"),

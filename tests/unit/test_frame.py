@@ -20,6 +20,7 @@ frames = st.builds(
     st.binary(max_size=300),
     st.integers(0, 2**62),
     st.integers(0, 2**62),
+    st.integers(0, 2**62),
 )
 
 
@@ -44,6 +45,21 @@ def test_garbage_is_refused_or_incomplete_and_never_a_crash(data: bytes) -> None
 
 def test_words_of_a_younger_plugin_are_ignored() -> None:
     assert FrameReader().feed(b"enid1 0 2 3 4 fd=2 more\nhi") == Frame({}, b"hi", 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "runtime_ns"),
+    [
+        pytest.param(b"", 0, id="an-older-plugin"),
+        pytest.param(b" runtime=17", 17, id="known"),
+        pytest.param(b" colour=red runtime=17 fd=2", 17, id="among-a-younger-plugins"),
+        pytest.param(b" runtime=soon", 0, id="no-number"),
+        pytest.param(b" runtime=", 0, id="nothing"),
+    ],
+)
+def test_a_word_that_is_known_is_read_by_its_name(words: bytes, runtime_ns: int) -> None:
+    frame = FrameReader().feed(b"enid1 0 2 3 4" + words + b"\nhi")
+    assert frame == Frame({}, b"hi", 3, 4, runtime_ns)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,29 @@
-"""Lanes: every interleaving of (ADD, ADD', DEL, gone, killed, done) up to length 6."""
+"""Lanes: every interleaving of (ADD, ADD', DEL, gone, killed, done) up to length 6; CHECK among them
+up to 5."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from ipamd import lanes
-from ipamd.lanes import Add, Del, Effect, Event, Gone, Lane, Lease, Netns, Outcome, Phase, step
+from ipamd.lanes import (
+    Add,
+    Check,
+    Del,
+    Effect,
+    Event,
+    Gone,
+    Lane,
+    Lease,
+    Netns,
+    Outcome,
+    Phase,
+    Verb,
+    step,
+)
 
 HERE: Netns = (4, 1001)
 ELSEWHERE: Netns = (4, 2002)
@@ -19,7 +35,7 @@ class World:
 
     lane: Lane = field(default_factory=Lane)
     clock: int = 0
-    live: dict[int, Add | Del] = field(default_factory=dict)
+    live: dict[int, Verb] = field(default_factory=dict)
     answers: dict[int, Outcome] = field(default_factory=dict)
     row: Lease | None = None
     wire: Netns | None = None
@@ -48,6 +64,10 @@ class World:
             case lanes.Unwire():
                 assert self.row is not None
                 self.work("unwire")
+            case lanes.Inspect(call):
+                assert call in self.live
+                assert self.row is not None
+                self.work("inspect")
             case lanes.Release():
                 self.row = None
             case lanes.Remember(started_ns):
@@ -73,7 +93,11 @@ class World:
         self.clock += 1
         self.call(Del(self.clock, self.clock))
 
-    def call(self, verb: Add | Del) -> None:
+    def check(self) -> None:
+        self.clock += 1
+        self.call(Check(self.clock))
+
+    def call(self, verb: Verb) -> None:
         self.live[verb.call] = verb
         self.send(verb)
 
@@ -97,6 +121,8 @@ class World:
             case "unwire":
                 self.wire, self.row = None, None
                 self.send(lanes.Unwired())
+            case "inspect":
+                self.send(lanes.Inspected())
 
     def killed(self) -> None:
         """The memory is lost, files and kernel stay; plugins send their frames again."""
@@ -118,6 +144,7 @@ MOVES = {
     "killed": World.killed,
     "done": World.done,
 }
+WITH_CHECK = {**MOVES, "CHECK": World.check}
 
 
 def copy(world: World) -> World:
@@ -145,14 +172,16 @@ def check(world: World, last_verb: str) -> None:
         assert world.row is None, f"a DEL left something:\n{story}"
 
 
-def walk(world: World, length: int, last_verb: str) -> int:
+def walk(
+    world: World, length: int, last_verb: str, moves: Mapping[str, Callable[[World], None]] = MOVES
+) -> int:
     final = copy(world)
     settle(final)
     check(final, last_verb)
     if not length:
         return 1
     count = 1
-    for name, move in MOVES.items():
+    for name, move in moves.items():
         if name == "done" and not world.working:
             continue
         following = copy(world)
@@ -161,12 +190,48 @@ def walk(world: World, length: int, last_verb: str) -> int:
         # A DEL whose client hung up while it queued was never asked for.
         if name == "gone" and last_verb == "DEL":
             verb = "unsure"
-        count += walk(following, length - 1, verb)
+        count += walk(following, length - 1, verb, moves)
     return count
 
 
 def test_every_interleaving_up_to_length_6_answers_all_and_leaks_nothing() -> None:
     assert walk(World(), 6, "") > 20_000
+
+
+def test_every_interleaving_with_checks_up_to_length_5_answers_all_and_leaks_nothing() -> None:
+    assert walk(World(), 5, "", WITH_CHECK) > 5_000
+
+
+def test_a_check_of_what_is_not_there_is_told_so() -> None:
+    assert step(Lane(), Check(1))[1] == (lanes.Reply(1, Outcome.UNKNOWN),)
+
+
+def test_a_check_waits_for_its_turn_and_leaves_the_lease_as_it_is() -> None:
+    lane = step(step(Lane(), Add(1, 10, HERE))[0], lanes.Granted())[0]
+    lane, effects = step(lane, Check(2))
+    assert effects == ()
+    lane, effects = step(lane, lanes.Wired())
+    assert effects == (lanes.Reply(1, Outcome.ADDED), lanes.Inspect(2))
+    after, effects = step(lane, lanes.Inspected())
+    assert effects == (lanes.Reply(2, Outcome.CHECKED),)
+    assert after == Lane(lease=Lease(10, HERE, wired=True))
+
+
+def test_a_check_whose_client_left_answers_nobody() -> None:
+    lane = step(Lane(lease=Lease(1, HERE, wired=True)), Check(2))[0]
+    lane = step(lane, Gone(2))[0]
+    assert step(lane, lanes.Inspected())[1] == ()
+
+
+def test_a_del_waits_for_the_check_before_it() -> None:
+    lane = step(Lane(lease=Lease(1, HERE, wired=True)), Check(2))[0]
+    lane, effects = step(lane, Del(3, 20))
+    assert effects == (lanes.Remember(20),)
+    assert step(lane, lanes.Inspected())[1] == (
+        lanes.Reply(2, Outcome.CHECKED),
+        lanes.Remember(20),
+        lanes.Unwire(),
+    )
 
 
 def test_an_add_older_than_the_last_del_is_refused() -> None:

@@ -15,8 +15,8 @@ from ipamd.budget import Count
 from ipamd.caches import Usage
 from ipamd.clock import Instant
 from ipamd.lease import LeaseRow
-from ipamd.pool import Pool, PoolEni
-from ipamd.replies import Shortage, no_address, queue_full
+from ipamd.pool import EniCensus, Pool, PoolEni
+from ipamd.replies import Shortage, exhaustion, no_address, queue_full
 
 WEB = Sandbox("enid", "c1", "eth0")
 NOW = Instant(1000.0, 5000.0)
@@ -117,3 +117,37 @@ def test_what_ec2_and_the_caches_cost_as_rows() -> None:
     assert (action["requests"], action["throttles"], action["waiting"]) == (4, 1, 0)
     (cache,) = status.caches_of([Usage("subnets", 8, 2, 5, 3, 1)])
     assert (cache["name"], cache["size"], cache["used"], cache["hits"]) == ("subnets", 8, 2, 5)
+
+
+ENI = PoolEni(EniId("eni-1"), 1, 9, SubnetId("subnet-1"), NOW)
+FULL = EniCensus(ENI, assigned=9, singles=9)
+REFUSED = SubnetExhaustedError("subnet-1 is full", action="x")
+
+
+@pytest.mark.parametrize(
+    ("census", "enis", "trouble", "sentence"),
+    [
+        pytest.param(FULL, 1, None, "no address for another pod: 9 of 9 in use, 1 of 1 ENIs", id="full"),
+        pytest.param(FULL, 1, REFUSED, "no address for another pod: 9 of 9 in use, 1 of 1 ENIs; subnet-1 is full", id="full-and-refused"),
+        pytest.param(EniCensus(ENI, assigned=4, singles=4), 1, REFUSED, "no address for another pod: 9 of 9 in use, 1 of 1 ENIs; subnet-1 is full", id="refused"),
+        pytest.param(EniCensus(ENI, assigned=4, singles=4), 1, None, "", id="may-still-grow"),
+        pytest.param(FULL, 0, None, "", id="may-attach"),
+        pytest.param(EniCensus(ENI, assigned=8, free=1, singles=9), 1, REFUSED, "", id="one-is-free"),
+        pytest.param(EniCensus(ENI, assigned=8, cooling=1, singles=9), 1, REFUSED, "", id="one-will-be"),
+    ],
+)  # fmt: skip
+def test_a_node_is_exhausted_when_another_pod_would_get_nothing_now_or_soon(
+    census: EniCensus, enis: int, trouble: EniError | None, sentence: str
+) -> None:
+    assert exhaustion([census], Shortage(9, 9, 0, enis, 1, trouble)) == sentence
+
+
+def test_a_check_hears_every_difference() -> None:
+    error = replies.not_as_wired(WEB, ("eth0 is down", "lo is down"))
+    assert error.code is Code.NOT_AS_WIRED
+    assert error.msg == "c1/eth0 is not as it was made: eth0 is down; lo is down"
+
+
+def test_a_check_of_nothing_hears_that_there_is_nothing() -> None:
+    error = replies.unknown(WEB)
+    assert (error.code, error.msg) == (Code.UNKNOWN_CONTAINER, "c1/eth0 is not attached to enid")

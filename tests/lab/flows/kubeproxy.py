@@ -28,6 +28,7 @@ class Forward:
     to_port: int
     masquerade: bool = False
     mark: int = MASQUERADE
+    protocol: str = "tcp"
 
 
 def render(flavour: Flavour, forwards: Sequence[Forward], pods: Sequence[IPv4Address]) -> str:
@@ -41,7 +42,7 @@ def _nft(forwards: Sequence[Forward], pods: Sequence[IPv4Address]) -> Iterator[s
     yield " chain services {"
     for f in forwards:
         where = f"ip daddr {f.address}" if f.address else "fib daddr type local"
-        match = f"{where} tcp dport {f.port}"
+        match = f"{where} {f.protocol} dport {f.port}"
         if f.masquerade:
             yield f"  {match} meta mark set meta mark or {MASQUERADE:#x}"
         elif f.to in pods:
@@ -70,7 +71,7 @@ def _iptables(forwards: Sequence[Forward], pods: Sequence[IPv4Address]) -> Itera
     yield "-A POSTROUTING -j POST"
     for f in forwards:
         where = f"-d {f.address}/32" if f.address else "-m addrtype --dst-type LOCAL"
-        match = f"-A SERVICES {where} -p tcp -m tcp --dport {f.port}"
+        match = f"-A SERVICES {where} -p {f.protocol} -m {f.protocol} --dport {f.port}"
         if f.masquerade:
             yield f"{match} -j MARK --set-xmark {MASQUERADE:#x}/{MASQUERADE:#x}"
         elif f.to in pods:

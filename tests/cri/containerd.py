@@ -1,0 +1,203 @@
+"""A real containerd on a node of the lab, as a node's image has it: production's paths. Shell.
+
+It has the node's namespaces and folders, so two nodes' containerds never meet. What would meet
+is the kernel's: cgroups have one tree, in which each node's pods have a folder of their own that
+`close` empties and removes; a pod whose runtime was killed is found there, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cri.client import IMAGE, READY, Cri, CriError
+from vpclab.node import Node
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache" / "containerd"
+TOOLS = CACHE / "tools"
+CGROUPS = Path("/sys/fs/cgroup")
+
+NAMES = ("1.6-debian12", "1.7-debian13", "2.2.9")
+"""What tools/build-containerd fetches or builds, and the folders it does so in."""
+
+SOCKET = "/run/containerd/containerd.sock"
+CONFIG = "/run/containerd.toml"
+NETNS = "/run/containerd/io.containerd.grpc.v1.cri/netns"
+RESULTS = "/var/lib/cni/results"
+CONF_DIR, BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
+
+SETTINGS = f"""\
+version = 2
+disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri"]
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/run/containerd-opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{IMAGE}"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{BIN_DIR}"
+    conf_dir = "{CONF_DIR}"
+"""
+"""The rest is containerd's default. Pods may not lower their oom_score_adj where root has no
+CAP_SYS_RESOURCE, as in a container; a pod's namespace is bound below the state's folder, apart
+from those of `ip netns`."""
+
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One containerd, by the name that its folder has."""
+
+    name: str
+
+    @property
+    def line(self) -> tuple[int, int]:
+        """Its major and minor version."""
+        major, minor = self.name.split("-")[0].split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def folder(self) -> Path:
+        """Where its programs are."""
+        return CACHE / self.name
+
+    @property
+    def missing(self) -> str:
+        """Say why it cannot be run, nothing if it can."""
+        needed = (
+            *(self.folder / name for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
+            *(TOOLS / name for name in ("runc", "busybox", "cni/loopback")),
+        )
+        lacking = [str(path.relative_to(ROOT)) for path in needed if not path.exists()]
+        return f"{lacking[0]} is missing: `tools/build-containerd`" if lacking else ""
+
+
+RELEASES = tuple(Release(name) for name in NAMES)
+
+
+def poll(question: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    """Wait until *question* is answered with yes."""
+    end = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
+        time.sleep(0.01)
+
+
+class Containerd:
+    """The containerd of one node."""
+
+    def __init__(self, node: Node, release: Release, log: Path) -> None:
+        self.node, self.release, self.log = node, release, log
+        self.cgroup = f"/enid-cri-{secrets.token_hex(4)}-{node.name}"
+        self.process: subprocess.Popen[Any] | None = None
+        node.path(CONFIG).write_text(SETTINGS)
+        self._link_tools()
+        self.cri = Cri(node.path(SOCKET), self.cgroup)
+
+    def _link_tools(self) -> None:
+        for name in ("loopback", "portmap", "bandwidth", "ptp", "host-local"):
+            link = self.node.path(BIN_DIR) / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(TOOLS / "cni" / name)
+
+    # Life --------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start it, with a service manager's environment, and wait until its CRI answers."""
+        path = f"{self.release.folder}:{TOOLS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        program = self.release.folder / "containerd"
+        with self.log.open("ab") as log:
+            self.process = self.node.popen(
+                ["env", "-i", f"PATH={path}", str(program), "--config", CONFIG],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        poll(self._answers, f"containerd {self.release.name}", START_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"containerd has ended:\n{self.said()}"
+        with contextlib.suppress(CriError):
+            self.cri.version()
+            return True
+        return False
+
+    def said(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text()[-3000:]
+
+    def load_image(self, image: Path) -> None:
+        """Import an image from a tar."""
+        ctr = [self.release.folder / "ctr", "--namespace", "k8s.io", "images", "import", image]
+        self.node.run([str(word) for word in ctr])
+
+    def kill(self) -> None:
+        """End it at once: shims and pods go on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Stop it as a service manager does, and start it again."""
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(30)
+        self.start()
+
+    # What is left ------------------------------------------------------------------------
+    def clear(self) -> None:
+        """Stop and remove every sandbox."""
+        for sandbox, told in self.cri.sandboxes().items():
+            if told["state"] == READY:
+                self.cri.stop(sandbox)
+            self.cri.remove(sandbox)
+
+    def namespaces(self) -> list[str]:
+        """Return the pods' network namespaces that are there."""
+        folder = self.node.path(NETNS, inside=True)
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+    def results(self) -> list[Path]:
+        """Return what libcni has kept, of every network but `lo`'s."""
+        folder = self.node.path(RESULTS)
+        return sorted(p for p in folder.glob("*") if not p.name.startswith("cni-loopback"))
+
+    def close(self) -> None:
+        """End it, its pods and their cgroups."""
+        self.cri.close()
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        folders = list(self._cgroups())
+        for folder in folders:
+            for pid in (folder / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+        for folder in folders:
+            poll(lambda folder=folder: _is_removed(folder), f"{folder} goes")  # type: ignore[misc]  # bound now
+
+    def _cgroups(self) -> Iterator[Path]:
+        """Yield the cgroups of the node's pods, of each hierarchy, the deepest first."""
+        tops = [CGROUPS / self.cgroup[1:], *CGROUPS.glob(f"*/{self.cgroup[1:]}")]
+        for top in tops:
+            if top.is_dir():
+                inner = (Path(root) for root, _, _ in os.walk(top, topdown=False))
+                yield from inner
+
+
+def _is_removed(folder: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            folder.rmdir()
+        except OSError:
+            return False
+    return True

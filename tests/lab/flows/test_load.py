@@ -1,0 +1,137 @@
+"""Rewrites of our table and kills of the daemon, under thousands of short flows: nothing is lost.
+
+`make test` has a small run of each, `make flows` (FLOWS=all) the full one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cni import nft
+from ipamd.cli import DaemonAwayError, ask_status
+from ipamd.layers import read_settings
+from ipamd.settings import Settings
+from ipamd.status import Status
+from tests.lab.flows.load import Load, settings_in_turn
+from tests.lab.flows.town import PODS, Town
+from vpclab.enid import RIGHTS
+
+FULL = os.environ.get("FLOWS") == "all"
+REWRITES, KILLS, PACKETS = (100, 20, 100_000) if FULL else (30, 3, 10_000)
+SEED = 5
+MAIN = "from ipamd.main import main; main()"
+
+SERVES_SECONDS = 20.0
+"""How long a daemon may take until it serves, beside all those packets."""
+
+
+def check(town: Town, load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was lost, nobody was seen as somebody else, the VPC dropped nothing."""
+    if FULL:
+        with capsys.disabled():
+            print(f"\n{what} under {load.count}")  # noqa: T201 - the figures are to be seen
+    assert not load.count.lost
+    assert not load.count.astray
+    assert not any(town.vpc.drops().values()), town.vpc.drops()
+    assert load.count.packets >= PACKETS
+
+
+def keep_on(load: Load, packets: int) -> None:
+    """Return when *load* has made as many packets."""
+    end = time.monotonic() + 300
+    while load.count.packets < packets:
+        assert time.monotonic() < end, load.count
+        time.sleep(0.005)
+
+
+def test_rewrites_of_the_table(proxied: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    turn = settings_in_turn()
+    texts = [nft.render(proxied.wish(read_settings(next(turn)))) for _ in range(2)]
+    with Load(proxied) as load:
+        for number in range(REWRITES):
+            keep_on(load, number * PACKETS // REWRITES)
+            assert proxied.node.worker.call(proxied.net.apply_nft, texts[number % 2])
+        keep_on(load, PACKETS)
+    proxied.live_by(Settings())
+    check(proxied, load, f"{REWRITES} rewrites", capsys)
+
+
+class Lives:
+    """The lives of one node's daemon, each with another table, each ended by SIGKILL."""
+
+    def __init__(self, town: Town, log: Path) -> None:
+        self.town, self.log = town, log
+        self.socket = str(town.node.path("/run/enid/ipamd.sock"))
+        self._turn = settings_in_turn()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = self.town.node.popen(
+                [sys.executable, "-c", MAIN],
+                env=next(self._turn), rights=RIGHTS, stderr=log, cwd="/",
+            )  # fmt: skip
+
+    def until_it_serves(self) -> Status:
+        end = time.monotonic() + SERVES_SECONDS
+        while True:
+            try:
+                return ask_status(self.socket)
+            except DaemonAwayError:
+                assert time.monotonic() < end, self.log.read_text()[-3000:]
+                time.sleep(0.01)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def lives(proxied: Town, tmp_path: Path) -> Iterator[Lives]:
+    """Give the town's node a daemon, which finds ENIs and wires that a former one has made."""
+    lives = Lives(proxied, tmp_path / "log")
+    yield lives
+    lives.kill()
+    proxied.live_by(Settings())
+
+
+def test_kills_of_the_daemon(
+    proxied: Town, lives: Lives, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At random moments of its life, its start among them, when it brings everything to rights."""
+    chance = random.Random(SEED)
+    served = 0
+    lives.begin()
+    took = time.monotonic()
+    lives.until_it_serves()
+    took = time.monotonic() - took
+    with Load(proxied) as load:
+        for number in range(KILLS):
+            keep_on(load, number * PACKETS // KILLS)
+            lives.kill()
+            lives.begin()
+            if number % 2:
+                lives.until_it_serves()
+                served += 1
+            # A moment of its start, or of its first second: no event tells of all of them.
+            time.sleep(chance.uniform(0.1, 1.2) * took)
+        lives.kill()
+        lives.begin()
+        status = lives.until_it_serves()
+        keep_on(load, PACKETS)
+    assert served >= KILLS // 2
+    assert {lease["address"] for lease in status["leases"]} == {
+        str(proxied.addresses[pod]) for pod in PODS
+    }
+    check(proxied, load, f"{KILLS} kills, {served} of them while it served,", capsys)

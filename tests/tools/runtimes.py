@@ -1,0 +1,163 @@
+"""What container runtimes do with a plugin, row by row, and what comes of it. Shell: it reads tests.
+
+The one table of the rows that `docs/runtimes.md` and `make cri` show. A test belongs to a row by its
+marker, `@pytest.mark.cri("normal life")`; each row has tests, each marker names a row, and the page
+has the rows of this table (`tests/unit/test_runtimes.py`). What came of the tests, with each
+containerd, is the page's other half: `make cri` writes it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.tools.pure import ROOT
+
+PAGE = ROOT / "docs" / "runtimes.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that a runtime does, and what enid makes of it."""
+
+    name: str
+    section: str
+    runtime: str
+    """What the runtime does."""
+    ours: str
+    """What comes of it."""
+
+
+LIFE = "Pods that come and go"
+
+ROWS = (
+    # Pods that come and go -----------------------------------------------------------------
+    Row("pods of two nodes", LIFE,
+        "runs pods on two nodes of one VPC",
+        "pods, of one node or two, and nodes see each other's own addresses; nothing is dropped"),
+    Row("the internet", LIFE,
+        "",
+        "a host on the internet sees a pod as its node's public address"),
+    Row("normal life", LIFE,
+        "ADD; DEL at Stop; DEL again at each further Stop and at Remove, with neither netns nor"
+        " prevResult; nothing else, ever",
+        "the first DEL gives the address back, the others are nothing new"),
+    Row("what a call carries", LIFE,
+        "root, the node's network, CNI_ARGS in any order; runtimeConfig by capability, with capital"
+        " letters and nulls",
+        "the pod's name is in `enid status`; a capability that is not ours to serve harms nobody"),
+    Row("the result", LIFE,
+        "an index one past the end of `interfaces` ends containerd by a panic; the result comes back"
+        " as prevResult",
+        "each address is on `eth0`, whose sandbox is named; the runtime shows both ends and both MACs"),
+    Row("two sandboxes of one pod", LIFE,
+        "the same sandbox again is refused while ADD runs; the next attempt runs beside it",
+        "each sandbox has its own address; the former is shown as superseded, and its DEL takes only"
+        " its own"),
+    Row("many at once", LIFE,
+        "twelve ADDs at a time, then twelve DELs",
+        "twelve addresses, twelve pods that talk, nothing left"),
+    Row("hostNetwork", LIFE, "no call", "nothing"),
+    Row("pause dies", LIFE,
+        "no call before Stop; then DEL with the netns",
+        "the pod keeps its address until then"),
+    Row("netns gone before Stop", LIFE,
+        "DEL with an empty CNI_NETNS",
+        "address and link are gone all the same"),
+    Row("runtime restarts", LIFE,
+        "no call; a later DEL has prevResult",
+        "the pod talks on"),
+)  # fmt: skip
+
+
+def marked() -> dict[str, set[str]]:
+    """Return the tests of each row."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "tests" / "cri").glob("test_*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                for name in _names(node):
+                    found.setdefault(name, set()).add(f"{path.stem}::{node.name}")
+    return found
+
+
+def _names(node: ast.FunctionDef) -> Iterator[str]:
+    for mark in node.decorator_list:
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.cri":
+            yield from (str(a.value) for a in mark.args if isinstance(a, ast.Constant))
+
+
+# Results -----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One test with one containerd."""
+
+    rows: tuple[str, ...]
+    release: str
+    word: str
+    """passed, failed or skipped."""
+    reason: str = ""
+    test: str = ""
+
+
+def cell(outcomes: Iterable[Outcome]) -> str:
+    """Return what a row came to with one containerd: "ok", "FAILED", or why it was not run."""
+    found = list(outcomes)
+    words = {outcome.word for outcome in found}
+    if "failed" in words:
+        return "FAILED"
+    if "passed" in words:
+        return "ok"
+    return next((f"skipped: {o.reason}" for o in found if o.reason), "not run")
+
+
+def cells(outcomes: Sequence[Outcome], releases: Sequence[str]) -> dict[str, list[str]]:
+    """Return the table: of each row, a cell for each containerd."""
+    return {
+        row.name: [
+            cell(o for o in outcomes if row.name in o.rows and o.release == release)
+            for release in releases
+        ]
+        for row in ROWS
+    }
+
+
+# The page ----------------------------------------------------------------------------------
+HEAD = """\
+# Container runtimes
+
+What real containerds do with a CNI plugin, and what comes of it with enid: each row is a test, run
+with each of them. Two nodes of the [lab's VPC](vpc-on-a-laptop.md), on each the containerd, `ipamd` with
+CAP_NET_ADMIN and nothing else, and the plugin; pods by the CRI, as kubelet runs them.
+
+    make cri           fetches and builds what it needs, runs all, and prints the table
+
+| containerd | what it is |
+| --- | --- |
+| 1.6-debian12 | Debian 12's package, 1.6.20; the plugin is run from its source |
+| 1.7-debian13 | Debian 13's package, 1.7.24; the plugin is [one static file](plugin.md) |
+| 2.2.9 | built from github.com/containerd/containerd/v2; the plugin is one static file |
+
+One that cannot be had is skipped, and said. This page's rows are `tests/tools/runtimes.py`; its columns of results
+are what `make cri` has last seen."""
+
+
+def render(table: Mapping[str, Sequence[str]], releases: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of `docs/runtimes.md`."""
+    yield HEAD
+    for section in dict.fromkeys(row.section for row in ROWS):
+        yield ""
+        yield f"## {section}"
+        yield ""
+        yield f"| | the runtime | enid | {' | '.join(releases)} |"
+        yield "|".join(["", *[" --- "] * (3 + len(releases)), ""])
+        for row in (row for row in ROWS if row.section == section):
+            yield f"| {row.name} | {row.runtime} | {row.ours} | {' | '.join(table[row.name])} |"
+
+
+def rows_of_page() -> list[tuple[str, str, str]]:
+    """Return the rows that the page has: name, runtime, enid."""
+    row = re.compile(r"^\| ([^|]*) \| ([^|]*) \| ([^|]*) \| .* \|$", re.MULTILINE)
+    return [line for line in row.findall(PAGE.read_text()) if line[1] not in {"the runtime", "---"}]
