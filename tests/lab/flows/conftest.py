@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.flows.kubeproxy import FLAVOURS, Flavour
 from tests.lab.flows.town import Town
 
-if TYPE_CHECKING:
-    from vpclab import EmbeddedVPC
 
-
-@pytest.fixture(scope="module")
-def town(vpc: EmbeddedVPC) -> Iterator[Town]:
+@pytest.fixture(scope="session")
+def town() -> Iterator[Town]:
     """The town, built once."""
-    with contextlib.ExitStack() as stack:
+    from vpclab.vpc import EmbeddedVPC  # noqa: PLC0415 - moto takes a second to import
+
+    with EmbeddedVPC() as vpc, contextlib.ExitStack() as stack:
         yield Town(vpc, stack)
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
+@pytest.fixture(scope="session", params=FLAVOURS)
 def proxied(town: Town, request: pytest.FixtureRequest) -> Iterator[Town]:
     """The town with kube-proxy's rules of one flavour."""
     flavour: Flavour = request.param

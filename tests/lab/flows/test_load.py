@@ -26,7 +26,7 @@ from tests.lab.flows.town import PODS, Town
 from vpclab.enid import RIGHTS
 
 FULL = os.environ.get("FLOWS") == "all"
-REWRITES, KILLS, PACKETS = (100, 20, 100_000) if FULL else (30, 3, 10_000)
+REWRITES, KILLS, PACKETS = (100, 20, 100_000) if FULL else (30, 2, 10_000)
 SEED = 5
 MAIN = "from ipamd.main import main; main()"
 
@@ -110,23 +110,20 @@ def test_kills_of_the_daemon(
     proxied: Town, lives: Lives, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At random moments of its life, its start among them, when it brings everything to rights."""
+    if not FULL and proxied.flavour != "nft":
+        pytest.skip("make flows: kills beside iptables")
     chance = random.Random(SEED)
     served = 0
-    lives.begin()
-    took = time.monotonic()
-    lives.until_it_serves()
-    took = time.monotonic() - took
     with Load(proxied) as load:
         for number in range(KILLS):
             keep_on(load, number * PACKETS // KILLS)
-            lives.kill()
             lives.begin()
             if number % 2:
                 lives.until_it_serves()
                 served += 1
             # A moment of its start, or of its first second: no event tells of all of them.
-            time.sleep(chance.uniform(0.1, 1.2) * took)
-        lives.kill()
+            time.sleep(chance.uniform(0.05, 1.0))
+            lives.kill()
         lives.begin()
         status = lives.until_it_serves()
         keep_on(load, PACKETS)

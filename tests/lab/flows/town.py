@@ -211,6 +211,7 @@ class Town:
 
     def __init__(self, vpc: EmbeddedVPC, stack: contextlib.ExitStack) -> None:
         self.vpc, self._stack = vpc, stack
+        self.flavour: Flavour = "nft"
         vpc.add_cidr("100.64.0.0/16")
         near = vpc.add_subnet("10.0.1.0/24", "us-east-1a")
         far = vpc.add_subnet("10.0.2.0/24", "us-east-1b")
@@ -420,6 +421,7 @@ class Town:
 
     def proxy(self, flavour: Flavour) -> None:
         """Write kube-proxy's and portmap's rules."""
+        self.flavour = flavour
         a = self.addresses
         forwards = [Forward(ip, 80, a[name], PORT) for name, ip in self.services.items()]
         for name, port in NODE_PORTS.items():
