@@ -37,13 +37,18 @@ _NESTED = 0x8000
 IFF_UP = 0x1
 
 MAX_BATCH = 100
-"""Messages in one send: the kernel acknowledges each, and 737 acks overflow the socket."""
+"""Messages in one send: each may fail, and 737 refusals overflow the socket."""
 
 MAX_DUMPS = 5
 """Tries for a dump that nothing changed under; a torn one misses what is there."""
 
 MAX_QUEUES = 8
 """Queues of a veth at most: it gets one a possible CPU, 5 ms to make on a 192-CPU node."""
+
+QUEUES = min(os.cpu_count() or 1, MAX_QUEUES)
+
+PATIENCE = struct.pack("=qq", 5, 0)
+"""struct timeval: how long the kernel may take to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +110,10 @@ class Veth:
 
 def new_veth(veth: Veth) -> Message:
     """Make the pair. The peer must not be up yet: the kernel refuses it before the tie."""
-    queues = min(os.cpu_count() or 1, MAX_QUEUES)
     both = (
         attribute(4, _u32(veth.mtu))  # IFLA_MTU
-        + attribute(31, _u32(queues))  # IFLA_NUM_TX_QUEUES
-        + attribute(32, _u32(queues))  # IFLA_NUM_RX_QUEUES
+        + attribute(31, _u32(QUEUES))  # IFLA_NUM_TX_QUEUES
+        + attribute(32, _u32(QUEUES))  # IFLA_NUM_RX_QUEUES
     )
     peer = (
         _LINK.pack(0, 0, 0, 0, 0)
@@ -185,6 +189,11 @@ def delete_link(name: str) -> Message:
     """Delete one link, by name."""
     body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name))
     return Message(17, REQUEST | ACK, body, f"ip link del {name}")  # RTM_DELLINK
+
+
+def delete_link_at(index: int) -> Message:
+    """Delete one link, by index: whoever has its name by now stays."""
+    return Message(17, REQUEST | ACK, _LINK.pack(0, 0, index, 0, 0), f"ip link del #{index}")
 
 
 def delete_group(group: int) -> Message:
@@ -337,7 +346,11 @@ class Channel:
         self._socket = sock or socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
-        self._socket.settimeout(5.0)
+        # The kernel's own timeout: Python's would poll() before each call, and whoever waits in
+        # a call may lose its turn to another thread.
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, PATIENCE)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, PATIENCE)
         self._socket.setsockopt(270, 10, 1)  # SOL_NETLINK, NETLINK_CAP_ACK: acks without a copy
         self._socket.setsockopt(270, 11, 1)  # NETLINK_EXT_ACK: the kernel's own words
         self._sequence = 0
@@ -369,10 +382,12 @@ class Channel:
                 self._sequence += 1
                 waiting[self._sequence] = message
                 size = _HEADER.size + len(message.body)
-                payload += _HEADER.pack(size, message.kind, message.flags, self._sequence, 0)
+                # The last one's ack says that all are done; a failure is told in any case.
+                flags = message.flags if message is batch[-1] else message.flags & ~ACK
+                payload += _HEADER.pack(size, message.kind, flags, self._sequence, 0)
                 payload += message.body + b"\0" * (-size & 3)
             self._socket.send(payload)
-            while waiting:
+            while self._sequence in waiting:
                 for kind, sequence, body, _ in self._receive():
                     if sequence not in waiting:
                         continue

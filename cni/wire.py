@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_interface
@@ -91,6 +92,9 @@ class KernelWiring:
     def __init__(self) -> None:
         self._host = rtnl.Channel()
         self._reaper = rtnl.Channel()
+        self._dying: deque[str] = deque()
+        """Host veths that were put to die: written on one thread, read on the reaper's."""
+        self._knows_dying = False
 
     def close(self) -> None:
         """Close the sockets."""
@@ -127,17 +131,17 @@ class KernelWiring:
             netns_fd=netns_fd,
             mtu=wish.mtu,
         )
-        self._remove_leftover(name, wish.sandbox)
+        index, peer_index = self._make_pair(veth, wish.sandbox)
         with contextlib.ExitStack() as undo:
             undo.callback(self._host.try_all, [rtnl.delete_link(name)])
-            index, peer_index = self._make_pair(veth)
             self._host.send(rtnl.set_link(name, up=True, alias=alias, rp_filter=1))
             self._configure_pod(wish, peer_index, pod_netlink_fd)
-            self._host.send(
+            answer = self._host.send(
                 *(rtnl.new_neighbour(a, mac, index) for a in wish.addresses),
                 *(rtnl.new_route(_pod_route(a, index, wish)) for a in wish.addresses),
+                rtnl.get_link(name),
             )
-            self._await_carrier(name)
+            self._await_carrier(rtnl.read_link(answer[0]))
             undo.pop_all()
         return Attached(
             host_ifname=name,
@@ -149,15 +153,17 @@ class KernelWiring:
             mtu=wish.mtu,
         )
 
-    def _remove_leftover(self, name: str, sandbox: Sandbox) -> None:
+    def _remove_leftover(self, name: str, sandbox: Sandbox) -> bool:
+        """Remove what a former try left; return whether there was anything."""
         link = self._find(name)
         if link is None:
-            return
+            return False
         alias = parse_alias(link.alias)
         if link.alias and (alias is None or alias.sandbox != sandbox):
             raise WireError(f"{name} exists and is not ours (alias {link.alias!r}); remove it")
         with contextlib.suppress(rtnl.NetlinkError):
             self._host.send(rtnl.delete_link(name))
+        return True
 
     def _find(self, name: str) -> rtnl.Link | None:
         try:
@@ -167,21 +173,28 @@ class KernelWiring:
                 return None
             raise
 
-    def _make_pair(self, veth: rtnl.Veth) -> tuple[int, int]:
-        try:
-            answer = self._host.send(rtnl.new_veth(veth), rtnl.get_link(veth.name))
-        except rtnl.NetlinkError as error:
-            if error.errno == errno.EEXIST:
+    def _make_pair(self, veth: rtnl.Veth, sandbox: Sandbox) -> tuple[int, int]:
+        """Make the pair; return the indices of both ends. That a name is taken is rare."""
+        make = rtnl.new_veth(veth), rtnl.get_link(veth.name)
+        answers, errors = self._host.try_all(make)
+        if errors and errors[0].errno == errno.EEXIST:
+            if not self._remove_leftover(veth.name, sandbox):
                 raise WireError(
                     f"the pod has an interface {veth.peer} already, and it is not ours"
-                ) from error
-            raise
-        link = rtnl.read_link(answer[0])
+                ) from errors[0]
+            answers, errors = self._host.try_all(make)
+            if errors and errors[0].errno == errno.EEXIST:
+                raise WireError(
+                    f"the pod has an interface {veth.peer} already, and it is not ours"
+                ) from errors[0]
+        if errors:
+            raise errors[0]
+        link = rtnl.read_link(answers[0])
         return link.index, link.peer_index
 
     def _configure_pod(self, wish: Wish, index: int, netlink_fd: int) -> None:
         """Configure the pod's side through the socket that the plugin opened there."""
-        pod = rtnl.Channel(socket.socket(fileno=os.dup(netlink_fd)))
+        pod = _channel(netlink_fd)
         try:
             if not wish.ipv6:
                 _close_ipv6(pod, index)
@@ -192,24 +205,26 @@ class KernelWiring:
         finally:
             pod.close()
 
-    def _await_carrier(self, name: str) -> None:
+    def _await_carrier(self, link: rtnl.Link | None) -> None:
         """Wait until the host's side sends: the first packet must not be lost.
 
         Its carrier came up after itself, when the pod's side was raised; until a worker of the
-        kernel's has seen that, the link drops what it is given. Asking for the link makes the
+        kernel's has seen that, the link drops what it is given. Asking for the *link* makes the
         kernel look at once (from 6.8 on) or tells whether it has.
         """
+        name = "" if link is None else link.name
         for _ in range(CARRIER_TRIES):
-            link = self._find(name)
             if link is not None and link.is_operational:
                 return
             time.sleep(CARRIER_SECONDS)  # noqa: TID251 - the wiring thread's, not the loop
+            link = self._find(name)
 
     def disconnect(self, host_ifname: str, addresses: Sequence[Address]) -> None:
         """Cut the wire; nothing if there is none. The guard takes the address over."""
         for address in addresses:
             self._cut(self._host, rtnl.delete_route(_route(address)))
         self._cut(self._host, rtnl.set_link(host_ifname, up=False, group=DYING_GROUP))
+        self._dying.append(host_ifname)
 
     @staticmethod
     def _cut(channel: rtnl.Channel, message: rtnl.Message) -> None:
@@ -227,7 +242,7 @@ class KernelWiring:
         try:
             _check_socket(pod_netlink_fd, netns_fd)
             host = look.host_end(self._host, wish.host_ifname)
-            pod = rtnl.Channel(socket.socket(fileno=os.dup(pod_netlink_fd)))
+            pod = _channel(pod_netlink_fd)
             try:
                 return Wire(host, look.pod_end(pod, wish.sandbox.ifname))
             finally:
@@ -238,15 +253,33 @@ class KernelWiring:
     def reap(self) -> int:
         """Delete the links that were put to die; return how many. On its own thread.
 
-        A link in the group that is not ours stops it: deleting by group takes all.
+        A link in the group that is not ours stops it: deleting by group takes all. One that is
+        known by name is deleted alone, which spares the dump of all links.
         """
+        names = [self._dying.popleft() for _ in range(len(self._dying))]
+        if self._knows_dying and len(names) == 1:
+            return self._reap_one(names[0])
+        self._knows_dying = False  # if this fails, or a former life has left some
         dying = _dump(self._reaper, DYING_GROUP)
         strangers = [link.name for link in dying if parse_alias(link.alias) is None]
         if strangers:
             raise WireError(f"{', '.join(strangers)} in link group {DYING_GROUP} is not ours")
         if dying:
             self._cut(self._reaper, rtnl.delete_group(DYING_GROUP))
+        self._knows_dying = True
         return len(dying)
+
+    def _reap_one(self, name: str) -> int:
+        try:
+            link = rtnl.read_link(self._reaper.send(rtnl.get_link(name))[0])
+        except (rtnl.NetlinkError, OSError):
+            return 0  # gone with its namespace, or with an ADD that made it anew
+        if link.group != DYING_GROUP or parse_alias(link.alias) is None:
+            return 0
+        self._knows_dying = False
+        self._cut(self._reaper, rtnl.delete_link_at(link.index))
+        self._knows_dying = True
+        return 1
 
     def links(self) -> tuple[HostLink, ...]:
         """Return every link whose alias is ours."""
@@ -255,6 +288,12 @@ class KernelWiring:
             for link in _dump(self._host)
             if (alias := parse_alias(link.alias)) is not None
         )
+
+
+def _channel(netlink_fd: int) -> rtnl.Channel:
+    """Return a channel through the socket that the plugin opened in the pod."""
+    kind = socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
+    return rtnl.Channel(socket.socket(*kind, fileno=os.dup(netlink_fd)))
 
 
 def _close_ipv6(pod: rtnl.Channel, index: int) -> None:

@@ -506,6 +506,12 @@ class Pool:
         """Return cooling addresses whose flows the kernel may still know."""
         return tuple(address for address, state in self._cooling.items() if not state.purged)
 
+    def next_purge(self, now: Instant, rest_seconds: float) -> float | None:
+        """Return the seconds until the first of `unpurged` has rested so long, None if none is."""
+        left = (rest_seconds - now.elapsed(s.since) for s in self._cooling.values() if not s.purged)
+        soonest = min(left, default=None)
+        return None if soonest is None else max(0.0, soonest)
+
     def mark_purged(self, addresses: Iterable[Address]) -> None:
         """Record that the flows of *addresses* are gone; only cooling ones care."""
         for address in addresses:

@@ -138,12 +138,24 @@ class Connection:
         """Send *payload*, then close; nothing if that was done before."""
         if self._sock.fileno() >= 0:
             self._stop_reading()
-            self._server.spawn(self._send(payload))
+            try:
+                sent = self._sock.send(payload)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                sent = len(payload)  # the client is gone
+            if sent < len(payload):
+                self._server.spawn(self._send(payload[sent:]))
+            else:
+                self._close()
 
     async def _send(self, payload: bytes) -> None:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(FRAME_SECONDS):
                 await self._loop.sock_sendall(self._sock, payload)
+        self._close()
+
+    def _close(self) -> None:
         self._sock.close()
         self._server.finished(self)
 

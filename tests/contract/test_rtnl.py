@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from ipaddress import ip_address
@@ -73,6 +74,7 @@ def test_down_is_down() -> None:
     [
         pytest.param(rtnl.up(3), 3, None, None, id="up"),
         pytest.param(rtnl.delete_link("eni0"), 0, None, "eni0", id="delete"),
+        pytest.param(rtnl.delete_link_at(7), 7, None, None, id="delete-by-index"),
         pytest.param(rtnl.delete_group(5376), 0, 5376, None, id="delete-group"),
         pytest.param(rtnl.get_link("eni0"), 0, None, "eni0", id="get"),
     ],
@@ -156,9 +158,9 @@ class ScriptedSocket:
     def __init__(self, *script: list[tuple[int, int, bytes]]) -> None:
         self._script, self._sequence = list(script), 0
 
-    def settimeout(self, seconds: float) -> None: ...
+    def settimeout(self, seconds: float | None) -> None: ...
 
-    def setsockopt(self, level: int, option: int, value: int) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None: ...
 
     def send(self, data: bytes) -> int:
         _, _, _, self._sequence, _ = struct.unpack_from("=IHHII", data)
@@ -236,3 +238,26 @@ def test_an_address_is_read(kinds: dict[int, str], address: str) -> None:
     body = struct.pack("=BBBBi", 2, 32, 0, 0, 9)
     body += b"".join(rtnl.attribute(kind, bytes.fromhex(text)) for kind, text in kinds.items())
     assert rtnl.read_address(body) == (9, ip_address(address))
+
+
+def test_the_last_of_a_batch_is_acknowledged_and_every_failure_told() -> None:
+    class Kernel(ScriptedSocket):
+        asked: bytes = b""
+
+        def send(self, data: bytes) -> int:
+            self.asked = bytes(data)
+            return super().send(data)
+
+        def recv(self, size: int) -> bytes:
+            first = struct.unpack_from("=IHHII", self.asked)[3]
+            refused = struct.pack("=IHHIIi", 20, 2, 0, first, 0, -errno.EEXIST)
+            done = struct.pack("=IHHIIi", 20, 2, 0, first + 1, 0, 0)
+            return (refused + done)[:size]
+
+    kernel = Kernel()
+    both = [rtnl.up(1), rtnl.up(2)]
+    _, errors = rtnl.Channel(cast("socket.socket", kernel)).try_all(both)
+    assert [error.errno for error in errors] == [errno.EEXIST]
+    size = struct.unpack_from("=I", kernel.asked)[0]
+    flags = [struct.unpack_from("=IHH", kernel.asked, at)[2] for at in (0, size)]
+    assert flags == [rtnl.REQUEST, rtnl.REQUEST | rtnl.ACK]

@@ -345,6 +345,18 @@ def test_the_next_ready_address_is_the_one_that_cools_longest(pool: Pool) -> Non
     assert pool.next_ready(START.later(99), COOLDOWN) == 0
 
 
+def test_flows_are_purged_when_the_first_that_cools_has_rested(pool: Pool) -> None:
+    assert pool.next_purge(START, 15) is None
+    pool.cool(A1, START)
+    pool.cool(A2, START.later(5))
+    assert pool.next_purge(START.later(10), 15) == 5
+    assert pool.next_purge(START.later(99), 15) == 0
+    pool.mark_purged([A1])
+    assert pool.next_purge(START.later(10), 15) == 10
+    pool.mark_purged([A2])
+    assert pool.next_purge(START.later(10), 15) is None
+
+
 # Laws ------------------------------------------------------------------------------------
 ENIS = [EniId("a"), EniId("b"), EniId("c")]
 SPACE = [*singles(*(IPv4Address(f"10.0.1.{i}") for i in range(1, 5))), P, Q]
