@@ -138,7 +138,7 @@ class Blocks:
         except EniError:
             await self.book.hold(eni_id, blocks)
             raise
-        await self.give_up(done.gone)
+        await self.give_up(eni_id, done.gone)
         return done
 
     async def _settle_unassign(self, eni_id: EniId, blocks: tuple[Block, ...]) -> Returned:
@@ -158,20 +158,20 @@ class Blocks:
         with contextlib.suppress(JournalError):  # or a next life waits for its census
             await self.book.hold(eni_id, blocks)
 
-    async def give_up(self, blocks: Iterable[Block]) -> None:
-        """Stop guarding *blocks*, which are EC2's again.
+    async def give_up(self, eni_id: EniId, blocks: Iterable[Block]) -> None:
+        """Stop guarding *blocks*, which are EC2's again, or come with another ENI of ours.
 
         It is done whatever happens here: a guard or a row that stays is taken away by the
         next census, and must not make anybody believe that the blocks are still ours.
         """
-        gone = tuple(blocks)
+        gone = tuple(block for block in blocks if block not in self._coming)
         if not gone:
             return
         self._going.update(gone)
         try:
             await self.book.kernel(self.book.net.remove_guards, gone)
             if self.book.journal.trouble is None:
-                await self.book.write(self.book.journal.drop, gone, self.book.clock().wall)
+                await self._drop((block, eni_id) for block in gone)
         except (NodeError, JournalError) as error:
             log.warning("blocks given up, not all noted", extra={"reason": str(error)})
         finally:
@@ -190,9 +190,12 @@ class Blocks:
         if self.book.journal.trouble is None:
             rows = await self.book.write(self.book.journal.blocks)
             left = set(self._wanted(held()))
-            stray = tuple(block for block, _, _ in rows if block not in left)
+            stray = tuple((block, eni_id) for block, eni_id, _ in rows if block not in left)
             if stray:
-                await self.book.write(self.book.journal.drop, stray, self.book.clock().wall)
+                await self._drop(stray)
+
+    async def _drop(self, blocks: Iterable[tuple[Block, EniId]]) -> None:
+        await self.book.write(self.book.journal.drop, tuple(blocks), self.book.clock().wall)
 
     def _wanted(self, held: Collection[Block]) -> tuple[Block, ...]:
         return tuple(sorted((set(held) | self._coming) - self._going))

@@ -136,7 +136,7 @@ class Census:
             self._twice = False
             self._look_again()
         self.groups |= {eni.id: eni.security_groups for eni in ours}
-        await self._believe(verdict)
+        await self._believe(verdict, held)
         await self._prune()
         self.done.set()
 
@@ -167,7 +167,7 @@ class Census:
         )
 
     # The verdict -----------------------------------------------------------------------
-    async def _believe(self, verdict: Verdict) -> None:
+    async def _believe(self, verdict: Verdict, held: Held) -> None:
         h = self.holdings
         self._adopt_all(verdict.adopt)
         await self._link_all(verdict.shown)
@@ -177,7 +177,7 @@ class Census:
             h.offer(await h.lifecycle.blocks.take(eni_id, blocks), found=True)
         await self._keep(verdict.kept)
         for block in (*verdict.gone, *verdict.denied):
-            await self._deny(block)
+            await self._deny(block, held.blocks[block])
         self._close(verdict)
 
     async def _prune(self) -> None:
@@ -255,15 +255,20 @@ class Census:
             if (holder := h.pool.blocks().get(block)) is not None:
                 await h.lifecycle.blocks.keep(holder, (block,))
 
-    async def _deny(self, block: Block) -> None:
-        """Let go of a block that EC2 has not shown twice; what a pod has of it stays."""
+    async def _deny(self, block: Block, eni_id: EniId) -> None:
+        """Let go of a block that EC2 has not shown twice; what a pod has of it stays.
+
+        So does one that has come with another ENI since EC2 was asked.
+        """
         h = self.holdings
+        if h.pool.blocks().get(block) != eni_id:
+            return
         slots = [slot for a in block if (slot := h.pool.slots.get(a)) is not None]
         if any(isinstance(slot.state, Assigned) for slot in slots):
             log.error("ec2 denies a pod's address", extra={"block": str(block)})
             h.pool.withhold(block)
             return
-        await h.give_up((block,))
+        await h.give_up(eni_id, block)
         log.warning("block is EC2's again", extra={"block": str(block)})
 
     def _close(self, verdict: Verdict) -> None:

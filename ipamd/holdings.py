@@ -134,11 +134,10 @@ class Holdings:
         self.queue.forget([address for block in gone for address in block])
         self.pool.drop(gone)
 
-    async def give_up(self, blocks: Sequence[Block]) -> None:
-        """Forget blocks that are EC2's again, and stop guarding them."""
-        if blocks:
-            self.drop(blocks)
-            await self.lifecycle.blocks.give_up(blocks)
+    async def give_up(self, eni_id: EniId, block: Block) -> None:
+        """Forget a block that is EC2's again, and stop guarding it."""
+        self.drop((block,))
+        await self.lifecycle.blocks.give_up(eni_id, (block,))
 
     async def remove(self, eni_id: EniId) -> None:
         """Bring an ENI to its end, unless a pod has an address of it after all."""

@@ -188,12 +188,15 @@ class Journal:
             )
         )
 
-    def drop(self, blocks: Iterable[Block], at: float) -> None:
-        """Write that *blocks* are EC2's again."""
+    def drop(self, blocks: Iterable[tuple[Block, EniId]], at: float) -> None:
+        """Write that *blocks*, each with its ENI, are EC2's again.
+
+        EC2 may have given one to another ENI of ours since, which keeps it.
+        """
         self._write(
             (
-                "UPDATE blocks SET state = ?, since = ? WHERE block = ?",
-                [(Held.GONE.value, at, str(block)) for block in blocks],
+                "UPDATE blocks SET state = ?, since = ? WHERE block = ? AND eni_id = ?",
+                [(Held.GONE.value, at, str(block), eni_id) for block, eni_id in blocks],
             ),
             (
                 "DELETE FROM blocks WHERE state = ? AND since < ?",

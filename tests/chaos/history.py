@@ -331,6 +331,7 @@ class Player:
         )
         is_strict = not history.troubles & SHAKES_BELIEF
         self.laws = Laws(Watch(every=every, is_strict=is_strict))
+        self.laws.is_disk_sound = Trouble.DISK not in history.troubles
         self.world = World(
             folder,
             settings=history.settings,

@@ -134,6 +134,8 @@ class Laws(Observer):
         self.lost: set[EniId] = set()
         """ENIs that somebody took away."""
         self.has_foreign = False
+        self.is_disk_sound = True
+        """Whether all that happened could be written down."""
         self.on_answers: list[Callable[[Call, int, Mapping[str, Any]], None]] = []
         self.on_deaths: list[Callable[[], None]] = []
         self.on_reboots: list[Callable[[], None]] = []
@@ -339,12 +341,12 @@ class Laws(Observer):
             if address in going:
                 self.broke(Law.KEPT, f"{', '.join(names)} has {address}, {how}")
 
-    def on_drop(self, blocks: tuple[Block, ...]) -> None:
+    def on_drop(self, blocks: tuple[tuple[Block, EniId], ...]) -> None:
         """Judge what the journal is told to be EC2's again."""
         there = {block: eni.id for eni in self.world.cloud.attached() for block in eni.blocks}
-        for block in blocks:
-            if block in there and not self.by_hand.intersection(block):
-                self.broke(Law.FORGOTTEN, f"{block} is on {there[block]}")
+        for block, eni_id in blocks:
+            if there.get(block) == eni_id and not self.by_hand.intersection(block):
+                self.broke(Law.FORGOTTEN, f"{block} is on {eni_id}")
 
     def _check_noted(self) -> None:
         """Judge whether an ENI that was made for us could be found again after a kill."""
@@ -475,6 +477,7 @@ class Laws(Observer):
         """Yield what does not hold of a world that was left in peace for long enough."""
         yield from self._cloud_at_rest()
         yield from self._journal_at_rest()
+        yield from self._rows_at_rest()
         yield from self._pool_at_rest()
         yield from self._kernel_at_rest()
         yield from self._pods_at_rest(kubelet)
@@ -514,6 +517,13 @@ class Laws(Observer):
         for block in sorted(pool.keys() ^ expected.keys()):
             who = "the pool" if block in pool else "EC2"
             yield Law.TRUE, f"only {who} has {block} on {(pool | expected)[block]}"
+
+    def _rows_at_rest(self) -> Iterator[tuple[Law, str]]:
+        daemon = self.world.daemon
+        written = {block: eni_id for block, eni_id, _ in daemon.journal.blocks()}
+        for block, eni_id in daemon.pool.blocks().items():
+            if self.is_disk_sound and written.get(block) != eni_id:
+                yield Law.TRUE, f"{block} is on {eni_id}, in the journal on {written.get(block)}"
 
     def _pool_at_rest(self) -> Iterator[tuple[Law, str]]:
         engine = self.world.daemon.engine

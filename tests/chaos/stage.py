@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,13 @@ class Stage(Player):
         self.world.run(seconds)
         self.laws.look()
         self.laws.check()
+
+    def run_until(self, holds: Callable[[], bool], seconds: float = 300.0) -> None:
+        """Let time pass until something holds, which it must before so many seconds are over."""
+        until = self.world.now + seconds
+        while not holds():
+            must(self.world.now < until, f"{seconds:.0f} s were not enough")
+            self.run(1.0)
 
     def start(self, seconds: float = 20.0) -> None:
         """Start a daemon."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from cni.dataplane import DYING_GROUP
-from eni.errors import UnreachableError
-from ipamd.plan.cloud import Fault, Lose, Raise
+from eni.errors import UnauthorizedError, UnreachableError
+from ipamd.plan.cloud import Fault, Lose, Raise, no_fault
+from ipamd.plan.loop import Delay
 from ipamd.settings import Settings
 from ipamd.upkeep import REAP_AGAIN_SECONDS
 from tests.chaos.history import History
@@ -132,4 +133,41 @@ def test_dead_links_are_reaped_once_a_strangers_has_left_their_group(stage: Sett
     kernel.delete_link("uplink")
     s.run(2 * REAP_AGAIN_SECONDS)
     assert "enileft" not in kernel.names()
+    s.rest()
+
+
+def test_addresses_that_come_with_another_eni_are_not_given_up_for_the_first(
+    stage: Setting,
+) -> None:
+    """Seed 56: an ENI is deleted unheard, and its addresses come with the next one."""
+    s = stage(replace(fixed(warm_ip_target=1), instance_type="t3.small", subnet="10.0.0.0/28"))
+    s.start()
+    s.pods(5)
+    first = s.secondary[0]
+    theirs = {address for block in first.blocks for address in block}
+    asked: list[str] = []
+
+    def fault(action: str, about: str) -> Fault | None:
+        asked.append(action)
+        if action.startswith("Delete"):
+            return Lose()
+        is_unheard = "DeleteNetworkInterface" in asked and about == first.id
+        return Raise(UnauthorizedError) if is_unheard else None
+
+    def latency(work: Callable[..., object], arguments: tuple[object, ...]) -> Delay:
+        is_late = getattr(work, "__name__", "") == "hold" and first.id not in arguments
+        return Delay(60.0 if is_late else 0.01, 0.01)
+
+    s.account_cloud.account.faults = fault
+    s.kubelet.unwant("p1")  # the primary ENI has one to spare
+    for name, sandbox in tuple(s.kubelet.sandboxes.items()):
+        if sandbox and s.world.pods[sandbox].address in theirs:
+            s.kubelet.unwant(name)
+    s.run_until(lambda: "DeleteNetworkInterface" in asked)
+    assert s.world.life is not None
+    s.world.life.loop.latency = latency
+    s.pods(3, 120.0)
+    (second,) = s.secondary
+    assert theirs & {address for block in second.blocks for address in block}
+    s.account_cloud.account.faults = no_fault
     s.rest()

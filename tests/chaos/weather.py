@@ -25,7 +25,7 @@ from ipamd.plan.cloud import Account, Drop, Fault, Lose, Raise
 from ipamd.plan.loop import Delay
 
 if TYPE_CHECKING:
-    from eni.model import Block, Eni
+    from eni.model import Block, Eni, EniId
 
 QUESTIONS = ("DescribeNetworkInterfaces", "DescribeSubnets", "DescribeInstanceTypes")
 
@@ -102,12 +102,15 @@ class Disk(Journal):
     """A journal on a disk that may be full."""
 
     def __init__(
-        self, path: Path, weather: Weather, on_drop: Callable[[tuple[Block, ...]], None]
+        self,
+        path: Path,
+        weather: Weather,
+        on_drop: Callable[[tuple[tuple[Block, EniId], ...]], None],
     ) -> None:
         self._weather, self._on_drop = weather, on_drop
         super().__init__(path)
 
-    def drop(self, blocks: Iterable[Block], at: float) -> None:
+    def drop(self, blocks: Iterable[tuple[Block, EniId]], at: float) -> None:
         """Do as a journal does, and tell of it."""
         gone = tuple(blocks)
         self._on_drop(gone)

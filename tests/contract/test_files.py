@@ -135,10 +135,17 @@ def test_addresses_of_both_families_go_from_held_to_releasing_to_gone(journal: J
         (SINGLE, EniId("eni-1"), Held.RELEASING),
         (PREFIX, EniId("eni-1"), Held.HELD),
     }
-    journal.drop([SINGLE], NOW.wall)
+    journal.drop([(SINGLE, EniId("eni-1"))], NOW.wall)
     assert journal.gone(NOW.wall + 60) == (SINGLE,)
     assert journal.gone(NOW.wall + 600) == ()
     assert [block for block, _, _ in journal.blocks()] == [PREFIX]
+
+
+def test_an_address_that_came_with_another_eni_meanwhile_is_not_dropped(journal: Journal) -> None:
+    journal.hold(EniId("eni-1"), [SINGLE], NOW.wall)
+    journal.hold(EniId("eni-2"), [SINGLE], NOW.wall)
+    journal.drop([(SINGLE, EniId("eni-1"))], NOW.wall)
+    assert journal.blocks() == ((SINGLE, EniId("eni-2"), Held.HELD),)
 
 
 def test_an_eni_that_is_gone_takes_its_addresses_along(journal: Journal) -> None:
