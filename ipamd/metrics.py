@@ -153,6 +153,19 @@ SNAPSHOT = (
 """Every metric that is read when somebody scrapes, in the order of the documentation."""
 
 
+def _pods(status: Status) -> Iterator[Sample]:
+    for lease in status["leases"]:
+        namespace, _, name = lease["pod"].partition("/")
+        yield (namespace, name, lease["address"], lease["eni_id"]), 1
+
+
+PODS = Measure(
+    "enid_pod_address", ("namespace", "pod", "address", "eni"),
+    "1 for each pod and its address; only with `ENID_METRICS_POD_NAMES=true`.", _pods,
+)  # fmt: skip
+"""Who has which address: names, so nobody is told unless somebody asked for it."""
+
+
 def observe(verb: Verb, answer: object, seconds: float) -> None:
     """Note one answered request; *answer* is the error if it is one."""
     result = f"code-{answer.code:d}" if isinstance(answer, CniError) else "ok"
@@ -173,14 +186,14 @@ def count(what: str, number: int) -> None:
 
 
 class Snapshot(Collector):
-    """The metrics of `SNAPSHOT`, from one status."""
+    """The metrics of `SNAPSHOT`, from one status; with *pods* those, too."""
 
-    def __init__(self, status: Status) -> None:
-        self._status = status
+    def __init__(self, status: Status, *, pods: bool = False) -> None:
+        self._status, self._measures = status, (*SNAPSHOT, PODS) if pods else SNAPSHOT
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
-        for measure in SNAPSHOT:
+        for measure in self._measures:
             family = CounterMetricFamily if measure.is_counter else GaugeMetricFamily
             metric = family(measure.name, measure.text, labels=measure.labels)
             for labels, value in measure.read(self._status):
@@ -202,7 +215,7 @@ def render_metrics() -> Iterator[str]:
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = ", ".join(noted._labelnames) or "-"  # noqa: SLF001 - it has no public name
         yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"
-    for measure in SNAPSHOT:
+    for measure in (*SNAPSHOT, PODS):
         kind, tail = ("counter", "_total") if measure.is_counter else ("gauge", "")
         labels = ", ".join(measure.labels) or "-"
         yield f"| `{measure.name}{tail}` | {kind} | {labels} | {measure.text} |"

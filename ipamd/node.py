@@ -23,6 +23,7 @@ from cni.wire import KernelWiring
 from eni.ec2 import Ec2
 from eni.imds import Imds
 from ipamd import account_limits, metrics, web
+from ipamd.audience import audience
 from ipamd.clock import Instant
 from ipamd.cluster import is_configured
 from ipamd.configuration import LOOK_SECONDS, Configuration
@@ -161,7 +162,7 @@ async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> N
     pulse.exhaustion = lambda: _exhaustion(daemon)
     server = Server(paths.socket, lambda call: _on_call(daemon, configuration, call))
     server.listen()
-    stop_web = web.serve(loop, daemon.status)
+    stop_web = web.serve(loop, daemon.status, lambda: audience(daemon.settings))
     log.info("serving", extra={"socket": str(paths.socket), "leases": len(daemon.attachments.rows)})
     running = loop.create_task(daemon.run())
     following = loop.create_task(follow(daemon, configuration))

@@ -91,6 +91,9 @@ class Settings:
     mss_clamp: bool = False
     disable_pod_v6: bool = False
     block_pod_metadata: bool = False
+    metrics: bool = True
+    metrics_cidrs: tuple[str, ...] = ()
+    metrics_pods: bool = False
     log_level: str = "INFO"
     node_name: str = ""
 
@@ -111,6 +114,7 @@ def settings_from(values: Mapping[str, Any], fields: Mapping[str, str]) -> Setti
     derived = {
         "provisioning": provisioning,
         "leaked_eni_cleanup": provisioning and not values["DISABLE_LEAKED_ENI_CLEANUP"],
+        "metrics": not values["DISABLE_METRICS"],
         "additional_eni_tags": MappingProxyType(tags),
     }
     return Settings(**plain | derived | _targets(values))

@@ -126,6 +126,7 @@ NOT_CUSTOM = Condition(
     "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=false", lambda s, _: not s.custom_networking
 )
 EXTERNAL_SNAT = Condition("AWS_VPC_K8S_CNI_EXTERNALSNAT=true", lambda s, _: s.external_snat)
+NO_METRICS = Condition("DISABLE_METRICS=true", lambda s, _: not s.metrics)
 NAMED_SUBNETS = Condition("ENID_SUBNETS names the subnets", lambda s, _: bool(s.subnets))
 
 # The decisions that explain a default which is not the peer's ---------------------------
@@ -513,10 +514,22 @@ SETTINGS: tuple[Setting, ...] = (
         why="there is none on a port: `enid status` asks by the socket, as root only",
     ),
     Setting(
-        "DISABLE_METRICS", DAEMON, BOOLEAN, NO_EFFECT,
-        "Serve no metrics.",
-        default=False, peer="false",
-        why="port 61678 answers probes as well and stays open; close it to others by firewall",
+        "DISABLE_METRICS", DAEMON, BOOLEAN, DIFFERENT,
+        "Serve no metrics, and answer nobody but the node itself on port 61678.",
+        field="metrics", default=False, peer="false",
+        why="the node's own probes are answered all the same: kubelet asks them there, where the"
+        " peer's manifest runs a program",
+    ),
+    Setting(
+        "ENID_METRICS_CIDRS", DAEMON, Cidrs(), HONOURED,
+        "Who is answered on port 61678 beside the node itself. Not set: everybody, because scrapers"
+        " are pods.",
+        field="metrics_cidrs", default=(), peer=None, idle=(NO_METRICS,),
+    ),
+    Setting(
+        "ENID_METRICS_POD_NAMES", DAEMON, BOOLEAN, HONOURED,
+        "`/metrics` has a row for each pod, with its namespace, name and address.",
+        field="metrics_pods", default=False, peer=None, idle=(NO_METRICS,),
     ),
     Setting(
         "AWS_VPC_K8S_CNI_BACKING_STORE", DAEMON, PATH, NO_EFFECT,

@@ -60,6 +60,12 @@ class FolderError(StartError):
     id = "FOLDER"
 
 
+class PortTakenError(StartError):
+    """Somebody else listens on the metrics port: stop them; the text names the port."""
+
+    id = "PORT-TAKEN"
+
+
 class StoppedError(StartError):
     """The daemon was told to stop while it waited for IMDS; nothing to do."""
 
@@ -67,10 +73,14 @@ class StoppedError(StartError):
 
 
 def make_folders(paths: Paths) -> None:
-    """Make the folders, for root alone. Raises StartError naming the one that cannot be."""
+    """Make the folders, for root alone; kubelet may have made some, for everybody to look into.
+
+    Raises StartError naming the one that cannot be.
+    """
     for folder in (paths.run, paths.run / "spool", paths.state):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
         except OSError as error:
             raise FolderError(f"{folder} cannot be made: {error.strerror}") from error
 

@@ -178,6 +178,8 @@ class Node:
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "LANG": "C.UTF-8",
+            # Of a checkout that is not the installed one, the node's programs are the same.
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
 
     @property

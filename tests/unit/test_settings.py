@@ -41,6 +41,7 @@ OURS = {
     "ENID_POOL", "ENID_MAX_PODS", "ENID_NODES", "ENID_ACCOUNT_LIMITS", "ENID_SUBNETS",
     "ADD_WAITING_MAX", "ENID_MSS_CLAMP", "ENID_BLOCK_POD_METADATA",
     "STATUS_GRACE_SECONDS", "ENID_STATUS_FAILS_WHEN_FULL", "ENID_GC_GUARD_SECONDS",
+    "ENID_METRICS_CIDRS", "ENID_METRICS_POD_NAMES",
 }  # fmt: skip
 
 MANIFEST = {
@@ -89,7 +90,7 @@ def test_nothing_set_is_the_documented_default() -> None:
     assert settings == Settings()
     for setting in SETTINGS:
         if setting.default is not None and setting.field in {f.name for f in fields(Settings)}:
-            derived = {"provisioning": True, "leaked_eni_cleanup": True}
+            derived = {"provisioning": True, "leaked_eni_cleanup": True, "metrics": True}
             expected = derived.get(setting.field, setting.default)
             assert getattr(settings, setting.field) == expected
 
@@ -143,6 +144,9 @@ def test_the_peers_default_and_ours_are_always_taken(setting: Setting) -> None:
         ({"DISABLE_POD_V6": "true"}, "disable_pod_v6", True),
         ({"ENID_MSS_CLAMP": "true"}, "mss_clamp", True),
         ({"ENID_BLOCK_POD_METADATA": "true"}, "block_pod_metadata", True),
+        ({"DISABLE_METRICS": "true"}, "metrics", False),
+        ({"ENID_METRICS_CIDRS": "10.0.0.0/8"}, "metrics_cidrs", ("10.0.0.0/8",)),
+        ({"ENID_METRICS_POD_NAMES": "true"}, "metrics_pods", True),
     ],
     ids=str,
 )
