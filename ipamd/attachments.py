@@ -152,15 +152,6 @@ class Attachments:
         """Every lease."""
         return tuple(self._rows.values())
 
-    def row(self, sandbox: Sandbox) -> LeaseRow | None:
-        """Return the lease of *sandbox*, None if there is none."""
-        return self._rows.get(sandbox)
-
-    def record(self, event: Event) -> None:
-        """Have something written to the history."""
-        self.events.append(event)
-        self.on_event()
-
     def restore(self, row: LeaseRow, veth: str | None = None) -> None:
         """Take up a lease of a former daemon's life; the pool knows it already.
 
@@ -376,7 +367,8 @@ class Attachments:
         }
         text = ",".join(map(str, row.addresses))
         log.info(event, extra={"ip": text, **detail})
-        self.record(Event(self._clock().wall, event, text, detail))
+        self.events.append(Event(self._clock().wall, event, text, detail))
+        self.on_event()
 
     # The wire --------------------------------------------------------------------------
     async def _wire(self, ask: Ask) -> None:
@@ -402,7 +394,7 @@ class Attachments:
         if ask.gone:
             self._end(ask)
 
-    def veth(self, sandbox: Sandbox) -> str:
+    def _veth(self, sandbox: Sandbox) -> str:
         """Return the name of a sandbox's host veth; it keeps the one that it has."""
         name = dataplane.host_ifname(sandbox, self.node.prefix)
         return self._veths.setdefault(sandbox, name)
@@ -416,7 +408,7 @@ class Attachments:
             pod_uid=row.pod.uid,
             mtu=request.conf.mtu or self.node.mtu,
             node_primary=self.node.primary,
-            veth=self.veth(row.sandbox),
+            veth=self._veth(row.sandbox),
             ipv6=self.node.ipv6,
         )
 
@@ -448,7 +440,7 @@ class Attachments:
         Whoever asked for it waits meanwhile, and may hang up and ask again.
         """
         row = self._rows[sandbox]
-        name, addresses = self.veth(sandbox), tuple(row.addresses)
+        name, addresses = self._veth(sandbox), tuple(row.addresses)
         loop = asyncio.get_running_loop()
         wait = FIRST_RETRY_SECONDS
         while True:

@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cni.events import Events
-from cni.mender import KernelMender
 from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
 from eni.ec2 import Ec2
@@ -68,8 +66,6 @@ def real_ports(settings: Settings) -> Ports:
         ),
         make_net=NodeNetlink,
         make_wiring=KernelWiring,
-        make_mender=KernelMender,
-        make_ears=Events,
         threads=Threads(
             cloud=ThreadPoolExecutor(CLOUD_THREADS, "cloud"),
             net=ThreadPoolExecutor(1, "net"),

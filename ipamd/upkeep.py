@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,13 @@ from ipamd.pool import Pool
 from ipamd.ports import Threads, run_in
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 30.0
+"""Between looks at the host veths; one dump of 700 links takes some milliseconds."""
+
+SECOND_LOOK_SECONDS = 3.0
+"""Until the look that confirms an absence: soon, yet a plugin that reconnects to a daemon
+that was killed has its lease still."""
 
 FLUSH_SECONDS = 1.0
 """How long events are gathered before they are written to the disk together."""
@@ -74,7 +81,7 @@ class Upkeep:
 
     def tasks(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return what is to run until the daemon ends."""
-        return self.cool(), self.reap(), self.write_history(), self.drain_spool()
+        return self.cool(), self.reap(), self.write_history(), self.look(), self.drain_spool()
 
     # Addresses -------------------------------------------------------------------------
     async def cool(self) -> None:
@@ -132,19 +139,27 @@ class Upkeep:
                 self.dies.set()
                 await asyncio.sleep(REAP_AGAIN_SECONDS)
 
-    def judge(self, there: Collection[Sandbox]) -> bool:
-        """Release leases whose veth is not *there* on two looks; return whether one is due soon."""
-        absent = {
-            row.sandbox
-            for row in self.attachments.rows
-            if row.sandbox not in there and not self.attachments.is_busy(row.sandbox)
-        }
-        for sandbox in sorted(absent & self._absent, key=str):
-            log.warning("lease without a veth released", extra={"sandbox": str(sandbox)})
-            self.on_counted("leases_dropped", 1)
-            self.attachments.drop(sandbox)
-        self._absent = absent - self._absent
-        return bool(self._absent)
+    async def look(self) -> None:
+        """Release leases whose veth is gone on two looks."""
+        while True:
+            try:
+                links = await run_in(self.threads.wire, self.wiring.links)
+            except WireError as error:
+                log.warning("links not read", extra={"reason": str(error)})
+                await asyncio.sleep(SECOND_LOOK_SECONDS)
+                continue
+            there = {link.alias.sandbox for link in links}
+            absent = {
+                row.sandbox
+                for row in self.attachments.rows
+                if row.sandbox not in there and not self.attachments.is_busy(row.sandbox)
+            }
+            for sandbox in sorted(absent & self._absent, key=str):
+                log.warning("lease without a veth released", extra={"sandbox": str(sandbox)})
+                self.on_counted("leases_dropped", 1)
+                self.attachments.drop(sandbox)
+            self._absent = absent - self._absent
+            await asyncio.sleep(SECOND_LOOK_SECONDS if self._absent else LOOK_SECONDS)
 
     # What happened ---------------------------------------------------------------------
     async def write_history(self) -> None:

@@ -32,7 +32,7 @@ from ipamd.plan.cloud import Account
 from ipamd.plan.loop import Delay, Thread, VirtualLoop
 from ipamd.ports import CountedEc2, Ports, Threads
 from ipamd.settings import Settings
-from tests.chaos.daemon_side import ModelEars, ModelMender, ModelNet, ModelWiring
+from tests.chaos.daemon_side import ModelNet, ModelWiring
 from tests.chaos.kernel import Kernel, KilledError, Netns
 
 EPOCH = 1_790_000_000.0
@@ -476,8 +476,6 @@ class World:
             make_ec2=lambda region: self.wrap(self.cloud.ec2(region)),
             make_net=lambda: ModelNet(self.kernel),
             make_wiring=lambda: ModelWiring(self.kernel),
-            make_mender=lambda: ModelMender(self.kernel),
-            make_ears=lambda: ModelEars(self.kernel),
             threads=Threads(
                 cloud=virtual.Threads(loop),
                 net=Thread(loop),
