@@ -45,7 +45,13 @@ MAX_DUMPS = 5
 MAX_QUEUES = 8
 """Queues of a veth at most: it gets one a possible CPU, 5 ms to make on a 192-CPU node."""
 
-QUEUES = min(os.cpu_count() or 1, MAX_QUEUES)
+
+def queues(cpus: int | None) -> int:
+    """Return how many queues a veth gets each way on a machine of *cpus*, None if nobody knows."""
+    return min(cpus or 1, MAX_QUEUES)
+
+
+QUEUES = queues(os.cpu_count())
 
 PATIENCE = struct.pack("=qq", 5, 0)
 """struct timeval: how long the kernel may take to answer."""
