@@ -359,6 +359,8 @@ class Channel:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, PATIENCE)
         self._socket.setsockopt(270, 10, 1)  # SOL_NETLINK, NETLINK_CAP_ACK: acks without a copy
         self._socket.setsockopt(270, 11, 1)  # NETLINK_EXT_ACK: the kernel's own words
+        # NETLINK_GET_STRICT_CHK: a dump's request is a filter, where the kernel has one for it.
+        self._socket.setsockopt(270, 12, 1)
         self._sequence = 0
 
     def close(self) -> None:
