@@ -64,9 +64,6 @@ class Client(Protocol):
     descriptors: tuple[int, ...]
     on_gone: Callable[[], None]
 
-    def is_gone(self) -> bool:
-        """Whether it has hung up, even if `on_gone` has not been called yet."""
-
     def reply(self, code: int, stdout: bytes) -> None:
         """Answer; nothing if the client is gone."""
 
@@ -155,6 +152,15 @@ class Attachments:
         """Every lease."""
         return tuple(self._rows.values())
 
+    def row(self, sandbox: Sandbox) -> LeaseRow | None:
+        """Return the lease of *sandbox*, None if there is none."""
+        return self._rows.get(sandbox)
+
+    def record(self, event: Event) -> None:
+        """Have something written to the history."""
+        self.events.append(event)
+        self.on_event()
+
     def restore(self, row: LeaseRow, veth: str | None = None) -> None:
         """Take up a lease of a former daemon's life; the pool knows it already.
 
@@ -178,10 +184,6 @@ class Attachments:
     def take(self, client: Client, request: Request, started_ns: int, deadline_ns: int) -> None:
         """Begin a verb; the client is answered when it is done."""
         ask = Ask(client, request, started_ns, deadline_ns, self._clock())
-        if request.verb is Verb.ADD and client.is_gone():
-            log.info("client was gone before its turn", extra=_fields(ask))
-            client.close()
-            return
         try:
             event = self._event_of(ask)
         except CniError as error:
@@ -374,8 +376,7 @@ class Attachments:
         }
         text = ",".join(map(str, row.addresses))
         log.info(event, extra={"ip": text, **detail})
-        self.events.append(Event(self._clock().wall, event, text, detail))
-        self.on_event()
+        self.record(Event(self._clock().wall, event, text, detail))
 
     # The wire --------------------------------------------------------------------------
     async def _wire(self, ask: Ask) -> None:
@@ -401,7 +402,7 @@ class Attachments:
         if ask.gone:
             self._end(ask)
 
-    def _veth(self, sandbox: Sandbox) -> str:
+    def veth(self, sandbox: Sandbox) -> str:
         """Return the name of a sandbox's host veth; it keeps the one that it has."""
         name = dataplane.host_ifname(sandbox, self.node.prefix)
         return self._veths.setdefault(sandbox, name)
@@ -415,7 +416,7 @@ class Attachments:
             pod_uid=row.pod.uid,
             mtu=request.conf.mtu or self.node.mtu,
             node_primary=self.node.primary,
-            veth=self._veth(row.sandbox),
+            veth=self.veth(row.sandbox),
             ipv6=self.node.ipv6,
         )
 
@@ -447,7 +448,7 @@ class Attachments:
         Whoever asked for it waits meanwhile, and may hang up and ask again.
         """
         row = self._rows[sandbox]
-        name, addresses = self._veth(sandbox), tuple(row.addresses)
+        name, addresses = self.veth(sandbox), tuple(row.addresses)
         loop = asyncio.get_running_loop()
         wait = FIRST_RETRY_SECONDS
         while True:

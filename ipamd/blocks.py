@@ -61,6 +61,11 @@ class Blocks:
     _unsettled: set[EniId] = field(default_factory=set)
     """ENIs with an assign of which nobody knows yet whether it was done."""
 
+    @property
+    def unsure(self) -> frozenset[Block]:
+        """Blocks that come or go, guarded or not."""
+        return frozenset(self._coming | self._going)
+
     async def take(self, eni_id: EniId, blocks: Sequence[Block]) -> Ready:
         """Note and guard *blocks* as ours.
 
@@ -91,7 +96,7 @@ class Blocks:
                 await self.book.hold(eni_id, blocks)
             except JournalError as error:
                 log.warning("held blocks not journalled", extra={"reason": str(error)})
-        await self.book.kernel(self.book.net.add_guards, blocks)
+        await self.book.change(self.book.net.add_guards, blocks)
         return await self.book.kernel(self.book.net.host_addresses)
 
     def taken(self, blocks: Iterable[Block]) -> None:
@@ -169,7 +174,7 @@ class Blocks:
             return
         self._going.update(gone)
         try:
-            await self.book.kernel(self.book.net.remove_guards, gone)
+            await self.book.change(self.book.net.remove_guards, gone)
             if self.book.journal.trouble is None:
                 await self._drop((block, eni_id) for block in gone)
         except (NodeError, JournalError) as error:
@@ -186,7 +191,7 @@ class Blocks:
         moment, since other flights bring blocks and take them away meanwhile.
         """
         await self.links.expect(awaited)
-        await self.book.kernel(self.book.net.guards, self._wanted(held()))
+        await self.book.change(self.book.net.guards, self._wanted(held()))
         if self.book.journal.trouble is None:
             rows = await self.book.write(self.book.journal.blocks)
             left = set(self._wanted(held()))

@@ -140,6 +140,11 @@ class Census:
         await self._prune()
         self.done.set()
 
+    @property
+    def adopting(self) -> frozenset[Block]:
+        """Blocks of ENIs on their way in."""
+        return frozenset(block for blocks in self._adopting.values() for block in blocks)
+
     def is_ours(self, eni: Eni) -> bool:
         """Whether we may manage *eni*: attached, on card 0, plain, and not tagged otherwise."""
         h = self.holdings
@@ -186,8 +191,7 @@ class Census:
         await h.lifecycle.blocks.prune(self._kept, self._adopting)
 
     def _kept(self) -> tuple[Block, ...]:
-        coming = (block for blocks in self._adopting.values() for block in blocks)
-        return (*self.holdings.pool.blocks(), *coming)
+        return (*self.holdings.pool.blocks(), *self.adopting)
 
     def _adopt_all(self, enis: Collection[Eni]) -> None:
         h = self.holdings

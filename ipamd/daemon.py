@@ -3,7 +3,8 @@
 Start: who we are; the journal, the leases and the kernel are read and made to agree
 (`ipamd.witnesses`); only then may anybody ask, and only then EC2. What a pod already has is
 served from the first moment, whatever AWS answers. Everything outside is reached through
-`Ports`. What runs then is in `ipamd.engine`, `ipamd.upkeep` and `ipamd.told_by_aws`.
+`Ports`. What runs then is in `ipamd.engine`, `ipamd.upkeep`, `ipamd.reconcile`
+and `ipamd.told_by_aws`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ipamd.outlook import Outlook
 from ipamd.places import SUBNETS_SECONDS, Places
 from ipamd.pool import Pool
 from ipamd.ports import Ports, run_in
+from ipamd.reconcile import Reconcile
 from ipamd.replies import Shortage
 from ipamd.settings import Settings
 from ipamd.subnets import Candidate, Subnets
@@ -71,7 +73,7 @@ class Daemon:
         self._other_wire = asyncio.Event()
         self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
         self.on_counted: Callable[[str, int], None] = lambda *_: None
-        """Told of what is counted: leases_rebuilt, leases_dropped, flows_purged."""
+        """Told of what is counted: leases_rebuilt, leases_dropped, flows_purged, repaired_*."""
 
     @property
     def settings(self) -> Settings:
@@ -83,8 +85,12 @@ class Daemon:
         """Read all witnesses and make them agree. Raises StartError where no pod can be served."""
         ports, threads = self.ports, self.ports.threads
         self.net = await run_in(threads.net, ports.make_net)
+        await witnesses.check_node(self.net, threads)
         self.background_net = await run_in(threads.back, ports.make_net)
         self.wiring = await run_in(threads.wire, ports.make_wiring)
+        self.mender = await run_in(threads.net, ports.make_mender)
+        self.pod_mender = await run_in(threads.wire, ports.make_mender)
+        self.ears = ports.make_ears()
         self.around = await look_around(
             ports.imds, self.journal, partial(run_in, threads.cloud), self._is_here
         )
@@ -213,6 +219,23 @@ class Daemon:
             on_free=self.engine.wake,
         )
 
+        self.reconcile = Reconcile(
+            pool=self.pool,
+            attachments=self.attachments,
+            lifecycle=self.lifecycle,
+            census=self.engine.census,
+            nat=self.nat,
+            net=self.net,
+            mender=self.mender,
+            pod_mender=self.pod_mender,
+            ears=self.ears,
+            threads=ports.threads,
+            clock=ports.clock,
+            node_primary=around.identity.primary,
+            on_counted=self.on_counted,
+            on_seen=self.upkeep.judge,
+        )
+
     def _join(self) -> None:
         """Let the parts tell each other what has happened."""
         attachments = self.attachments
@@ -224,6 +247,7 @@ class Daemon:
         attachments.on_event = self.upkeep.has_events.set
         attachments.shortage = self._shortage
         self.outlook.on_change = self.engine.set_terms
+        self.nat.on_written = self.reconcile.table_written
         if self.settings.imds_only:
             self.engine.census.hint = self.by_aws.hint
 
@@ -265,6 +289,7 @@ class Daemon:
             for loop in (
                 self.engine.run(),
                 *self.upkeep.tasks(),
+                self.reconcile.run(),
                 self.by_aws.watch(),
                 self.by_aws.confirm_limits(),
                 self._rewire(),
@@ -368,7 +393,8 @@ class Daemon:
                 f"{what}: {error}"
                 for what, error in (*self.engine.flights.troubles.items(), *told)
                 if error
-            ],
+            ]
+            + [f"kernel: {trouble}" for trouble in self.reconcile.troubles],
             cluster=status.ClusterStatus(link=standing.link, sentence=standing.sentence),
             pool=str(self.engine.terms.targets or "demand") or "fixed",
             instance_id=identity.instance_id,

@@ -76,7 +76,7 @@ class Endings:
         await self.links.take_away(intent.eni_id)
         held = await self.book.write(self.book.journal.blocks)
         mine = [block for block, holder, _ in held if holder == intent.eni_id]
-        await self.book.kernel(self.book.net.remove_guards, mine)
+        await self.book.change(self.book.net.remove_guards, mine)
         await self.book.forget(intent)
 
     async def _detach(self, intent: Intent, eni: Eni, priority: Priority) -> None:

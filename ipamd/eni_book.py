@@ -60,6 +60,9 @@ class EniBook:
     clock: Callable[[], Instant]
     intents: dict[str, Intent] = field(default_factory=dict)
     """Every ENI that is not gone, by token; the journal's copy of it is never ahead."""
+    changes: int = 0
+    """How often the kernel's side of ENIs was changed."""
+    _changing: int = 0
     _absent: dict[str, Instant] = field(default_factory=dict)
 
     async def load(self) -> None:
@@ -87,6 +90,20 @@ class EniBook:
     async def kernel(self, work: Callable[..., T], *arguments: object) -> T:
         """Return what *work* on the kernel's side of ENIs returns."""
         return await run_in(self.threads.net, work, *arguments)
+
+    async def change(self, work: Callable[..., T], *arguments: object) -> T:
+        """Change the kernel's side of ENIs; whoever looks at it knows that it moves."""
+        self.changes += 1
+        self._changing += 1
+        try:
+            return await self.kernel(work, *arguments)
+        finally:
+            self._changing -= 1
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether the kernel's side of ENIs is being changed at this moment."""
+        return self._changing > 0
 
     async def hold(self, eni_id: EniId, blocks: Sequence[Block]) -> None:
         """Note that an ENI has *blocks*. Raises JournalError."""

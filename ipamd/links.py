@@ -37,6 +37,16 @@ class Links:
     _awaited: set[EniId] | None = None
     """ENIs of ours that are not set up yet; None: EC2 has yet to tell."""
 
+    @property
+    def set_ups(self) -> tuple[EniLink, ...]:
+        """Every ENI that this life has set up in the kernel."""
+        return tuple(self._links.values())
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether EC2 has told of every ENI, and each is set up: what is more is not ours."""
+        return self._awaited == set()
+
     async def comes(self, mac: str, seconds: float = LINK_SECONDS) -> bool:
         """Wait until the kernel shows the link; its coming is all that an ADD waits for."""
         return await self._becomes(mac, seconds, there=True)
@@ -67,7 +77,7 @@ class Links:
             subnet=note.subnet_cidr,
             mtu=self.book.home.mtu if intent.device_index else self.book.home.primary_mtu,
         )
-        await self.book.kernel(self.book.net.configure_eni, link)
+        await self.book.change(self.book.net.configure_eni, link)
         self._links[intent.eni_id] = link
         if self._awaited:
             self._awaited.discard(intent.eni_id)
@@ -89,9 +99,9 @@ class Links:
                 await self.set_up(intent)
 
     async def _set_rules(self) -> None:
-        links, prune = tuple(self._links.values()), self._awaited == set()
+        links, prune = self.set_ups, self.is_settled
         routing, net = self.book.home.routing, self.book.net
-        await self.book.kernel(lambda: net.set_rules(links, prune=prune, routing=routing))
+        await self.book.change(lambda: net.set_rules(links, prune=prune, routing=routing))
 
     async def expect(self, eni_ids: Iterable[EniId]) -> None:
         """Take no rule away until these, too, are set up; the others' are not needed."""

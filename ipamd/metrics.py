@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cni.desired import Part
 from cni.spec import CniError, Verb
 from ipamd.caches import Usage
 from ipamd.cluster import Link
@@ -40,6 +41,13 @@ leases_dropped = Counter(
 )
 flows_purged = Counter(
     "enid_flows_purged", "Conntrack entries of released addresses deleted.", registry=REGISTRY
+)
+
+repairs = Counter(
+    "enid_repairs",
+    "Things of ours in the kernel that somebody had deleted or changed, put back.",
+    ("part",),
+    registry=REGISTRY,
 )
 
 Sample = tuple[tuple[str, ...], float]
@@ -176,6 +184,7 @@ COUNTED: Mapping[str, Counter] = {
     "leases_rebuilt": leases_rebuilt,
     "leases_dropped": leases_dropped,
     "flows_purged": flows_purged,
+    **{f"repaired_{part}": repairs.labels(part.value) for part in Part},
 }
 """What the daemon counts, by the name it calls it."""
 
@@ -210,7 +219,7 @@ def render_metrics() -> Iterator[str]:
     yield ""
     yield "| name | type | labels | meaning |"
     yield "| --- | --- | --- | --- |"
-    for noted in (requests, leases_rebuilt, leases_dropped, flows_purged):
+    for noted in (requests, leases_rebuilt, leases_dropped, flows_purged, repairs):
         family = next(iter(noted.collect()))
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = ", ".join(noted._labelnames) or "-"  # noqa: SLF001 - it has no public name

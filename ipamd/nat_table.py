@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -28,6 +28,9 @@ class NatTable:
     settings: Settings
     cidrs: dict[IPv4Network, bool]
     """Those of the VPC; False: it was not in the last answer, which may have been short."""
+    written: str = ""
+    """What was written last; empty while it is being written."""
+    on_written: Callable[[], None] = lambda: None
     _is_old: bool = False
 
     def hear_cidrs(self, told: Collection[IPv4Network]) -> None:
@@ -54,7 +57,15 @@ class NatTable:
             node_primary=self.node_primary,
             eni_numbers=self.eni_numbers,
         )
-        await run_in(self.thread, self.net.apply_nft, nft.render(wish))
+        before, text = self.written, nft.render(wish)
+        self.written = ""
+        try:
+            await run_in(self.thread, self.net.apply_nft, text)
+        except NodeError:
+            self.written = before
+            raise
+        self.written = text
+        self.on_written()
 
     async def renew(self) -> None:
         """Write it anew if it is not as it should be; each call tries until it is."""

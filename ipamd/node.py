@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cni.events import Events
+from cni.mender import KernelMender
 from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
 from eni.ec2 import Ec2
@@ -66,6 +68,8 @@ def real_ports(settings: Settings) -> Ports:
         ),
         make_net=NodeNetlink,
         make_wiring=KernelWiring,
+        make_mender=KernelMender,
+        make_ears=Events,
         threads=Threads(
             cloud=ThreadPoolExecutor(CLOUD_THREADS, "cloud"),
             net=ThreadPoolExecutor(1, "net"),
@@ -162,7 +166,6 @@ async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> N
     pulse.exhaustion = lambda: _exhaustion(daemon)
     server = Server(paths.socket, lambda call: _on_call(daemon, configuration, call))
     server.listen()
-    daemon.upkeep.drain()
     stop_web = web.serve(loop, daemon.status, lambda: audience(daemon.settings))
     log.info("serving", extra={"socket": str(paths.socket), "leases": len(daemon.attachments.rows)})
     running = loop.create_task(daemon.run())

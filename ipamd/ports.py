@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from cni.kernel import NodeNet, Wiring
+from cni.kernel import Ears, Mender, NodeNet, Wiring
 from eni.calls import Ec2Calls
 from ipamd.budget import AccountLimits
 from ipamd.clock import Instant
@@ -60,6 +60,9 @@ class Ports:
     """From a region."""
     make_net: Callable[[], NodeNet]
     make_wiring: Callable[[], Wiring]
+    make_mender: Callable[[], Mender]
+    make_ears: Callable[[], Ears]
+    """On the loop."""
     threads: Threads
     clock: Callable[[], Instant]
     random: Callable[[], float]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,13 +25,6 @@ from ipamd.pool import Pool
 from ipamd.ports import Threads, run_in
 
 log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 30.0
-"""Between looks at the host veths; one dump of 700 links takes some milliseconds."""
-
-SECOND_LOOK_SECONDS = 3.0
-"""Until the look that confirms an absence: soon, yet a plugin that reconnects to a daemon
-that was killed has its lease still."""
 
 FLUSH_SECONDS = 1.0
 """How long events are gathered before they are written to the disk together."""
@@ -50,15 +43,6 @@ Wires that are cut while the kernel reaps (25 ms) are reaped together next time.
 
 REAP_AGAIN_SECONDS = 10.0
 """After a reaping that failed: pods came too fast for a dump, or a stranger's is among the dead."""
-
-DRAIN_AGAIN_SECONDS = 1.0
-"""A plugin that found no socket has written its file by then, or has found the socket."""
-
-
-def _is_set() -> asyncio.Event:
-    event = asyncio.Event()
-    event.set()
-    return event
 
 
 @dataclass(slots=True)
@@ -81,8 +65,8 @@ class Upkeep:
     """Told that addresses have cooled."""
     cools: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an address has begun to cool."""
-    dies: asyncio.Event = field(default_factory=_is_set)
-    """Set when a link has been put to die; at the start, some may be left of a former life."""
+    dies: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a link has been put to die."""
     has_events: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something has happened that the history wants."""
     _absent: set[Sandbox] = field(default_factory=set)
@@ -90,7 +74,7 @@ class Upkeep:
 
     def tasks(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return what is to run until the daemon ends."""
-        return self.cool(), self.reap(), self.write_history(), self.look(), self.drain_again()
+        return self.cool(), self.reap(), self.write_history(), self.drain_spool()
 
     # Addresses -------------------------------------------------------------------------
     async def cool(self) -> None:
@@ -148,27 +132,19 @@ class Upkeep:
                 self.dies.set()
                 await asyncio.sleep(REAP_AGAIN_SECONDS)
 
-    async def look(self) -> None:
-        """Release leases whose veth is gone on two looks."""
-        while True:
-            try:
-                links = await run_in(self.threads.wire, self.wiring.links)
-            except WireError as error:
-                log.warning("links not read", extra={"reason": str(error)})
-                await asyncio.sleep(SECOND_LOOK_SECONDS)
-                continue
-            there = {link.alias.sandbox for link in links}
-            absent = {
-                row.sandbox
-                for row in self.attachments.rows
-                if row.sandbox not in there and not self.attachments.is_busy(row.sandbox)
-            }
-            for sandbox in sorted(absent & self._absent, key=str):
-                log.warning("lease without a veth released", extra={"sandbox": str(sandbox)})
-                self.on_counted("leases_dropped", 1)
-                self.attachments.drop(sandbox)
-            self._absent = absent - self._absent
-            await asyncio.sleep(SECOND_LOOK_SECONDS if self._absent else LOOK_SECONDS)
+    def judge(self, there: Collection[Sandbox]) -> bool:
+        """Release leases whose veth is not *there* on two looks; return whether one is due soon."""
+        absent = {
+            row.sandbox
+            for row in self.attachments.rows
+            if row.sandbox not in there and not self.attachments.is_busy(row.sandbox)
+        }
+        for sandbox in sorted(absent & self._absent, key=str):
+            log.warning("lease without a veth released", extra={"sandbox": str(sandbox)})
+            self.on_counted("leases_dropped", 1)
+            self.attachments.drop(sandbox)
+        self._absent = absent - self._absent
+        return bool(self._absent)
 
     # What happened ---------------------------------------------------------------------
     async def write_history(self) -> None:
@@ -186,16 +162,10 @@ class Upkeep:
             with contextlib.suppress(JournalError):
                 self.journal.record(events)
 
-    def drain(self) -> None:
-        """Take up what plugins left while there was no daemon.
-
-        Once before anybody is heard who came since: his ADD may be for the same attachment.
-        """
-        for call in spool.drain(self.spool_in, self._spooled + 1):
-            self._spooled += 1
-            self.on_call(call, call.frame)
-
-    async def drain_again(self) -> None:
-        """Take up what plugins left that had not found the socket, and wrote after `drain`."""
-        await asyncio.sleep(DRAIN_AGAIN_SECONDS)
-        self.drain()
+    async def drain_spool(self) -> None:
+        """Take up what plugins left while there was no daemon, and once more a second later."""
+        for _ in range(2):
+            for call in spool.drain(self.spool_in, self._spooled + 1):
+                self._spooled += 1
+                self.on_call(call, call.frame)
+            await asyncio.sleep(1)

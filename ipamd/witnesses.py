@@ -35,7 +35,7 @@ from ipamd.leases import Leases, LeasesError
 from ipamd.nat_table import NatTable
 from ipamd.outlook import Outlook
 from ipamd.pool import PoolEni
-from ipamd.ports import Ports, run_in
+from ipamd.ports import Ports, Threads, run_in
 from ipamd.start import NodeUnfitError
 from ipamd.surroundings import Surroundings, note_surroundings, read_notes
 
@@ -50,6 +50,19 @@ HEADROOM_EVENTS = 500
 
 LEARN_SECONDS = 3600.0
 """How far back they tell it: after six half-lives nothing of it is left."""
+
+
+async def check_node(net: NodeNet, threads: Threads) -> None:
+    """Raise NodeUnfitError naming all that pods need and this node lacks.
+
+    Nobody else needs to be asked for that, so it is said before IMDS or EC2 answer.
+    """
+    complaints = (
+        *await run_in(threads.net, net.missing_features),
+        *await run_in(threads.net, net.sysctl_complaints),
+    )
+    if complaints:
+        raise NodeUnfitError("; ".join(complaints))
 
 
 # What the journal remembers ----------------------------------------------------------------
@@ -174,16 +187,10 @@ class Witnesses:
         return await run_in(self.ports.threads.net, work, *arguments)
 
     async def _prepare_node(self) -> Mapping[Address, str]:
-        """Check the kernel, write the nft table, set up the ENIs that the journal knows.
+        """Write the nft table, set up the ENIs that the journal knows.
 
         Return which addresses are on the node's own links, and on which.
         """
-        complaints = (
-            *await self._in_net(self.net.missing_features),
-            *await self._in_net(self.net.sysctl_complaints),
-        )
-        if complaints:
-            raise NodeUnfitError("; ".join(complaints))
         await self.nat.write()
         hosts = await self._in_net(self.net.host_addresses)
         self._note_primary()

@@ -99,6 +99,9 @@ class PlannedNet:
         del text
         return False
 
+    def write_nft(self, text: str) -> None:
+        """Do nothing."""
+
     def missing_features(self) -> tuple[str, ...]:
         """Return that nothing is missing."""
         return ()

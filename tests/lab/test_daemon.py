@@ -24,6 +24,7 @@ from ipamd.start import DaemonRunningError, Paths, lock
 from ipamd.status import Status
 from tests.lab.echo import echo
 from tests.lab.patience import PATIENCE
+from tests.tools.pure import ROOT
 from vpclab.enid import RIGHTS, prepare
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
     from vpclab.node import Node, PodNetns
 
 PLUGIN = Path(__file__).parents[2] / "cni" / "plugin.py"
-ROOT = str(Path(__file__).parents[2])
-MAIN = f"import sys; sys.path.insert(0, {ROOT!r}); from ipamd.main import main; main()"
-"""This checkout's daemon, wherever it runs and whichever checkout is installed."""
+MAIN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ipamd.main import main; main()"
+"""The daemon of this checkout: it starts in /, where an installed one would be found first."""
 
 
 def container_id(name: str) -> str:
@@ -533,6 +533,15 @@ def test_a_node_that_does_not_forward_is_refused_with_the_sysctl(ipamd: Ipamd) -
     ipamd.node.worker.write_sysctls({"net.ipv4.ip_forward": "0"})
     done = ipamd.node.run([sys.executable, "-c", MAIN], rights=RIGHTS, check=False)
     ipamd.node.worker.write_sysctls({"net.ipv4.ip_forward": "1"})
+    assert done.returncode == 78
+    assert "net.ipv4.ip_forward is 0 and must be 1" in done.stderr
+
+
+def test_what_a_kernel_lacks_is_said_before_imds_has_answered(ipamd: Ipamd) -> None:
+    """A namespace of its own knows no way to IMDS."""
+    script = 'echo 0 >/proc/sys/net/ipv4/ip_forward; exec "$@"'
+    argv = ["sh", "-c", script, "sh", sys.executable, "-c", MAIN]
+    done = ipamd.netns("alone").run(argv, check=False)
     assert done.returncode == 78
     assert "net.ipv4.ip_forward is 0 and must be 1" in done.stderr
 
