@@ -43,9 +43,8 @@ cri: setup-tests ## real containerd 1.6, 1.7 and 2.2, fetched and built at the f
 	@tools/build-containerd
 	@$(PYTHON) -m tests.cri $(ARGS)
 
-matrix: setup-tests ## every step of an ENI's, an address's and an attachment's life, killed: what was lost or leaked
+matrix: setup-tests ## every step of an ENI's and an address's life, killed: what was lost or leaked
 	@$(PYTHON) -m tests.contract.test_kill_matrix
-	@$(PYTHON) -m tests.chaos.lane_rows
 
 chaos: setup-tests ## a node's histories from seeds, against all laws; SEEDS=1000, SEED=17, SABOTAGE=all
 	@$(PYTHON) -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
@@ -58,6 +57,8 @@ plugin: setup-tests ## the plugin as one static file, amd64 and arm64, and its t
 
 kernels: setup-tests ## Debian's 5.10, 6.1 and 6.12 kernels in qemu: our tests in each, as a table
 	@tools/emulators
+	@tools/build-plugin
+	@tools/build-plugin --core
 	@$(PYTHON) -m tests.kernels $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts

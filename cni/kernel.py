@@ -9,8 +9,8 @@ run, without one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cni.dataplane import (
@@ -22,6 +22,8 @@ from cni.dataplane import (
     Routing,
     host_ifname,
 )
+from cni.desired import Found, FoundLink, Step
+from cni.nft_found import FoundTable
 from cni.spec import Attached, Sandbox
 
 
@@ -177,6 +179,9 @@ class NodeNet(Protocol):
     def apply_nft(self, text: str) -> bool:
         """Write our tables if what is there is not what *text* makes; return whether."""
 
+    def write_nft(self, text: str) -> None:
+        """Write our tables, whatever is there of them."""
+
     def missing_features(self) -> tuple[str, ...]:
         """Return a sentence for each kernel feature that pods need and is not there."""
 
@@ -218,3 +223,54 @@ class Wiring(Protocol):
 
     def links(self) -> tuple[HostLink, ...]:
         """Return every link whose alias is ours, dying ones included. Raises WireError."""
+
+
+class Mender(Protocol):
+    """What is ours on the host, seen as a whole and mended; on one thread.
+
+    The looks change nothing, and may raise NodeError.
+    """
+
+    def look(self, tables: Iterable[int]) -> Found:
+        """Return what is there; of routes those of the PODS table and of *tables*."""
+
+    def look_at_links(self, indexes: Iterable[int]) -> tuple[FoundLink, ...]:
+        """Return these links, as far as they are there."""
+
+    def look_at_table(self) -> FoundTable:
+        """Return our nft tables."""
+
+    def mend(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """Take each step, whatever became of those before it.
+
+        Return what the kernel said to each, "" where it is done. To put what is there, and to
+        take away what is not, is done.
+        """
+
+
+@dataclass(slots=True)
+class Heard:
+    """What the kernel told of, to be looked at."""
+
+    everything: bool = False
+    """All but the nft tables."""
+    links: set[int] = field(default_factory=set)
+    table: bool = False
+    """The nft tables; *by* is the process that changed nft last, if it was told."""
+    by: str = ""
+
+    def __bool__(self) -> bool:
+        return self.everything or self.table or bool(self.links)
+
+
+class Ears(Protocol):
+    """What the kernel tells by itself when somebody changes something; on the loop."""
+
+    def on_told(self, call: Callable[[], None]) -> None:
+        """Call *call* when there is something to read, once: until then nothing is read."""
+
+    def read(self, is_ours: Callable[[int], bool]) -> Heard:
+        """Return what was told since the last time; *is_ours* tells of a link's index.
+
+        What this process has asked for is not told where the kernel says so.
+        """

@@ -45,15 +45,13 @@ from cni.dataplane import (
     steps,
 )
 from cni.kernel import Link, NodeError
+from cni.rtdump import HAS_IPV6
 
 log = logging.getLogger(__name__)
 
 NFT = "nft"
 NFT_SECONDS = 30
 """An nft that takes longer hangs: a whole table takes 30 ms beside 5,000 services."""
-
-HAS_IPV6 = Path("/proc/net/if_inet6")
-"""Not there on a kernel that was built or booted without IPv6."""
 
 RTN_UNREACHABLE = 7
 
@@ -261,17 +259,19 @@ class NodeNetlink:
     # nft -------------------------------------------------------------------------------
     def apply_nft(self, text: str) -> bool:
         """Write the tables if what is there is not what *text* makes; return whether."""
-        families: Sequence[str] = nft.FAMILIES
-        if not HAS_IPV6.exists():
-            text, families = nft.without_ipv6(text), families[:1]
+        families = nft.FAMILIES if HAS_IPV6.exists() else nft.FAMILIES[:1]
         # A table that is not there fails, and lists nothing; the others come all the same.
         listed = "".join(
             self._nft(["list", "table", family, nft.TABLE], "", check=False) for family in families
         )
-        if nft.is_in_force(text, listed):
+        if nft.is_in_force(_taken(text), listed):
             return False
-        self._nft(["-f", "-"], text)
+        self.write_nft(text)
         return True
+
+    def write_nft(self, text: str) -> None:
+        """Write the tables, whatever is there of them."""
+        self._nft(["-f", "-"], _taken(text))
 
     def _nft(self, arguments: list[str], text: str, *, check: bool = True) -> str:
         try:
@@ -298,8 +298,7 @@ class NodeNetlink:
         """
         cidr = IPv4Network("10.0.0.0/8")
         wish = nft.NftWish(vpc_cidrs=(cidr,), node_primary=cidr[1], eni_numbers=2)
-        text = nft.render(wish)
-        trouble = self._refusal(text if HAS_IPV6.exists() else nft.without_ipv6(text))
+        trouble = self._refusal(_taken(nft.render(wish)))
         if not trouble:
             return ()
         lacking = tuple(
@@ -336,6 +335,11 @@ def _name(index: int) -> str:
         return socket.if_indextoname(index)
     except OSError:  # it has gone meanwhile
         return f"#{index}"
+
+
+def _taken(text: str) -> str:
+    """Return as much of *text* as this kernel takes."""
+    return text if HAS_IPV6.exists() else nft.without_ipv6(text)
 
 
 def _guard(network: Network) -> rtnl.Path:

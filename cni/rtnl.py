@@ -17,8 +17,8 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TypeVar
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_address
+from typing import ClassVar, TypeVar
 
 T = TypeVar("T")
 Address = IPv4Address | IPv6Address
@@ -45,13 +45,7 @@ MAX_DUMPS = 5
 MAX_QUEUES = 8
 """Queues of a veth at most: it gets one a possible CPU, 5 ms to make on a 192-CPU node."""
 
-
-def queues(cpus: int | None) -> int:
-    """Return how many queues a veth gets each way on a machine of *cpus*, None if nobody knows."""
-    return min(cpus or 1, MAX_QUEUES)
-
-
-QUEUES = queues(os.cpu_count())
+QUEUES = min(os.cpu_count() or 1, MAX_QUEUES)
 
 PATIENCE = struct.pack("=qq", 5, 0)
 """struct timeval: how long the kernel may take to answer."""
@@ -89,7 +83,7 @@ def _u32(value: int) -> bytes:
     return struct.pack("=I", value)
 
 
-_NO_STATISTICS = attribute(29, _u32(1 << 3))  # IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS
+NO_STATISTICS = attribute(29, _u32(1 << 3))  # IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS
 
 
 def _mac(value: str) -> bytes:
@@ -141,7 +135,7 @@ def new_veth(veth: Veth) -> Message:
     return Message(16, REQUEST | ACK | CREATE | EXCL, body, words)  # RTM_NEWLINK
 
 
-DEVCONF = {"send_redirects": 6, "rp_filter": 8, "promote_secondaries": 20}
+DEVCONF = {"forwarding": 1, "send_redirects": 6, "rp_filter": 8, "promote_secondaries": 20}
 """IPV4_DEVCONF_* of the link settings that we make (include/uapi/linux/ip.h)."""
 
 
@@ -191,6 +185,41 @@ def without_ipv6(index: int) -> Message:
     return Message(16, REQUEST | ACK, body, f"ip link set #{index} addrgenmode none")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkWish:
+    """What to change of a link, by its *index*; what is None stays."""
+
+    index: int
+    is_up: bool | None = None
+    group: int | None = None
+    alias: str | None = None
+    mac: str | None = None
+    mtu: int | None = None
+    name: str | None = None
+    conf: Mapping[str, int]
+
+
+def change_link(wish: LinkWish) -> Message:
+    """Change a link, by index, in one message."""
+    up, words = wish.is_up, f"ip link set #{wish.index}"
+    body = _LINK.pack(0, 0, wish.index, int(bool(up)), 0 if up is None else IFF_UP)
+    words += "" if up is None else " up" if up else " down"
+    for kind, name, value in (
+        (1, "address", None if wish.mac is None else _mac(wish.mac)),  # IFLA_ADDRESS
+        (4, "mtu", None if wish.mtu is None else _u32(wish.mtu)),  # IFLA_MTU
+        (27, "group", None if wish.group is None else _u32(wish.group)),  # IFLA_GROUP
+        (20, "alias", None if wish.alias is None else wish.alias.encode()),  # IFLA_IFALIAS
+        (3, "name", None if wish.name is None else _text(wish.name)),  # IFLA_IFNAME
+    ):
+        if value is not None:
+            body += attribute(kind, value)
+            words += f" {name}"
+    if wish.conf:
+        body += devconf(wish.conf)
+        words += f" {dict(wish.conf)}"
+    return Message(16, REQUEST | ACK, body, words)
+
+
 def delete_link(name: str) -> Message:
     """Delete one link, by name."""
     body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name))
@@ -210,8 +239,14 @@ def delete_group(group: int) -> Message:
 
 def get_link(name: str) -> Message:
     """Ask for one link, by name."""
-    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name)) + _NO_STATISTICS
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(3, _text(name)) + NO_STATISTICS
     return Message(18, REQUEST | ACK, body, f"ip link show {name}")  # RTM_GETLINK
+
+
+def get_link_at(index: int) -> Message:
+    """Ask for one link, by index."""
+    body = _LINK.pack(0, 0, index, 0, 0) + NO_STATISTICS
+    return Message(18, REQUEST | ACK, body, f"ip link show #{index}")
 
 
 def new_address(address: Address, index: int) -> Message:
@@ -230,6 +265,18 @@ def delete_address(address: Address, index: int) -> Message:
     body += attribute(2, address.packed) + attribute(1, address.packed)  # IFA_LOCAL, IFA_ADDRESS
     words = f"ip addr del {address}/{address.max_prefixlen} dev #{index}"
     return Message(21, REQUEST | ACK, body, words)  # RTM_DELADDR
+
+
+def change_address(address: IPv4Interface, index: int, *, delete: bool = False) -> Message:
+    """Give a link *address*, which makes no route in `main`, or take it away."""
+    packed = address.ip.packed
+    body = _ADDRESS.pack(socket.AF_INET, address.network.prefixlen, 0, 0, index)
+    body += attribute(2, packed) + attribute(1, packed)  # IFA_LOCAL, IFA_ADDRESS
+    if delete:
+        return Message(21, REQUEST | ACK, body, f"ip addr del {address} dev #{index}")
+    body += attribute(8, _u32(0x280))  # IFA_FLAGS: IFA_F_NOPREFIXROUTE | IFA_F_PERMANENT
+    words = f"ip addr add {address} dev #{index} noprefixroute"
+    return Message(20, REQUEST | ACK | CREATE | REPLACE, body, words)
 
 
 def new_neighbour(address: Address, mac: str, index: int) -> Message:
@@ -253,6 +300,8 @@ class Path:
     metric: int = 0
     protocol: int = 3
     kind: int = 1
+    on_link: bool = False
+    """Whether the gateway is on the link although no prefix says so."""
 
 
 def _route_body(path: Path) -> bytes:
@@ -261,7 +310,8 @@ def _route_body(path: Path) -> bytes:
         scope = 0
     body = _ROUTE.pack(
         _family(path.address), path.length, 0, 0,
-        path.table if path.table < 256 else 0, path.protocol, scope, path.kind, 0,
+        path.table if path.table < 256 else 0, path.protocol, scope, path.kind,
+        4 if path.on_link else 0,  # RTNH_F_ONLINK
     )  # fmt: skip
     if path.length:
         body += attribute(1, path.address.packed)  # RTA_DST
@@ -293,6 +343,43 @@ def delete_route(path: Path) -> Message:
     return Message(25, REQUEST | ACK, _route_body(path), f"ip route del {_route_words(path)}")
 
 
+@dataclass(frozen=True, slots=True)
+class RuleWish:
+    """An IPv4 rule that looks a table up."""
+
+    preference: int
+    table: int
+    protocol: int
+    fwmark: int = 0
+    fwmask: int = 0
+    source: IPv4Address | None = None
+    destination: IPv4Network | None = None
+
+
+def change_rule(rule: RuleWish, *, delete: bool = False) -> Message:
+    """Add a rule, or take it out. One that is there already is refused: it would be doubled."""
+    table = rule.table if rule.table < 256 else 0
+    length, to = 0 if rule.source is None else 32, rule.destination
+    to_length = 0 if to is None else to.prefixlen
+    body = _ROUTE.pack(socket.AF_INET, to_length, length, 0, table, 0, 0, 1, 0)  # FR_ACT_TO_TBL
+    body += attribute(6, _u32(rule.preference))  # FRA_PRIORITY
+    body += attribute(15, _u32(rule.table))  # FRA_TABLE
+    body += attribute(21, bytes([rule.protocol]))  # FRA_PROTOCOL
+    words = f"pref {rule.preference} lookup {rule.table}"
+    if rule.source is not None:
+        body += attribute(2, rule.source.packed)  # FRA_SRC
+        words += f" from {rule.source}"
+    if to is not None:
+        body += attribute(1, to.network_address.packed)  # FRA_DST
+        words += f" to {to}"
+    if rule.fwmark:
+        body += attribute(10, _u32(rule.fwmark)) + attribute(16, _u32(rule.fwmask))  # FRA_FWMASK
+        words += f" fwmark {rule.fwmark:#x}/{rule.fwmask:#x}"
+    if delete:
+        return Message(33, REQUEST | ACK, body, f"ip rule del {words}")  # RTM_DELRULE
+    return Message(32, REQUEST | ACK | CREATE | EXCL, body, f"ip rule add {words}")
+
+
 # Answers -------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -310,14 +397,18 @@ class Link:
 
 def attributes_of(data: bytes) -> dict[int, bytes]:
     """Return attributes by number, without their flags."""
-    found, at = {}, 0
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield each attribute's number, without its flags, and what it holds."""
+    at = 0
     while at + 4 <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if length < 4:  # an attribute's own header
             break
-        found[kind & 0x3FFF] = data[at + 4 : at + length]
+        yield kind & 0x3FFF, data[at + 4 : at + length]
         at += (length + 3) & ~3
-    return found
 
 
 def read_link(body: bytes) -> Link:
@@ -347,11 +438,19 @@ def read_address(body: bytes) -> tuple[int, Address]:
 class Channel:
     """A rtnetlink socket. It stays in the namespace that it was opened in."""
 
+    ports: ClassVar[set[int]] = set()
+    """Of this process' own channels: the kernel's events name by it who asked for a change."""
+
     def __init__(self, sock: socket.socket | None = None) -> None:
         """Open one here, or take *sock* over."""
         self._socket = sock or socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
+        self._port = 0
+        if sock is None:
+            self._socket.bind((0, 0))
+            self._port = self._socket.getsockname()[0]
+            self.ports.add(self._port)
         # The kernel's own timeout: Python's would poll() before each call, and whoever waits in
         # a call may lose its turn to another thread.
         self._socket.settimeout(None)
@@ -359,12 +458,15 @@ class Channel:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, PATIENCE)
         self._socket.setsockopt(270, 10, 1)  # SOL_NETLINK, NETLINK_CAP_ACK: acks without a copy
         self._socket.setsockopt(270, 11, 1)  # NETLINK_EXT_ACK: the kernel's own words
-        # NETLINK_GET_STRICT_CHK: a dump's request is a filter, where the kernel has one for it.
-        self._socket.setsockopt(270, 12, 1)
         self._sequence = 0
+
+    def be_strict(self) -> None:
+        """Have dumps checked and filtered by the kernel: of one routing table, say."""
+        self._socket.setsockopt(270, 12, 1)  # SOL_NETLINK, NETLINK_GET_STRICT_CHK
 
     def close(self) -> None:
         """Close the socket."""
+        self.ports.discard(self._port)
         self._socket.close()
 
     def send(self, *messages: Message) -> list[bytes]:
@@ -413,7 +515,7 @@ class Channel:
         sign = b"" if group is None else attribute(27, _u32(group))  # IFLA_GROUP
         found = self.dump(
             18,  # RTM_GETLINK
-            _LINK.pack(0, 0, 0, 0, 0) + _NO_STATISTICS,
+            _LINK.pack(0, 0, 0, 0, 0) + NO_STATISTICS,
             lambda answer: read_link(answer) if sign in answer else None,
         )
         return found if group is None else [link for link in found if link.group == group]
@@ -432,7 +534,7 @@ class Channel:
                 seen.append(link)
 
         for _ in range(MAX_DUMPS):
-            _, is_whole = self._dump(18, _LINK.pack(0, 0, 0, 0, 0) + _NO_STATISTICS, note)
+            _, is_whole = self._dump(18, _LINK.pack(0, 0, 0, 0, 0) + NO_STATISTICS, note)
             if seen or is_whole:
                 return seen[0] if seen else None
         raise NetlinkError(errno.EBUSY, "dump", f"{MAX_DUMPS} dumps were torn by changes")

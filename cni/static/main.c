@@ -1,24 +1,19 @@
 /* The plugin as one file: starts CPython, which is linked in, and runs the frozen cni/plugin.py.
  *
- * Two ways to start it, chosen at build (tools/build-plugin, docs/adr/0020):
+ * Two ways to start it, chosen at build (tools/build-plugin, docs/adr/0023):
  *   INIT=public  Py_InitializeFromConfig, as CPython documents it. The default.
- *   INIT=core    the first half of it, without importlib: two private fields of PyConfig. No
- *                sys.stdout, no codecs, no finder of modules; the plugin uses none of them.
+ *   INIT=core    the first half of it: a private field of PyConfig. No sys.stdout and no codecs;
+ *                the plugin uses neither.
  *
  * Nothing of the machine is read: no environment (isolated), no site, no path, no time zone, no
- * locale. What goes wrong here is told on stdout, where a runtime looks for it.
+ * locale. What goes wrong here is told on stdout, where a runtime looks for it. The modules are in
+ * what freeze.py makes.
  */
 #include <Python.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-extern const struct _frozen enid_frozen[];
-
-#ifdef ENID_CORE
-extern PyObject *PyInit_posix(void), *PyInit__socket(void), *PyInit_time(void);
-#endif
 
 /* Say what neither the plugin nor its daemon could, as the CNI specification wants it. The code is
  * Go plugins' own for what is internal. */
@@ -63,29 +58,10 @@ static void start(void)
         must(PyConfig_SetString(&config, paths[i], L"/"));
 #ifdef ENID_CORE
     config._init_main = 0;
-    config._install_importlib = 0;
 #endif
     must(Py_InitializeFromConfig(&config));
     PyGC_Disable(); /* one verb makes too little garbage to look for */
 }
-
-#ifdef ENID_CORE
-/* Make a builtin module and put it where `import` looks first: there is no importlib to do it.
- * All of this is public API; a spec is whatever has a name. */
-static void preload(const char *name, PyObject *(*init)(void))
-{
-    PyModuleDef *definition = (PyModuleDef *)init(); /* multi-phase, as each of CPython's own */
-    PyObject *space = PySys_GetObject("implementation"), *nothing = PyTuple_New(0);
-    PyObject *named = Py_BuildValue("{s:s}", "name", name), *spec = NULL, *module = NULL;
-    if (space && nothing && named)
-        spec = PyObject_Call((PyObject *)Py_TYPE(space), nothing, named); /* SimpleNamespace */
-    if (definition && spec)
-        module = PyModule_FromDefAndSpec(definition, spec);
-    if (!module || PyDict_SetItemString(PyImport_GetModuleDict(), name, module) ||
-        PyModule_ExecDef(module, definition))
-        fail("a module does not start", name);
-}
-#endif
 
 /* Tell which exception left the plugin: its name on stdout, the rest on stderr. */
 static int tell(void)
@@ -103,13 +79,7 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* as Python itself does: a daemon that hangs up is an error, no end */
     putenv("TZ=UTC0"); /* else the module `time` reads /etc/localtime */
-    PyImport_FrozenModules = enid_frozen;
     start();
-#ifdef ENID_CORE
-    preload("posix", PyInit_posix);
-    preload("time", PyInit_time);
-    preload("_socket", PyInit__socket);
-#endif
     PyImport_ImportFrozenModule("__main__"); /* does not come back: the plugin ends by _exit */
     return tell();
 }

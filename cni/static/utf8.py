@@ -1,52 +1,24 @@
-"""Frozen as `encodings`: UTF-8 and no other. Shell.
+"""Frozen as `encodings`: the name of UTF-8, and no other codec. Shell.
 
-Starting Python asks for the codec of its standard streams. The library's `encodings` would
-bring `codecs`, 300 aliases and classes that nobody here asks for: a seventh of a start.
+Starting Python asks for the codec of its files' names and of its standard streams, and then
+encodes UTF-8 in C. The library's `encodings` would bring `codecs`, 300 aliases and classes.
 """
 
-from _codecs import register, utf_8_decode, utf_8_encode
+from _codecs import register
 
 
-class Encoder:
-    """What a stream that is written needs."""
-
-    def __init__(self, errors: str = "strict") -> None:
-        self.errors = errors
-
-    def encode(self, text: str, final: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002 - io's
-        """Return *text* as bytes."""
-        return utf_8_encode(text, self.errors)[0]
-
-    def reset(self) -> None:
-        """Forget nothing: there is no state."""
-
-    def setstate(self, state: int) -> None:
-        """Take no state."""
-
-
-class Decoder:
-    """What a stream that is read needs."""
-
-    def __init__(self, errors: str = "strict") -> None:
-        self.errors = errors
-
-    def decode(self, data: bytes, final: bool = False) -> str:  # noqa: ARG002, FBT001, FBT002 - io's
-        """Return *data*, which is whole, as text."""
-        return utf_8_decode(data, self.errors, True)[0]  # noqa: FBT003 - it takes no name
-
-
-class Codec(tuple):  # type: ignore[type-arg]  # four of different kinds
-    """A codec as CPython wants it: four functions, and classes as attributes."""
+class Codec(tuple):  # type: ignore[type-arg]  # of nothing
+    """A codec as CPython wants it: four things, none of which it uses, and a name."""
 
     __slots__ = ()
-    name, incrementalencoder, incrementaldecoder = "utf-8", Encoder, Decoder
+    name = "utf-8"
 
 
-UTF_8 = Codec((utf_8_encode, utf_8_decode, None, None))
+UTF_8 = Codec([None] * 4)
 
 
 def search(name: str) -> Codec | None:
-    """Return the codec of a *name*."""
+    """Return the codec of a *name*, as `_codecs` spells it."""
     return UTF_8 if name in {"utf_8", "utf-8", "utf8"} else None
 
 

@@ -11,7 +11,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from ipaddress import IPv4Interface, IPv4Network, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface, ip_network
 
 from cni.dataplane import (
     DYING_GROUP,
@@ -22,6 +22,7 @@ from cni.dataplane import (
     HOST_MAC,
     POD_GROUP,
     PODS_TABLE,
+    PROTOCOL,
     USUAL_ROUTING,
     Address,
     Alias,
@@ -39,7 +40,40 @@ from cni.dataplane import (
     pod_mac,
     steps,
 )
-from cni.kernel import HostEnd, HostLink, Link, NetnsId, NodeError, PodEnd, Wire, WireError, Wish
+from cni.desired import (
+    ENI_CONF,
+    POD_CONF,
+    PRIMARY_CONF,
+    DeleteAddress,
+    DeleteRule,
+    DeleteWay,
+    Found,
+    FoundLink,
+    FoundRule,
+    Neighbour,
+    OwnAddress,
+    PutAddress,
+    PutNeighbour,
+    PutRule,
+    PutWay,
+    SetLink,
+    Step,
+    WriteTable,
+)
+from cni.desired import Way as AnyWay
+from cni.kernel import (
+    Heard,
+    HostEnd,
+    HostLink,
+    Link,
+    NetnsId,
+    NodeError,
+    PodEnd,
+    Wire,
+    WireError,
+    Wish,
+)
+from cni.nft_found import FoundNftRule, FoundTable, mark_of, rendered_chains
 from cni.rtnl import MAX_BATCH, NetlinkError
 from cni.spec import Attached, CniError, Code, Sandbox
 from cni.wire import MAX_ALIAS_BYTES
@@ -81,7 +115,8 @@ class ModelNet:
         group = ENI_GROUP + eni.number
         words = f"ip link set {link.name} group {group} mtu {mtu}"
         kernel.send(words, partial(kernel.set_link, link.name, up=up, group=group, mtu=mtu))
-        kernel.send(f"ip link set {link.name} rp_filter 2")
+        conf = PRIMARY_CONF if eni.is_primary else ENI_CONF
+        kernel.send(f"ip link set {link.name} rp_filter 2", partial(link.conf.update, conf))
         if not eni.is_primary:
             self._set_address(link, eni)
             self._set_routes(link, eni)
@@ -89,8 +124,8 @@ class ModelNet:
     def _set_address(self, link: HostSide, eni: EniLink) -> None:
         own = IPv4Interface((eni.address, eni.subnet.prefixlen))
         foreign = [address for address in link.addresses if address != own]
-        if own not in link.addresses:
-            self._kernel.send(f"ip addr add {own}", partial(link.addresses.append, own))
+        if own not in link.addresses or own not in link.silent:
+            self._kernel.send(f"ip addr add {own}", partial(link.add_silently, own))
         for address in foreign:
             self._kernel.send(f"ip addr del {address}", partial(link.addresses.remove, address))
 
@@ -174,8 +209,13 @@ class ModelNet:
         """Write the table if it differs."""
         if self._kernel.nft == text:
             return False
-        self._kernel.send("nft -f -", partial(setattr, self._kernel, "nft", text))
+        self.write_nft(text)
         return True
+
+    @_in_our_words("nft")
+    def write_nft(self, text: str) -> None:
+        """Write the table."""
+        self._kernel.send("nft -f -", partial(self._kernel.write_nft, text))
 
     def missing_features(self) -> tuple[str, ...]:
         """Return what a test says is missing."""
@@ -221,7 +261,7 @@ class ModelWiring:
             group = POD_GROUP + wish.eni_number
             pair = partial(kernel.add_veth, name, group, ifname, mac, netns, wish.mtu)
             self._make_pair(name, ifname, pair)
-            up = partial(kernel.set_link, name, up=True, alias=alias, rp_filter=1)
+            up = partial(kernel.set_link, name, up=True, alias=alias, conf=POD_CONF)
             kernel.send(f"ip link set {name} up alias {alias!r} rp_filter 1", up)
             inside = partial(self._configure_pod, netns, wish)
             kernel.send(f"ip -n {netns.name} link set {ifname} up, addresses, routes", inside)
@@ -329,7 +369,7 @@ class ModelWiring:
             is_up=link.is_up,
             group=link.group,
             alias=link.alias,
-            rp_filter=link.rp_filter,
+            rp_filter=link.conf.get("rp_filter", 0),
             routes={
                 way.network.network_address: way.source
                 for way in ways
@@ -379,3 +419,154 @@ def _metric(address: Address) -> int:
 def _pod_way(address: Address, index: int, wish: Wish) -> Way:
     source = wish.node_primary if wish.node_primary.version == address.version else None
     return Way(ip_network(address), PODS_TABLE, _metric(address), index, source=source)
+
+
+class ModelMender:
+    """A `cni.kernel.Mender` of the model."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def look(self, tables: Iterable[int]) -> Found:
+        """Return what is there."""
+        kernel, asked = self._kernel, {PODS_TABLE, *tables}
+        links = kernel.links
+        return Found(
+            links=tuple(map(_found, links)),
+            ways=tuple(
+                AnyWay(w.network, w.table, w.metric, w.index, w.gateway, w.source)
+                for w in kernel.ways.values()
+                if w.table in asked
+            ),
+            rules=tuple(FoundRule(rule, PROTOCOL) for rule in kernel.rules),
+            addresses=tuple(
+                OwnAddress(link.index, address, address in link.silent)
+                for link in links
+                for address in link.addresses
+            ),
+            neighbours=frozenset(
+                Neighbour(link.index, address, mac)
+                for link in links
+                for address, mac in link.neighbours.items()
+            ),
+        )
+
+    def look_at_links(self, indexes: Iterable[int]) -> tuple[FoundLink, ...]:
+        """Return these links."""
+        asked = set(indexes)
+        return tuple(_found(link) for link in self._kernel.links if link.index in asked)
+
+    def look_at_table(self) -> FoundTable:
+        """Return our table."""
+        text = self._kernel.nft
+        if not text:
+            return FoundTable()
+        chains = rendered_chains(text)
+        places = [chain for chain, number in chains.items() for _ in range(number)]
+        mark = mark_of(text)
+        rules = (FoundNftRule(c.family, c.name, i, mark) for i, c in enumerate(places))
+        return FoundTable(tuple(sorted(chains)), tuple(rules))
+
+    def mend(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """Take each step."""
+        return tuple(map(self._mend, steps))
+
+    def _mend(self, step: Step) -> str:
+        kernel = self._kernel
+        try:
+            kernel.send(str(step), partial(self._take, step))
+        except NetlinkError as error:
+            takes_away = isinstance(step, DeleteWay | DeleteRule | DeleteAddress)
+            is_done = takes_away and error.errno in {errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL}
+            return "" if is_done else str(error)
+        return ""
+
+    def _take(self, step: Step) -> None:
+        kernel = self._kernel
+        match step:
+            case SetLink():
+                self._set_link(step)
+            case PutWay(w):
+                way = Way(w.network, w.table, w.metric, w.index, _v4(w.gateway), w.source)
+                kernel.put_way(way)
+            case DeleteWay(way):
+                kernel.delete_way(*way.key)
+            case PutRule(rule):
+                kernel.rules.add(rule)
+            case DeleteRule(rule):
+                kernel.rules.discard(rule)
+            case _:
+                self._take_at_link(step)
+
+    def _take_at_link(self, step: PutAddress | DeleteAddress | PutNeighbour | WriteTable) -> None:
+        match step:
+            case PutAddress(index, address):
+                self._at(index).add_silently(address)
+            case DeleteAddress(index, address):
+                self._delete_address(self._at(index), address)
+            case PutNeighbour(n):
+                self._at(n.index).neighbours[n.address] = n.mac
+            case WriteTable():
+                raise TypeError("nft writes tables, not this")
+
+    @staticmethod
+    def _delete_address(link: HostSide, address: IPv4Interface) -> None:
+        if address not in link.addresses:
+            raise NetlinkError(errno.EADDRNOTAVAIL, f"ip addr del {address}", "")
+        link.addresses.remove(address)
+
+    def _at(self, index: int) -> HostSide:
+        for link in self._kernel.links:
+            if link.index == index:
+                return link
+        raise NetlinkError(errno.ENODEV, f"link #{index}", "")
+
+    def _set_link(self, step: SetLink) -> None:
+        link = self._at(step.index)
+        link.name = step.name or link.name
+        if step.mac is not None:
+            link.set_mac(step.mac)
+        link.alias = link.alias if step.alias is None else step.alias
+        self._kernel.set_link(
+            link.name,
+            up=link.is_up if step.is_up is None else step.is_up,
+            group=step.group,
+            mtu=step.mtu,
+            conf=dict(step.conf),
+        )
+
+
+def _found(link: HostSide) -> FoundLink:
+    return FoundLink(
+        index=link.index,
+        name=link.name,
+        mac=link.mac,
+        mtu=link.mtu,
+        is_up=link.is_up,
+        group=link.group,
+        alias=link.alias,
+        conf=tuple(link.conf.items()),
+    )
+
+
+def _v4(address: Address | None) -> IPv4Address | None:
+    return address if isinstance(address, IPv4Address) else None
+
+
+class ModelEars:
+    """A `cni.kernel.Ears` of the model: it tells what others than the daemon have done."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    def on_told(self, call: Callable[[], None]) -> None:
+        """Call *call* when somebody changes something, once."""
+        self._kernel.on_told = call
+        if self._kernel.heard:
+            self._kernel.tell(Heard())
+
+    def read(self, is_ours: Callable[[int], bool]) -> Heard:
+        """Return what was told since."""
+        del is_ours
+        heard, self._kernel.heard = self._kernel.heard, Heard()
+        return heard

@@ -29,11 +29,13 @@ from cni.dataplane import (
     Network,
     Rule,
 )
-from cni.kernel import NetnsId
+from cni.kernel import Heard, NetnsId
 from cni.rtnl import NetlinkError
 
 MIN_MTU = 68
 """Of an IPv4 link: a header of 60 bytes and 8 of payload (RFC 791)."""
+
+NOTHING: Mapping[str, int] = {}
 
 FIRST_INODE = 4026532000
 """About where nsfs inodes begin; the lowest free one is given, so they come again soon."""
@@ -79,15 +81,11 @@ class PodLink:
 
 @dataclass(slots=True, eq=False)
 class Netns:
-    """A pod's network namespace: it lives as long as its name or a descriptor of it.
-
-    *open* are the daemon's descriptors, and *held* counts the plugins that have some.
-    """
+    """A pod's network namespace: it lives as long as its name or a descriptor of it."""
 
     name: str
     identity: NetnsId
     is_named: bool = True
-    held: int = 0
     lo_up: bool = False
     links: dict[str, PodLink] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
@@ -105,15 +103,25 @@ class HostSide:
     group: int = 0
     alias: str = ""
     addresses: list[IPv4Interface] = field(default_factory=list)
+    conf: dict[str, int] = field(default_factory=dict)
+    """IPv4 settings that were made."""
+    neighbours: dict[Address, str] = field(default_factory=dict)
+    """Permanent ones."""
+    silent: set[IPv4Interface] = field(default_factory=set)
+    """Addresses that made no route in `main`."""
     netns: Netns | None = None
     peer: str = ""
-    rp_filter: int = 0
-    neighbours: dict[Address, str] = field(default_factory=dict)
 
     def set_mac(self, mac: str) -> None:
         """Get another MAC: the neighbours go, permanent ones, too."""
         self.mac = mac
         self.neighbours.clear()
+
+    def add_silently(self, address: IPv4Interface) -> None:
+        """Give it an address that makes no route in `main`."""
+        if address not in self.addresses:
+            self.addresses.append(address)
+        self.silent.add(address)
 
     def __str__(self) -> str:
         name = f"{self.name}@{self.netns.name}/{self.peer}" if self.netns else self.name
@@ -201,6 +209,8 @@ class Kernel:
         self.ways: dict[tuple[Network, int, int], Way] = {}
         self.rules: set[Rule] = set()
         self.nft = ""
+        self.heard = Heard()
+        self.on_told: Callable[[], None] | None = None
         self.flows: list[frozenset[Address]] = []
         self.forwards = True
         self.lacks: tuple[str, ...] = ()
@@ -211,6 +221,19 @@ class Kernel:
         self.new_link("lo", "00:00:00:00:00:00", mtu=65536)
         primary = self.new_link("ens5", self._primary_mac, mtu=9001)
         primary.is_up, primary.addresses = True, [self._primary]
+
+    def write_nft(self, text: str) -> None:
+        """Write our table."""
+        self.nft = text
+
+    def tell(self, heard: Heard) -> None:
+        """Tell whoever listens that somebody else has changed something."""
+        self.heard.everything |= heard.everything
+        self.heard.table |= heard.table
+        self.heard.links |= heard.links
+        call, self.on_told = self.on_told, None
+        if call is not None:
+            call()
 
     def boot_seconds(self) -> float:
         """Return CLOCK_BOOTTIME."""
@@ -303,7 +326,7 @@ class Kernel:
         group: int | None = None,
         alias: str = "",
         mtu: int | None = None,
-        rp_filter: int | None = None,
+        conf: Mapping[str, int] = NOTHING,
     ) -> None:
         """Change a link; one that goes down loses its routes and neighbours."""
         link = self._find(name, f"ip link set {name}")
@@ -313,7 +336,7 @@ class Kernel:
         link.group = link.group if group is None else group
         link.alias = alias or link.alias
         link.mtu = mtu or link.mtu
-        link.rp_filter = link.rp_filter if rp_filter is None else rp_filter
+        link.conf |= conf
         if not up:
             self._drop_ways(link)
             link.neighbours.clear()
@@ -382,20 +405,11 @@ class Kernel:
         self._collect(netns)
 
     def _collect(self, netns: Netns) -> None:
-        if netns.is_named or netns.held or netns.open or netns not in self.namespaces:
+        if netns.is_named or netns.open or netns not in self.namespaces:
             return
         self.namespaces.remove(netns)
         for link in [link for link in self._links.values() if link.netns is netns]:
             self._drop(link)
-
-    def hold(self, netns: Netns) -> None:
-        """Open it, as a plugin does at its start."""
-        netns.held += 1
-
-    def let_go(self, netns: Netns) -> None:
-        """End, as a plugin."""
-        netns.held -= 1
-        self._collect(netns)
 
     def open(self, netns: Netns) -> tuple[int, int]:
         """Return descriptors of *netns* and of a netlink socket in it, as the plugin sends."""
@@ -406,7 +420,7 @@ class Kernel:
 
     def end_process(self) -> None:
         """Close what the daemon has open, as Linux does when it has died."""
-        self.crash_after = None
+        self.crash_after, self.on_told = None, None
         self.close(*self._open, *self._sockets)
 
     def close(self, *descriptors: int) -> None:

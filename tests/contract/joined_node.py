@@ -31,7 +31,7 @@ from ipamd.leases import Leases
 from ipamd.node import follow, join, recall
 from ipamd.ports import Ports, Threads
 from ipamd.status import Status
-from tests.chaos.daemon_side import ModelNet, ModelWiring
+from tests.chaos.daemon_side import ModelEars, ModelMender, ModelNet, ModelWiring
 from tests.chaos.kernel import Kernel
 from tests.chaos.world import ACCOUNT_LIMITS, CONF, EPOCH, ModelCloud, ModelImds
 
@@ -140,10 +140,6 @@ class Add:
             started_ns=started,
             deadline_ns=started + int(DEADLINE_SECONDS * 1e9),
         )
-
-    def is_gone(self) -> bool:
-        """It waits."""
-        return False
 
     def reply(self, code: int, stdout: bytes) -> None:
         """Take the answer."""
@@ -289,6 +285,8 @@ class JoinedNode:
             make_ec2=lambda region: locked(self.cloud.ec2(region)),
             make_net=lambda: locked(ModelNet(self.kernel)),
             make_wiring=lambda: locked(ModelWiring(self.kernel)),
+            make_mender=lambda: locked(ModelMender(self.kernel)),
+            make_ears=lambda: ModelEars(self.kernel),
             threads=Threads(
                 cloud=pool("cloud", 4),
                 net=pool("net"),

@@ -10,8 +10,8 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 from cni.dataplane import GATEWAY_V4, PODS_TABLE, Address
-from cni.kernel import NodeError, NodeNet, WireError, Wiring
-from tests.chaos.daemon_side import ModelNet, ModelWiring
+from cni.kernel import Mender, NodeError, NodeNet, WireError, Wiring
+from tests.chaos.daemon_side import ModelMender, ModelNet, ModelWiring
 from tests.chaos.kernel import Kernel, KilledError, PodLink
 from tests.contract.kernel_contract import (
     ENIS,
@@ -33,6 +33,7 @@ from tests.contract.kernel_contract import (
     disconnect,
     no_trace,
 )
+from tests.contract.mender_contract import MenderContract
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class ModelBench:
         """Begin a new life of the daemon; the kernel has had none."""
         self.net: NodeNet = ModelNet(self.kernel)
         self.wiring: Wiring = ModelWiring(self.kernel)
+        self.mender: Mender = ModelMender(self.kernel)
 
     def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return work(*args, **kwargs)
@@ -113,7 +115,7 @@ class ModelBench:
             Harm.GROUP: lambda: self.kernel.set_link(NAME, up=True, group=5123),
             Harm.MAC: lambda: link.set_mac(OTHER_MAC),
             Harm.DOWN: lambda: self.kernel.set_link(NAME, up=False),
-            Harm.RP_FILTER: lambda: self.kernel.set_link(NAME, up=True, rp_filter=0),
+            Harm.RP_FILTER: lambda: self.kernel.set_link(NAME, up=True, conf={"rp_filter": 0}),
             Harm.SOURCE: lambda: self.kernel.put_way(replace(way, source=None)),
             Harm.NEIGHBOUR_GONE: link.neighbours.clear,
             Harm.NEIGHBOUR: lambda: link.neighbours.update({POD: OTHER_MAC}),
@@ -160,6 +162,10 @@ def bench() -> ModelBench:
 
 
 class TestModelWiring(WiringContract):
+    """The contract, of the model."""
+
+
+class TestModelMender(MenderContract):
     """The contract, of the model."""
 
 

@@ -34,6 +34,8 @@ POWER_OFF = 0x4321FEDC
 PATIENCE = "20"
 """How much longer tests wait than where nothing is emulated (tests/lab/patience.py)."""
 
+PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64"}
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,6 +43,7 @@ def main() -> None:
     """Be a guest from its first process to its end."""
     os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LANG="C.UTF-8")
     os.environ["ENID_PATIENCE"] = PATIENCE
+    os.environ["ENID_STARTS"] = " ".join(plugins())
     for kind, point in MOUNTS:
         Path(point).mkdir(parents=True, exist_ok=True)
         if _libc.mount(kind.encode(), point.encode(), kind.encode(), 0, None):
@@ -61,6 +64,12 @@ def wishes() -> list[str]:
     """Return pytest's arguments, which came on the kernel's command line."""
     words = Path("/proc/cmdline").read_text().split()
     return [word.partition("=")[2] for word in words if word.startswith("enid.run=")]
+
+
+def plugins() -> list[str]:
+    """Return the plugin's static files for this processor (tests/lab/starts.py)."""
+    built = Path("/enid/build").glob(f"enid-cni*-{PROCESSORS[os.uname().machine]}")
+    return sorted(file.name for file in built)
 
 
 def run(tests: list[str]) -> int:

@@ -43,8 +43,9 @@ class Guest:
         words = [f"console={CONSOLES[self.processor]}", "quiet", "loglevel=1", "panic=-1",
                  "mitigations=off", "audit=0", *(f"enid.run={test}" for test in tests)]  # fmt: skip
         return [
-            "nice", "-n", "15", *EMULATORS[self.processor], "-accel", "tcg,thread=multi", "-smp", "2",
-            "-m", MEMORY, "-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot",
+            "setpriv", "--pdeathsig", "KILL", *EMULATORS[self.processor],
+            "-accel", "tcg,thread=multi", "-smp", "2", "-m", MEMORY,
+            "-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot",
             "-kernel", str(self.image), "-initrd", str(root), "-append", " ".join(words),
         ]  # fmt: skip
 

@@ -54,6 +54,9 @@ MODULES = (
 """What a guest may load of a kernel's modules; it has no disk and no network card."""
 
 CODE = ("cni", "eni", "ipamd", "vpclab", "tests", "config")
+PLUGINS = "enid-cni*"
+"""In build/, what `make plugin` has made; a guest is asked about those of its processor."""
+
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -229,6 +232,10 @@ def code(name: str) -> Path:
             ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis")
         )
     shutil.copy(ROOT / "pyproject.toml", tree)
+    (tree / "build").mkdir()
+    for file in (ROOT / "build").glob(PLUGINS):
+        if not file.is_symlink():
+            shutil.copy(file, tree / "build")
     _compile(folder / "tree", name, ["enid"])
     first = folder / "tree" / "init"
     shutil.copy(ROOT / "tests" / "kernels" / "inside.py", first)

@@ -57,27 +57,50 @@ class Check:
 
 CHECKS = (
     Check(
-        "contract",
-        "what `cni/kernel.py` promises: wires, ENIs, rules, guards, nft, conntrack, kills between",
-        ("tests/lab/test_kernel_contract.py",),
-    ),
-    Check(
-        "wire",
-        "`cni/wire.py` and `cni/netlink.py`: no trace of a failure, the first packet, both"
-        " families, CAP_NET_ADMIN alone",
-        ("tests/lab/test_wire.py",),
+        "refused",
+        "a kernel without nf_tables' ct, nat or fib: the daemon ends at once and names what is"
+        " missing (the module is kept out)",
+        ("tests/kernels/guest/test_lacking.py",),
     ),
     Check(
         "flows",
         "128 connections beside kube-proxy's rules, nft and iptables: ClusterIP, NodePort,"
-        " hostPort, SNAT, on three ENIs; rewrites of the table under load",
-        ("tests/lab/flows",),
+        " hostPort, SNAT, on three ENIs; VPC CIDRs, settings and others' marks that change under"
+        " them; 30 rewrites of the table under 10,000 packets",
+        (
+            "tests/lab/flows/test_flows.py",
+            "tests/lab/flows/test_changes.py",
+            "tests/lab/flows/test_load.py::test_rewrites_of_the_table",
+        ),
     ),
     Check(
         "pods",
         "the daemon and the plugin: ADD and DEL of 20 pods on two ENIs, SNAT, NodePort on both ENIs,"
         " forged sources",
         ("tests/lab/test_full_node.py",),
+    ),
+    Check(
+        "contract",
+        "what `cni/kernel.py` promises: wires, ENIs, rules, guards, nft, conntrack, kills between",
+        ("tests/lab/test_kernel_contract.py",),
+    ),
+    Check(
+        "repair",
+        "what others delete or change of ours is back while the daemon runs, and what is theirs is"
+        " as it was",
+        ("tests/lab/test_mending.py",),
+    ),
+    Check(
+        "plugin",
+        "the plugin as one static file for this processor, without and with a daemon, alone in an"
+        " empty root",
+        ("tests/lab/test_plugin.py", "tests/lab/test_static.py"),
+    ),
+    Check(
+        "wire",
+        "`cni/wire.py` and `cni/netlink.py`: no trace of a failure, the first packet, both"
+        " families, CAP_NET_ADMIN alone",
+        ("tests/lab/test_wire.py",),
     ),
 )
 

@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 from cni.dataplane import NODE_SYSCTLS, PODS_TABLE, PROTOCOL, Address
+from cni.mender import KernelMender
 from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
 from tests.contract.kernel_contract import (
@@ -26,6 +27,7 @@ from tests.contract.kernel_contract import (
     NodeContract,
     WiringContract,
 )
+from tests.contract.mender_contract import MenderContract
 from tests.tools.pure import ROOT
 from vpclab.netns import Worker
 
@@ -100,8 +102,10 @@ class LinuxBench:
         self.add_address(PRIMARY.mac, f"{PRIMARY.address}/24")
         self.net = self.do(NodeNetlink)
         self.wiring = self.do(KernelWiring)
+        self.mender = self.do(KernelMender)
         stack.callback(self.do, self.net.close)
         stack.callback(self.do, self.wiring.close)
+        stack.callback(self.do, self.mender.close)
 
     def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self._worker.call(work, *args, **kwargs)
@@ -201,4 +205,8 @@ class TestLinuxWiring(WiringContract):
 
 
 class TestLinuxNode(NodeContract):
+    """The contract, of the kernel that runs here."""
+
+
+class TestLinuxMender(MenderContract):
     """The contract, of the kernel that runs here."""

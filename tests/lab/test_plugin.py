@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import re
 import shutil
 import socket
 import threading
@@ -163,7 +164,7 @@ def seconds_ago(seconds: float) -> int:
 
 
 def test_a_node_whose_daemon_beats_is_promised(plugin: Plugin) -> None:
-    beat(plugin, Heartbeat(seconds_ago(119), 120, 0, "", usable=True, boot_id="b").encode())
+    beat(plugin, Heartbeat(seconds_ago(100), 120, 0, "", usable=True, boot_id="b").encode())
     assert plugin.of_node("STATUS", CONF_11) == (0, {})
 
 
@@ -171,7 +172,7 @@ def test_a_node_whose_daemon_beats_is_promised(plugin: Plugin) -> None:
     ("ago", "data", "words"),
     [
         pytest.param(None, b"", "ipamd has not run on this node since it was booted", id="never"),
-        pytest.param(121, b"120 0 usable=1\n\n", "ipamd has been silent for 121 s", id="silent"),
+        pytest.param(121, b"120 0 usable=1\n\n", r"ipamd has been silent for 1[23]\d s", id="silent"),
         pytest.param(1, b"120 50\nno address yet\nmore\n", "no address yet", id="not-usable"),
         pytest.param(-60, b"120 0\n\n", "ipamd has not run on this node since it was booted", id="of-a-former-boot"),
         pytest.param(1, b"soon 0\n", "/run/enid/heartbeat is unreadable", id="no-number"),
@@ -186,7 +187,8 @@ def test_a_node_without_a_promise_says_why(
         beat(plugin, b"enid1 %d " % seconds_ago(ago) + data)
     status, answer = plugin.of_node("STATUS", CONF_11)
     assert (status, answer["code"], answer["cniVersion"]) == (1, 50, "1.1.0")
-    assert (answer["msg"], answer["details"]) == (words, DAEMON_AWAY)
+    assert re.fullmatch(words, str(answer["msg"]))
+    assert answer["details"] == DAEMON_AWAY
 
 
 def test_status_came_with_1_1_0(plugin: Plugin) -> None:

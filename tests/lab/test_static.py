@@ -101,3 +101,19 @@ def test_when_python_does_not_start_the_answer_is_still_json(start: Start) -> No
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["code"]) == (1, 5 if "core" in start.name else 999)
     assert "directory" in answer["msg"]
+
+
+def test_when_the_plugin_itself_fails_the_answer_is_still_json(start: Start) -> None:
+    """Here by memory that is enough to start with and not for 1 MB of stdin, several times."""
+    if start.is_emulated:
+        pytest.skip("the limit would be the emulator's")
+    few = start.file.stat().st_size + (4 << 20)
+    done = subprocess.run(
+        ["prlimit", f"--as={few}", *start.argv],
+        env={"CNI_COMMAND": "ADD", "PATH": os.environ["PATH"]},
+        input=b"{" + b" " * 1000000, capture_output=True, timeout=20, check=False,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["code"], answer["cniVersion"]) == (1, 999, "1.0.0")
+    assert answer["msg"] == "enid-cni: no answer: MemoryError"
+    assert done.stderr.startswith(b"Traceback (most recent call last):")

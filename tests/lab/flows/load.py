@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from socket import AF_INET, SOCK_DGRAM
 
 from tests.lab.flows.town import NODE_PORTS, PODS, PORT, Flow, Town
+from tests.lab.patience import PATIENCE
 
 AT_ONCE = 40
 """Flows on their way together; a server's socket has room for all of their datagrams."""
@@ -26,7 +27,7 @@ EXCHANGES = 5
 PACKETS = 2 * EXCHANGES
 """Of one flow: as short as a look-up or a health check."""
 
-LOST_SECONDS = 3.0
+LOST_SECONDS = 3.0 * PATIENCE
 """What has not been answered by then is lost."""
 
 

@@ -17,6 +17,7 @@ from ipamd.layers import read_settings
 from ipamd.settings import Settings
 from tests.lab.flows.town import CLIENT, HOST_PORTS, NODE_PORTS, PODS, PORT, Flow, Town
 from tests.lab.flows.tracked import tracked
+from tests.lab.patience import PATIENCE
 
 NEAR = IPv4Network("192.168.0.0/16")
 """A CIDR that the VPC gets, with the client in it."""
@@ -56,7 +57,7 @@ class OneWay:
     def __init__(self, town: Town, pod: str) -> None:
         self._sink: socket = town.places["client"].socket(AF_INET, SOCK_DGRAM)
         self._sink.bind(("", 0))
-        self._sink.settimeout(1.0)
+        self._sink.settimeout(1.0 * PATIENCE)
         self._sock = town.places[pod].socket(AF_INET, SOCK_DGRAM)
         self._sock.connect((str(CLIENT), self._sink.getsockname()[1]))
         self._peer = self._send()
@@ -127,7 +128,7 @@ table ip stranger {{
  chain first {{
   type filter hook prerouting priority -199; policy accept;
   meta mark set meta mark or {bits:#x}
-  ct status and 0x8 == 0x0 ct mark set ct mark or {bits:#x}
+  ct mark set ct mark or {bits:#x}
  }}
  chain last {{
   type filter hook postrouting priority 300; policy accept;
@@ -137,8 +138,8 @@ table ip stranger {{
  }}
 }}
 """
-"""Another agent: it sets *bits* before everybody, of each packet's mark and once of a connection's,
-and looks at the end whether they are all there and none of *rest*."""
+"""Another agent: it sets *bits* of both marks before everybody, and looks at the end whether they
+are all there and none of *rest*."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from ipamd.settings import Settings
 from ipamd.status import Status
 from tests.lab.flows.load import Load, settings_in_turn
 from tests.lab.flows.town import PODS, Town
+from tests.lab.patience import PATIENCE
 from vpclab.enid import RIGHTS
 
 FULL = os.environ.get("FLOWS") == "all"
@@ -30,7 +31,7 @@ REWRITES, KILLS, PACKETS = (100, 20, 100_000) if FULL else (30, 2, 10_000)
 SEED = 5
 MAIN = "from ipamd.main import main; main()"
 
-SERVES_SECONDS = 20.0
+SERVES_SECONDS = 20.0 * PATIENCE
 """How long a daemon may take until it serves, beside all those packets."""
 
 
@@ -47,7 +48,7 @@ def check(town: Town, load: Load, what: str, capsys: pytest.CaptureFixture[str])
 
 def keep_on(load: Load, packets: int) -> None:
     """Return when *load* has made as many packets."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 300 * PATIENCE
     while load.count.packets < packets:
         assert time.monotonic() < end, load.count
         time.sleep(0.005)

@@ -1,0 +1,603 @@
+"""What the node's side of the kernel should be as a whole, and the steps to it. Pure.
+
+`Desired` is everything of ours on the host: the links of ENIs with address and table, the
+rules, the guards, each pod's veth with its route and neighbour, the nft table. `Found` is
+what a look at the kernel shows. `mending` yields the steps from one to the other, each with
+a sentence that says what had vanished or was changed. Puts come before deletes, and in an
+order in which the kernel takes them: a route needs its link up. What does not carry our mark
+is never deleted, and changed only where it took the very place of something of ours.
+
+Inside a pod nothing is looked at, and nothing is mended: that is the pod's owner's, and
+CHECK's to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Interface, ip_network
+
+from cni.dataplane import (
+    ENI_GROUP,
+    GUARD_METRIC,
+    HOST_MAC,
+    POD_GROUP,
+    PODS_TABLE,
+    PROTOCOL,
+    USUAL_ROUTING,
+    Address,
+    Alias,
+    EniLink,
+    Network,
+    Routing,
+    Rule,
+    desired_routes,
+    desired_rules,
+    eni_table,
+    parse_alias,
+    pod_mac,
+)
+from cni.nft_found import FoundTable, difference
+from cni.spec import Sandbox
+
+POD_CONF: Mapping[str, int] = {"forwarding": 1, "rp_filter": 1}
+"""Link settings of a pod's veth: an unnumbered link is strict at 1, so no pod sends from an
+address that is not its own."""
+
+PRIMARY_CONF: Mapping[str, int] = {"forwarding": 1, "rp_filter": 2, "send_redirects": 0}
+ENI_CONF: Mapping[str, int] = {**PRIMARY_CONF, "promote_secondaries": 1}
+"""Link settings of ENIs. With a foreign address before ours, the kernel would take ours away
+along with it, were it not for promote_secondaries."""
+
+METRIC_V6 = 1024
+"""What the kernel makes of an IPv6 route's metric 0."""
+
+
+class Part(StrEnum):
+    """What of ours can drift; the label of the metric that counts repairs."""
+
+    RULE = "rule"
+    ENI_LINK = "eni-link"
+    ENI_ADDRESS = "eni-address"
+    ENI_ROUTE = "eni-route"
+    GUARD = "guard"
+    POD_LINK = "pod-link"
+    POD_ROUTE = "pod-route"
+    NEIGHBOUR = "neighbour"
+    TABLE = "nft-table"
+
+
+# What should be ------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class PodWire:
+    """One pod's wire."""
+
+    sandbox: Sandbox
+    addresses: tuple[Address, ...]
+    eni_number: int
+    alias: Alias
+    source: Address
+    """The node's own address, from which it talks to the pod."""
+    who: str
+    """The pod, as an operator calls it."""
+    name: str
+    """The host veth's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """Everything of ours on the host.
+
+    *unsure* are networks whose guards come or go at this moment: theirs may be there or not.
+    Without *is_whole* not every ENI is known yet, so nothing that is too much is named.
+    """
+
+    enis: tuple[EniLink, ...] = ()
+    pods: tuple[PodWire, ...] = ()
+    guards: frozenset[Network] = frozenset()
+    unsure: frozenset[Network] = frozenset()
+    table: str = ""
+    """The text of the nft tables; empty: they are being written."""
+    routing: Routing = USUAL_ROUTING
+    is_whole: bool = True
+
+
+# What is there -------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundLink:
+    """One link of the host. *conf* is what of its IPv4 settings is ours to make."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    is_up: bool
+    group: int
+    alias: str
+    conf: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Way:
+    """A route; *index* 0 means unreachable."""
+
+    network: Network
+    table: int
+    metric: int = 0
+    index: int = 0
+    gateway: Address | None = None
+    source: Address | None = None
+    protocol: int = PROTOCOL
+
+    @property
+    def key(self) -> tuple[Network, int, int]:
+        """What tells two routes apart: a second one of the same key replaces the first."""
+        return (self.network, self.table, self.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRule:
+    """A rule that asks nothing but what ours ask; *protocol* says whose it is."""
+
+    rule: Rule
+    protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """An address of a link; *is_silent* is noprefixroute: it made no route in `main`."""
+
+    index: int
+    address: IPv4Interface
+    is_silent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent neighbour on a link of the host."""
+
+    index: int
+    address: Address
+    mac: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a look at the kernel shows: links, and what of the rest can be ours.
+
+    *ways* are those of the PODS table and of the tables asked for, whoever made them.
+    """
+
+    links: tuple[FoundLink, ...] = ()
+    ways: tuple[Way, ...] = ()
+    rules: tuple[FoundRule, ...] = ()
+    addresses: tuple[OwnAddress, ...] = ()
+    neighbours: frozenset[Neighbour] = frozenset()
+    table: FoundTable | None = None
+    """None: not looked at."""
+
+
+# Steps ---------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class SetLink:
+    """Change a link; what is None stays."""
+
+    index: int
+    is_up: bool | None = None
+    group: int | None = None
+    alias: str | None = None
+    mac: str | None = None
+    mtu: int | None = None
+    name: str | None = None
+    conf: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PutWay:
+    """Put a route; one of the same key is replaced."""
+
+    way: Way
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWay:
+    """Take a route out."""
+
+    way: Way
+
+
+@dataclass(frozen=True, slots=True)
+class PutRule:
+    """Add a rule of ours."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule:
+    """Take a rule of ours out."""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class PutAddress:
+    """Give a link this address, without a route in `main`; *anew* if it has made one."""
+
+    index: int
+    address: IPv4Interface
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAddress:
+    """Take an address from a link."""
+
+    index: int
+    address: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True)
+class PutNeighbour:
+    """Make this the permanent neighbour."""
+
+    neighbour: Neighbour
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTable:
+    """Write the nft table, whatever is there of it."""
+
+    text: str
+
+
+Step = (
+    SetLink
+    | PutWay
+    | DeleteWay
+    | PutRule
+    | DeleteRule
+    | PutAddress
+    | DeleteAddress
+    | PutNeighbour
+    | WriteTable
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One step, and why. *what* names the object for good; *sentence* tells what befell it."""
+
+    part: Part
+    what: str
+    sentence: str
+    step: Step
+    sandbox: Sandbox | None = None
+    """The pod's whose wire it is."""
+
+    @property
+    def takes_away(self) -> bool:
+        """Whether it deletes: that needs two observations."""
+        return isinstance(self.step, DeleteWay | DeleteRule | DeleteAddress)
+
+
+@dataclass(slots=True)
+class Known:
+    """Which link was whose when it was last seen whole, by index; a link keeps its index."""
+
+    enis: dict[str, int] = field(default_factory=dict)
+    """By the ENI's MAC."""
+    pods: dict[Sandbox, int] = field(default_factory=dict)
+    table: FoundTable | None = None
+    """The nft tables as they were written; None: they were written since."""
+
+    @property
+    def owners(self) -> Mapping[int, Sandbox]:
+        """Whose a link is, by its index."""
+        return {index: sandbox for sandbox, index in self.pods.items()}
+
+    def learn(self, want: Desired, have: Found, *, whole: bool = True) -> None:
+        """Remember whose links these are; with the *whole* of them, forget those of others."""
+        lookup = Lookup(have, self)
+        if have.table is not None and not difference(want.table, have.table):
+            self.table = self.table or have.table
+        enis = {e.mac: link.index for e in want.enis if (link := lookup.eni(e))}
+        pods = {p.sandbox: link.index for p in want.pods if (link := lookup.pod(p))}
+        self.enis = enis if whole else self.enis | enis
+        self.pods = pods if whole else self.pods | pods
+
+
+class Lookup:
+    """Found links, by what makes them ours."""
+
+    def __init__(self, have: Found, known: Known) -> None:
+        self._known = known
+        self._by_index = {link.index: link for link in have.links}
+        # The first: what hangs on an ENI, as an ipvlan does, has its MAC, too.
+        self._by_mac = {link.mac: link for link in reversed(have.links)}
+        self._by_name = {link.name: link for link in have.links}
+        self._by_alias: dict[Sandbox, FoundLink] = {}
+        for link in have.links:
+            if link.alias and (alias := parse_alias(link.alias)) is not None:
+                self._by_alias[alias.sandbox] = link
+
+    def eni(self, eni: EniLink) -> FoundLink | None:
+        """Return an ENI's link: the one that had its MAC when it was last seen, or that has it."""
+        known = self._known.enis.get(eni.mac, 0)
+        return self._by_index.get(known) or self._by_mac.get(eni.mac)
+
+    def pod(self, pod: PodWire) -> FoundLink | None:
+        """Return a pod's host veth: by its alias, by its name, or the one that was it.
+
+        Its name is made of the sandbox, so whatever alias somebody gave it, it is the pod's; only
+        one that says that it is another pod's is not.
+        """
+        known = self._known.pods.get(pod.sandbox, 0)
+        found = self._by_alias.get(pod.sandbox) or self._by_index.get(known)
+        if found is not None:
+            return found
+        named = self._by_name.get(pod.name)
+        return named if named is not None and parse_alias(named.alias) is None else None
+
+
+# The diff ------------------------------------------------------------------------------
+def mending(want: Desired, have: Found, known: Known | None = None) -> Iterator[Repair]:
+    """Yield the repairs from *have* to *want*, puts first; none if all is well.
+
+    A pod whose veth is not there has none: its end is the lease's affair.
+    """
+    known = known or Known()
+    lookup = Lookup(have, known)
+    links = {eni: lookup.eni(eni) for eni in want.enis}
+    wires = {pod: lookup.pod(pod) for pod in want.pods}
+    yield from _eni_links(links)
+    yield from _addresses(links, have)
+    yield from _pod_links(wires)
+    wanted = dict(_ways(want, links, wires))
+    unseen = {ip_network(a) for pod, link in wires.items() if link is None for a in pod.addresses}
+    there = {way.key: way for way in have.ways}
+    yield from _missing_ways(wanted, there)
+    yield from _neighbours(wires, have)
+    yield from _missing_rules(want, have)
+    yield from _table(want, have, known)
+    yield from _surplus_addresses(links, have)
+    if want.is_whole:
+        yield from _surplus_rules(want, have)
+        yield from _surplus_ways(want.unsure | unseen, wanted, there)
+
+
+def _changes(link: FoundLink, wish: SetLink) -> tuple[SetLink, list[str]]:
+    """Return what of *wish* the link is not yet, and in words what it is instead."""
+    words: list[str] = []
+    values: dict[str, object] = {}
+    for name in ("is_up", "group", "alias", "mac", "mtu", "name"):
+        asked, found = getattr(wish, name), getattr(link, name)
+        if asked is not None and asked != found:
+            values[name] = asked
+            words.append(_difference(name, found, asked))
+    there = dict(link.conf)
+    conf = tuple((name, value) for name, value in wish.conf if there.get(name, value) != value)
+    words += [f"{name} was {there[name]} and must be {value}" for name, value in conf]
+    return SetLink(link.index, conf=conf, **values), words  # type: ignore[arg-type]  # its own fields
+
+
+def _difference(name: str, found: object, asked: object) -> str:
+    if name == "is_up":
+        return "was down"
+    if name == "alias" and not found:
+        return "its alias had vanished"
+    word = "MAC" if name == "mac" else "MTU" if name == "mtu" else name
+    return (
+        f"its {word} was {found!r} and must be {asked!r}"
+        if name in {"alias", "name"}
+        else (f"its {word} was {found} and must be {asked}")
+    )
+
+
+def _eni_links(links: Mapping[EniLink, FoundLink | None]) -> Iterator[Repair]:
+    for eni, link in links.items():
+        if link is None:
+            continue
+        group = ENI_GROUP + eni.number
+        if eni.is_primary:
+            conf = tuple(PRIMARY_CONF.items())
+            wish = SetLink(link.index, group=group, mtu=eni.mtu, conf=conf)
+        else:
+            conf = tuple(ENI_CONF.items())
+            wish = SetLink(link.index, is_up=True, group=group, mac=eni.mac, mtu=eni.mtu, conf=conf)
+        step, words = _changes(link, wish)
+        if words:
+            what = f"link {link.name} of ENI {eni.number}"
+            yield Repair(Part.ENI_LINK, what, f"{what}: {', '.join(words)}", step)
+
+
+def _own(eni: EniLink) -> IPv4Interface:
+    return IPv4Interface((eni.address, eni.subnet.prefixlen))
+
+
+def _addresses(links: Mapping[EniLink, FoundLink | None], have: Found) -> Iterator[Repair]:
+    for eni, link in links.items():
+        if link is None or eni.is_primary:
+            continue
+        own = _own(eni)
+        if OwnAddress(link.index, own, is_silent=True) in have.addresses:
+            continue
+        what = f"address {own} of {link.name}"
+        loud = OwnAddress(link.index, own, is_silent=False) in have.addresses
+        sentence = f"{what} made a route in main" if loud else f"{what} had vanished"
+        yield Repair(Part.ENI_ADDRESS, what, sentence, PutAddress(link.index, own, loud))
+
+
+def _surplus_addresses(links: Mapping[EniLink, FoundLink | None], have: Found) -> Iterator[Repair]:
+    """An address of a pod on a host link would steal the pod's packets."""
+    for eni, link in links.items():
+        if link is None or eni.is_primary:
+            continue
+        for found in have.addresses:
+            if found.index == link.index and found.address != _own(eni):
+                what = f"address {found.address} of {link.name}"
+                step = DeleteAddress(link.index, found.address)
+                yield Repair(Part.ENI_ADDRESS, what, f"{what} is foreign to an ENI of pods", step)
+
+
+def _pod_links(wires: Mapping[PodWire, FoundLink | None]) -> Iterator[Repair]:
+    for pod, link in wires.items():
+        if link is None:
+            continue
+        wish = SetLink(
+            link.index,
+            is_up=True,
+            group=POD_GROUP + pod.eni_number,
+            alias=None if parse_alias(link.alias) == pod.alias else pod.alias.text(),
+            mac=HOST_MAC,
+            conf=tuple(POD_CONF.items()),
+        )
+        # The name by itself: kernels before 6.2 refuse it of a link that is up.
+        for part in (wish, SetLink(link.index, name=pod.name)):
+            step, words = _changes(link, part)
+            if words:
+                what = f"veth {pod.name} of {pod.who}"
+                sentence = f"{what}: {', '.join(words)}"
+                what += "" if part is wish else ", its name"
+                yield Repair(Part.POD_LINK, what, sentence, step, pod.sandbox)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A route, and in whose name."""
+
+    way: Way
+    part: Part
+    what: str
+    sandbox: Sandbox | None = None
+
+
+def _ways(
+    want: Desired,
+    links: Mapping[EniLink, FoundLink | None],
+    wires: Mapping[PodWire, FoundLink | None],
+) -> Iterator[tuple[tuple[Network, int, int], _Wanted]]:
+    for eni, link in links.items():
+        if link is None or eni.is_primary:
+            continue
+        for route in desired_routes(eni, link.index):
+            way = Way(route.destination, route.table, 0, link.index, route.gateway)
+            what = f"route {_named(way)} of ENI {eni.number}, table {way.table}"
+            yield way.key, _Wanted(way, Part.ENI_ROUTE, what)
+    for network in sorted(want.guards - want.unsure, key=_order):
+        way = Way(network, PODS_TABLE, GUARD_METRIC)
+        yield way.key, _Wanted(way, Part.GUARD, f"guard of {network}")
+    for pod, link in wires.items():
+        if link is None:
+            continue
+        for address in pod.addresses:
+            way = _pod_way(address, link.index, pod.source)
+            what = f"route to {address} of {pod.who}"
+            yield way.key, _Wanted(way, Part.POD_ROUTE, what, pod.sandbox)
+
+
+def _order(network: Network) -> tuple[int, Network]:
+    return network.version, network
+
+
+def _pod_way(address: Address, index: int, source: Address) -> Way:
+    own = source if source.version == address.version else None
+    metric = METRIC_V6 if address.version == 6 else 0  # noqa: PLR2004 - the family
+    return Way(ip_network(address), PODS_TABLE, metric, index, source=own)
+
+
+def _named(way: Way) -> str:
+    return "default" if way.network.prefixlen == 0 else str(way.network)
+
+
+def _missing_ways(
+    wanted: Mapping[tuple[Network, int, int], _Wanted],
+    there: Mapping[tuple[Network, int, int], Way],
+) -> Iterator[Repair]:
+    for key, wish in wanted.items():
+        found = there.get(key)
+        if found == wish.way:
+            continue
+        befell = "had vanished" if found is None else _how_changed(found, wish.way)
+        yield Repair(wish.part, wish.what, f"{wish.what} {befell}", PutWay(wish.way), wish.sandbox)
+
+
+def _how_changed(found: Way, wish: Way) -> str:
+    if found.index != wish.index:
+        where = f"led to link #{found.index}" if found.index else "was unreachable"
+        return f"{where} instead of #{wish.index}" if wish.index else where
+    return "had another gateway, source or protocol"
+
+
+def _neighbours(wires: Mapping[PodWire, FoundLink | None], have: Found) -> Iterator[Repair]:
+    for pod, link in wires.items():
+        if link is None:
+            continue
+        mac = pod_mac(pod.addresses[0])
+        for address in pod.addresses:
+            wish = Neighbour(link.index, address, mac)
+            if wish not in have.neighbours:
+                what = f"permanent neighbour {address} of {pod.who}"
+                places = {(n.index, n.address) for n in have.neighbours}
+                is_there = (link.index, address) in places
+                sentence = f"{what} had {'another MAC' if is_there else 'vanished'}"
+                yield Repair(Part.NEIGHBOUR, what, sentence, PutNeighbour(wish), pod.sandbox)
+
+
+def rule_words(rule: Rule) -> str:
+    """Return a rule as `ip rule` shows it."""
+    to = f" to {rule.destination}" if rule.destination else ""
+    mark = f" fwmark {rule.fwmark:#x}/{rule.fwmask:#x}" if rule.fwmark else ""
+    table = "main" if rule.table == eni_table(1) else rule.table
+    return f"{rule.preference}: from {rule.source or 'all'}{to}{mark} lookup {table}"
+
+
+def _missing_rules(want: Desired, have: Found) -> Iterator[Repair]:
+    there = {found.rule for found in have.rules}  # somebody else's that is equal does the same
+    for rule in desired_rules(want.enis, want.routing):
+        if rule not in there:
+            what = f"rule {rule_words(rule)}"
+            yield Repair(Part.RULE, what, f"{what} had vanished", PutRule(rule))
+
+
+def _surplus_rules(want: Desired, have: Found) -> Iterator[Repair]:
+    wanted = set(desired_rules(want.enis, want.routing))
+    for found in have.rules:
+        if found.protocol == PROTOCOL and found.rule not in wanted:
+            what = f"rule {rule_words(found.rule)}"
+            sentence = f"{what} carries our protocol and is not needed"
+            yield Repair(Part.RULE, what, sentence, DeleteRule(found.rule))
+
+
+def _surplus_ways(
+    unsure: Collection[Network],
+    wanted: Mapping[tuple[Network, int, int], _Wanted],
+    there: Mapping[tuple[Network, int, int], Way],
+) -> Iterator[Repair]:
+    for key, way in there.items():
+        if way.protocol != PROTOCOL or key in wanted or way.network in unsure:
+            continue
+        part = _part_of(way)
+        what = f"route {_named(way)} in table {way.table}"
+        sentence = f"{what} carries our protocol and is not needed"
+        yield Repair(part, what, sentence, DeleteWay(way))
+
+
+def _part_of(way: Way) -> Part:
+    if way.table != PODS_TABLE:
+        return Part.ENI_ROUTE
+    return Part.POD_ROUTE if way.index else Part.GUARD
+
+
+TABLE = "nft table enid"
+
+
+def _table(want: Desired, have: Found, known: Known) -> Iterator[Repair]:
+    if not want.table or have.table is None:
+        return
+    befell = difference(want.table, have.table)
+    if not befell and known.table is not None and known.table != have.table:
+        befell = "has other rules than were written"
+    if befell:
+        yield Repair(Part.TABLE, TABLE, f"{TABLE} {befell}", WriteTable(want.table))

@@ -1,0 +1,159 @@
+"""What is ours on the node, looked at and mended: a `cni.kernel.Mender`. Shell.
+
+Nothing is decided here: `cni.desired` says what is wanting, and this takes its steps, each as
+one message of its own, for whoever asked must know which of them the kernel refused. One
+instance belongs to one thread. A pod's steps belong on the thread that makes and cuts wires,
+so that none of them comes between the steps of an ADD or a DEL.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from cni import rtnl
+from cni.dataplane import PROTOCOL, Rule
+from cni.desired import (
+    DeleteAddress,
+    DeleteRule,
+    DeleteWay,
+    Found,
+    FoundLink,
+    PutAddress,
+    PutNeighbour,
+    PutRule,
+    PutWay,
+    SetLink,
+    Step,
+    Way,
+    WriteTable,
+)
+from cni.kernel import NodeError
+from cni.nft_found import FoundTable
+from cni.rtdump import Looks
+
+RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+
+GONE = {errno.ESRCH, errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL}
+"""What the kernel says where there is nothing to take away."""
+
+
+class KernelMender:
+    """The node whose namespace it was made in."""
+
+    def __init__(self) -> None:
+        self._looks = Looks()
+        self._channel = rtnl.Channel()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._looks.close()
+        self._channel.close()
+
+    def look(self, tables: Iterable[int]) -> Found:
+        """Return what is there; of routes those of the PODS table and of *tables*."""
+        try:
+            return self._looks.look(tables)
+        except (rtnl.NetlinkError, OSError) as error:
+            raise NodeError(f"the node's state: {error}") from error
+
+    def look_at_links(self, indexes: Iterable[int]) -> tuple[FoundLink, ...]:
+        """Return these links, as far as they are there."""
+        try:
+            return self._looks.links_of(indexes)
+        except (rtnl.NetlinkError, OSError) as error:
+            raise NodeError(f"the links: {error}") from error
+
+    def look_at_table(self) -> FoundTable:
+        """Return our nft tables."""
+        try:
+            return self._looks.table()
+        except (rtnl.NetlinkError, OSError) as error:
+            raise NodeError(f"the nft tables: {error}") from error
+
+    def mend(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """Take each step, whatever became of those before; return what the kernel said to each."""
+        return tuple(map(self._mend, steps))
+
+    def _mend(self, step: Step) -> str:
+        takes_away = isinstance(step, DeleteWay | DeleteRule | DeleteAddress)
+        try:
+            self._channel.send(*_messages(step))
+        except rtnl.NetlinkError as error:
+            is_done = error.errno in GONE if takes_away else error.errno == errno.EEXIST
+            return "" if is_done else str(error)
+        except OSError as error:
+            return str(error)
+        return ""
+
+
+def _messages(step: Step) -> tuple[rtnl.Message, ...]:
+    match step:
+        case DeleteWay(way):
+            return (rtnl.delete_route(_path(way)),)
+        case DeleteRule(rule):
+            return (rtnl.change_rule(_rule_wish(rule), delete=True),)
+        case DeleteAddress(index, address):
+            return (rtnl.change_address(address, index, delete=True),)
+        case PutAddress(index, address, anew):
+            gone = (rtnl.change_address(address, index, delete=True),) if anew else ()
+            return (*gone, rtnl.change_address(address, index))
+        case _:
+            return (_putting(step),)
+
+
+def _putting(step: SetLink | PutWay | PutRule | PutNeighbour | WriteTable) -> rtnl.Message:
+    match step:
+        case SetLink():
+            return rtnl.change_link(_link_wish(step))
+        case PutWay(way):
+            return rtnl.new_route(_path(way))
+        case PutRule(rule):
+            return rtnl.change_rule(_rule_wish(rule))
+        case PutNeighbour(neighbour):
+            return rtnl.new_neighbour(neighbour.address, neighbour.mac, neighbour.index)
+        case WriteTable():
+            raise TypeError("nft writes tables, not this")
+        case _:  # pragma: no cover - a new step must be placed above
+            assert_never(step)
+
+
+def _link_wish(step: SetLink) -> rtnl.LinkWish:
+    return rtnl.LinkWish(
+        index=step.index,
+        is_up=step.is_up,
+        group=step.group,
+        alias=step.alias,
+        mac=step.mac,
+        mtu=step.mtu,
+        name=step.name,
+        conf=dict(step.conf),
+    )
+
+
+def _path(way: Way) -> rtnl.Path:
+    return rtnl.Path(
+        way.network.network_address,
+        way.network.prefixlen,
+        table=way.table,
+        index=way.index,
+        gateway=way.gateway,
+        source=way.source,
+        metric=way.metric,
+        protocol=way.protocol,
+        kind=RTN_UNICAST if way.index else RTN_UNREACHABLE,
+        on_link=way.gateway is not None,
+    )
+
+
+def _rule_wish(rule: Rule) -> rtnl.RuleWish:
+    return rtnl.RuleWish(
+        rule.preference,
+        rule.table,
+        PROTOCOL,
+        rule.fwmark,
+        rule.fwmask,
+        rule.source,
+        rule.destination,
+    )

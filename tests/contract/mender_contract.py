@@ -1,0 +1,277 @@
+"""What `cni.kernel.Mender` promises, as tests: of the model and of Linux.
+
+What `NodeNet` and `Wiring` make is what `cni.desired` wants: that is why a look at a node that
+nobody has touched finds nothing to mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Interface, ip_network
+
+import pytest
+
+from cni.dataplane import GUARD_METRIC, PODS_TABLE, Alias, Routing, Rule
+from cni.desired import (
+    DeleteAddress,
+    DeleteRule,
+    DeleteWay,
+    Desired,
+    Found,
+    Known,
+    Lookup,
+    Neighbour,
+    OwnAddress,
+    PodWire,
+    PutAddress,
+    PutNeighbour,
+    PutRule,
+    PutWay,
+    Repair,
+    SetLink,
+    Step,
+    Way,
+    mending,
+)
+from cni.kernel import Mender
+from tests.contract.kernel_contract import (
+    NAME,
+    NET,
+    POD,
+    POD6,
+    PRIMARY,
+    SANDBOX,
+    SECOND,
+    TABLE,
+    WISH,
+    Bench,
+    connect,
+)
+
+ROUTING = Routing(external=(NET.supernet(8),))
+ADDRESSES = (POD, POD6)
+WIRE = PodWire(
+    sandbox=SANDBOX,
+    addresses=ADDRESSES,
+    eni_number=2,
+    alias=Alias(SANDBOX, WISH.pod_uid, ADDRESSES, WISH.eni_id),
+    source=NET[4],
+    who="default/web",
+    name=NAME,
+)
+WANT = Desired(
+    enis=(PRIMARY, SECOND),
+    pods=(WIRE,),
+    guards=frozenset({ip_network(POD), ip_network(POD6)}),
+    table=TABLE,
+    routing=ROUTING,
+)
+OWN = IPv4Interface((SECOND.address, NET.prefixlen))
+
+
+class MenderBench(Bench):
+    """A node, and who mends it."""
+
+    mender: Mender
+
+
+def look(bench: MenderBench) -> Found:
+    """Return everything that is there."""
+    found = bench.do(bench.mender.look, (SECOND.number,))
+    return replace(found, table=bench.do(bench.mender.look_at_table))
+
+
+def wanting(bench: MenderBench) -> list[str]:
+    """Return what is wanting, in sentences."""
+    return [repair.sentence for repair in mending(WANT, look(bench))]
+
+
+def make(bench: MenderBench) -> Lookup:
+    """Make everything as the daemon does; return whose the links are."""
+    for eni in WANT.enis:
+        bench.do(bench.net.configure_eni, eni)
+    bench.do(lambda: bench.net.set_rules(WANT.enis, routing=ROUTING))
+    bench.do(bench.net.add_guards, sorted(WANT.guards, key=str))
+    bench.do(bench.net.apply_nft, TABLE)
+    connect(bench, replace(WISH, addresses=ADDRESSES))
+    return Lookup(look(bench), Known())
+
+
+def mend(bench: MenderBench, *steps: Step) -> tuple[str, ...]:
+    """Take steps."""
+    return bench.do(bench.mender.mend, steps)
+
+
+def index_of(lookup: Lookup) -> tuple[int, int]:
+    """Return the index of the second ENI's link, and of the pod's."""
+    eni, pod = lookup.eni(SECOND), lookup.pod(WIRE)
+    assert eni is not None
+    assert pod is not None
+    return eni.index, pod.index
+
+
+Sabotage = Callable[[int, int], Step]
+
+SABOTAGES: dict[str, tuple[Sabotage, str]] = {
+    "a rule": (
+        lambda _eni, _pod: DeleteRule(Rule(512, PODS_TABLE)),
+        "rule 512: from all lookup 5120 had vanished",
+    ),
+    "a rule to a network": (
+        lambda _eni, _pod: DeleteRule(Rule(1535, 254, destination=ROUTING.external[0])),
+        "rule 1535: from all to 10.0.0.0/16 lookup main had vanished",
+    ),
+    "a rule from an address": (
+        lambda _eni, _pod: DeleteRule(Rule(32765, 2, source=SECOND.address)),
+        "rule 32765: from 10.0.1.5 lookup 2 had vanished",
+    ),
+    "a rule of a mark": (
+        lambda _eni, _pod: DeleteRule(Rule(1536, 2, 2, 0x7F)),
+        "rule 1536: from all fwmark 0x2/0x7f lookup 2 had vanished",
+    ),
+    "a rule too many": (
+        lambda _eni, _pod: PutRule(Rule(600, PODS_TABLE)),
+        "rule 600: from all lookup 5120 carries our protocol and is not needed",
+    ),
+    "a route of an ENI": (
+        lambda eni, _pod: DeleteWay(Way(ip_network("0.0.0.0/0"), 2, 0, eni, NET[1])),
+        "route default of ENI 2, table 2 had vanished",
+    ),
+    "a pod's route": (
+        lambda _eni, pod: DeleteWay(Way(ip_network(POD), PODS_TABLE, 0, pod)),
+        f"route to {POD} of default/web had vanished",
+    ),
+    "a pod's route of IPv6": (
+        lambda _eni, pod: DeleteWay(Way(ip_network(POD6), PODS_TABLE, 1024, pod)),
+        f"route to {POD6} of default/web had vanished",
+    ),
+    "a pod's route that leads elsewhere": (
+        lambda eni, _pod: PutWay(Way(ip_network(POD), PODS_TABLE, 0, eni)),
+        f"route to {POD} of default/web led to link #",
+    ),
+    "a guard": (
+        lambda _eni, _pod: DeleteWay(Way(ip_network(POD), PODS_TABLE, GUARD_METRIC)),
+        f"guard of {POD}/32 had vanished",
+    ),
+    "a guard of IPv6": (
+        lambda _eni, _pod: DeleteWay(Way(ip_network(POD6), PODS_TABLE, GUARD_METRIC)),
+        f"guard of {POD6}/128 had vanished",
+    ),
+    "an ENI's address": (
+        lambda eni, _pod: DeleteAddress(eni, OWN),
+        f"address {OWN} of ",
+    ),
+    "an address of somebody": (
+        lambda eni, _pod: PutAddress(eni, IPv4Interface("10.0.1.99/32")),
+        "address 10.0.1.99/32 of ",
+    ),
+    "a neighbour's MAC": (
+        lambda _eni, pod: PutNeighbour(Neighbour(pod, POD, "02:00:00:00:00:55")),
+        f"permanent neighbour {POD} of default/web had another MAC",
+    ),
+    "an ENI's MTU and group": (
+        lambda eni, _pod: SetLink(eni, mtu=1500, group=0),
+        "its group was 0 and must be 5250, its MTU was 1500 and must be 9001",
+    ),
+    "an ENI's settings": (
+        lambda eni, _pod: SetLink(eni, conf=(("rp_filter", 1), ("send_redirects", 1))),
+        "rp_filter was 1 and must be 2, send_redirects was 1 and must be 0",
+    ),
+    "a veth's MAC and group": (
+        lambda _eni, pod: SetLink(pod, group=7, mac="02:00:00:00:00:55"),
+        "its group was 7 and must be 5122, its MAC was 02:00:00:00:00:55 and must be",
+    ),
+    "a veth's alias": (
+        lambda _eni, pod: SetLink(pod, alias="mine"),
+        "its alias was 'mine' and must be 'enid1 ",
+    ),
+    "a veth's settings": (
+        lambda _eni, pod: SetLink(pod, conf=(("forwarding", 0), ("rp_filter", 0))),
+        "forwarding was 0 and must be 1, rp_filter was 0 and must be 1",
+    ),
+    "a veth down": (lambda _eni, pod: SetLink(pod, is_up=False), "was down"),
+    "an ENI down": (lambda eni, _pod: SetLink(eni, is_up=False), "was down"),
+}
+
+
+class MenderContract:
+    """What a `Mender` promises."""
+
+    def test_what_was_made_is_what_is_wanted(self, bench: MenderBench) -> None:
+        make(bench)
+        assert wanting(bench) == []
+
+    def test_where_nothing_was_made_there_is_nothing_of_ours(self, bench: MenderBench) -> None:
+        found = look(bench)
+        assert (found.ways, found.table) == ((), replace(found.table, chains=(), rules=()))  # type: ignore[type-var]  # it was looked at
+        assert not [rule for rule in found.rules if rule.rule.preference in {512, 1024, 1536}]
+        assert found.neighbours == frozenset()
+
+    @pytest.mark.parametrize(("sabotage", "sentence"), SABOTAGES.values(), ids=SABOTAGES.keys())
+    def test_a_step_is_seen_and_mended(
+        self, bench: MenderBench, sabotage: Sabotage, sentence: str
+    ) -> None:
+        eni, pod = index_of(make(bench))
+        known = Known()
+        known.learn(WANT, look(bench))
+        assert mend(bench, sabotage(eni, pod)) == ("",)
+        repairs: tuple[Repair, ...] = tuple(mending(WANT, look(bench), known))
+        assert any(sentence in repair.sentence for repair in repairs)
+        assert set(mend(bench, *(repair.step for repair in repairs))) == {""}
+        # What went with a link that was down is put back together with it.
+        assert wanting(bench) == []
+
+    def test_what_is_done_twice_is_done(self, bench: MenderBench) -> None:
+        eni, pod = index_of(make(bench))
+        way = Way(ip_network(POD), PODS_TABLE, 0, pod, source=NET[4])
+        puts = (
+            PutRule(Rule(512, PODS_TABLE)),
+            PutWay(way),
+            PutAddress(eni, OWN),
+            PutNeighbour(Neighbour(pod, POD, "0a:58:0a:00:01:14")),
+            SetLink(pod, is_up=True),
+        )
+        assert set(mend(bench, *puts, *puts)) == {""}
+        assert wanting(bench) == []
+        gone = (
+            DeleteRule(Rule(600, PODS_TABLE)),
+            DeleteWay(replace(way, network=ip_network(NET[99]))),
+            DeleteAddress(eni, IPv4Interface("10.0.1.99/32")),
+        )
+        assert set(mend(bench, *gone, *gone)) == {""}
+        assert wanting(bench) == []
+
+    def test_an_address_that_makes_a_route_is_made_anew_without(self, bench: MenderBench) -> None:
+        make(bench)
+        bench.add_address(SECOND.mac, "10.0.1.5/25")  # another length: a second address
+        (repair,) = mending(WANT, look(bench))
+        assert mend(bench, repair.step) == ("",)
+        eni, _ = index_of(Lookup(look(bench), Known()))
+        assert [a for a in look(bench).addresses if a.index == eni] == [
+            OwnAddress(eni, OWN, is_silent=True)
+        ]
+
+    def test_what_the_kernel_refuses_keeps_nothing_else_from_being_done(
+        self, bench: MenderBench
+    ) -> None:
+        _, pod = index_of(make(bench))
+        way = Way(ip_network(POD), PODS_TABLE, 0, pod, source=NET[4])
+        mend(bench, DeleteWay(way))
+        said = mend(bench, SetLink(9999, is_up=True), PutWay(way))
+        assert said[0]
+        assert said[1] == ""
+        assert wanting(bench) == []
+
+    def test_links_are_looked_at_by_index_as_far_as_they_are_there(
+        self, bench: MenderBench
+    ) -> None:
+        eni, pod = index_of(make(bench))
+        found = bench.do(bench.mender.look_at_links, (pod, eni, 9999))
+        assert {link.index for link in found} == {eni, pod}
+        assert set(found) <= set(look(bench).links)
+
+    def test_strangers_things_are_seen_as_such_and_let_alone(self, bench: MenderBench) -> None:
+        make(bench)
+        bench.add_link("stranger", "of somebody")
+        assert wanting(bench) == []
