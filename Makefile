@@ -43,8 +43,9 @@ cri: setup-tests ## real containerd 1.6, 1.7 and 2.2, fetched and built at the f
 	@tools/build-containerd
 	@$(PYTHON) -m tests.cri $(ARGS)
 
-matrix: setup-tests ## every step of an ENI's and an address's life, killed: what was lost or leaked
+matrix: setup-tests ## every step of an ENI's, an address's and an attachment's life, killed: what was lost or leaked
 	@$(PYTHON) -m tests.contract.test_kill_matrix
+	@$(PYTHON) -m tests.chaos.lane_rows
 
 chaos: setup-tests ## a node's histories from seeds, against all laws; SEEDS=1000, SEED=17, SABOTAGE=all
 	@$(PYTHON) -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \

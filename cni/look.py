@@ -114,7 +114,7 @@ def _routes(
         request = bytes([family]) + bytes(11)  # struct rtmsg
         request += rtnl.attribute(15, _U32.pack(table))  # RTA_TABLE
         request += rtnl.attribute(4, _S32.pack(index))  # RTA_OIF
-        for body in channel.dump(RTM_GETROUTE, request, bytes):
+        for body in _of_table(channel, request):
             length, found = body[1], rtnl.attributes_of(body[12:])
             way = (_number(found, 15), _number(found, 4))
             if way != (table, index) or length not in {0, 32, 128}:
@@ -125,6 +125,15 @@ def _routes(
                 _address(found.get(5)),  # RTA_GATEWAY
                 _address(found.get(7)),  # RTA_PREFSRC
             )
+
+
+def _of_table(channel: rtnl.Channel, request: bytes) -> list[bytes]:
+    try:
+        return channel.dump(RTM_GETROUTE, request, bytes)
+    except rtnl.NetlinkError as error:
+        if error.errno == errno.ENOENT:  # a table is there from its first route on
+            return []
+        raise
 
 
 def _neighbours(channel: rtnl.Channel, index: int) -> Iterator[tuple[Address, str]]:

@@ -45,7 +45,13 @@ MAX_DUMPS = 5
 MAX_QUEUES = 8
 """Queues of a veth at most: it gets one a possible CPU, 5 ms to make on a 192-CPU node."""
 
-QUEUES = min(os.cpu_count() or 1, MAX_QUEUES)
+
+def queues(cpus: int | None) -> int:
+    """Return how many queues a veth gets each way on a machine of *cpus*, None if nobody knows."""
+    return min(cpus or 1, MAX_QUEUES)
+
+
+QUEUES = queues(os.cpu_count())
 
 PATIENCE = struct.pack("=qq", 5, 0)
 """struct timeval: how long the kernel may take to answer."""
@@ -458,6 +464,8 @@ class Channel:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, PATIENCE)
         self._socket.setsockopt(270, 10, 1)  # SOL_NETLINK, NETLINK_CAP_ACK: acks without a copy
         self._socket.setsockopt(270, 11, 1)  # NETLINK_EXT_ACK: the kernel's own words
+        # NETLINK_GET_STRICT_CHK: a dump's request is a filter, where the kernel has one for it.
+        self._socket.setsockopt(270, 12, 1)
         self._sequence = 0
 
     def be_strict(self) -> None:

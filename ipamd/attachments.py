@@ -64,6 +64,9 @@ class Client(Protocol):
     descriptors: tuple[int, ...]
     on_gone: Callable[[], None]
 
+    def is_gone(self) -> bool:
+        """Whether it has hung up, even if `on_gone` has not been called yet."""
+
     def reply(self, code: int, stdout: bytes) -> None:
         """Answer; nothing if the client is gone."""
 
@@ -184,6 +187,10 @@ class Attachments:
     def take(self, client: Client, request: Request, started_ns: int, deadline_ns: int) -> None:
         """Begin a verb; the client is answered when it is done."""
         ask = Ask(client, request, started_ns, deadline_ns, self._clock())
+        if request.verb is Verb.ADD and client.is_gone():
+            log.info("client was gone before its turn", extra=_fields(ask))
+            client.close()
+            return
         try:
             event = self._event_of(ask)
         except CniError as error:

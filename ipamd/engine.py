@@ -213,7 +213,7 @@ class Engine:
         rooms: Counter[SubnetId] = Counter()
         for each in census:
             rooms[each.eni.subnet_id] += each.room
-        may_attach = self.flights.may_start(ADD)
+        may_attach = self._may_attach()
         return Situation(
             enis=census,
             mode=terms.kind,
@@ -229,6 +229,17 @@ class Engine:
             limits=h.places.limits(now),
             max_addresses=terms.max_addresses,
         )
+
+    def _may_attach(self) -> bool:
+        """Whether another ENI may be asked for: not while one that came is refused its place.
+
+        What EC2 refuses for good to one it refuses to the next, which would be left over, too.
+        """
+        intents = self.holdings.lifecycle.book.intents.values()
+        coming = (i for i in intents if i.state not in {EniState.ACTIVE, EniState.DRAINING})
+        troubles = (self.flights.troubles.get(f"intent {i.token}") for i in coming)
+        is_refused = any(t and reaction_to(t) is Reaction.STOP_GROWING for t in troubles)
+        return self.flights.may_start(ADD) and not is_refused
 
     def _busy(self) -> frozenset[EniId]:
         """Return ENIs of which nothing may be asked now: a call flies, or has just failed."""
@@ -350,7 +361,7 @@ class Engine:
     def _look_for_room(self, now: Situation, *, is_short: bool) -> None:
         """Where no subnet has room for the ENI that is missing, say so and ask EC2 again."""
         h = self.holdings
-        may_attach = now.free_enis > 0 and self.flights.may_start(ADD)
+        may_attach = now.free_enis > 0 and self._may_attach()
         is_known = h.places.configs != ()  # else whoever reads ENIConfigs says why none is
         if not (is_short and may_attach and now.new_eni is None and is_known):
             self.flights.troubles.pop(ROOM, None)

@@ -62,6 +62,10 @@ class Release:
         self.on_gone: Callable[[], None] = lambda: None
         self._done = done
 
+    def is_gone(self) -> bool:
+        """We do not hang up on ourselves."""
+        return False
+
     def reply(self, code: int, stdout: bytes) -> None:
         """Take note."""
         del code, stdout

@@ -44,8 +44,9 @@ from eni.model import (
 )
 from ipamd.blocks import Blocks, Ready
 from ipamd.budget import Priority
+from ipamd.clock import Instant
 from ipamd.endings import Endings
-from ipamd.eni_book import EniBook
+from ipamd.eni_book import SECOND_LOOK_SECONDS, EniBook
 from ipamd.intents import (
     CREATED_TAG,
     DESCRIPTION,
@@ -84,6 +85,10 @@ class Lifecycle:
     endings: Endings = field(init=False)
     occupied: frozenset[int] = frozenset()
     """Device indexes of ENIs that are not ours, as last seen."""
+    _unattached: set[str] = field(default_factory=set)
+    """Tokens of ENIs that are surely not attached: nobody has asked for it, or EC2 has refused."""
+    _absent: dict[str, Instant] = field(default_factory=dict)
+    """Since when no attachment is shown of ENIs that may be attached."""
 
     def __post_init__(self) -> None:
         self.links = Links(self.book)
@@ -171,6 +176,7 @@ class Lifecycle:
                 await self.book.forget(intent)
                 raise
             eni = found
+        self._unattached.add(intent.token)
         return await self.book.put(
             replace(
                 intent,
@@ -201,43 +207,76 @@ class Lifecycle:
         attachment = None if fresh else (await self.book.describe(intent, priority)).attachment
         attachment_id = None
         if attachment is None:
+            self._demand_unattached(intent)
             attachment_id = await self._try_attach(intent, priority)
         if attachment_id is None:
             attachment = await self._own_attachment(intent, priority)
             attachment_id = attachment.id
             intent = replace(intent, device_index=attachment.device_index)
+        self._unattached.discard(intent.token)
+        self._absent.pop(intent.token, None)
         return await self.book.put(
             replace(intent, state=EniState.ATTACHED, attachment_id=attachment_id)
         )
 
-    async def _try_attach(self, intent: Intent, priority: Priority) -> AttachmentId | None:
-        """Attach; return None if nobody knows whether it was done.
+    def _demand_unattached(self, intent: Intent) -> None:
+        """Raise NotYetError while an attach may have been done that EC2 does not show yet.
 
-        An attach that EC2 refuses for good is undone whole: an ENI that no instance can
-        take is a leak.
+        Nobody knows of one that got no answer, nor what a former life has asked.
         """
+        if intent.token not in self._unattached and not self._is_absent(intent.token):
+            raise NotYetError(
+                f"{intent.eni_id} is not shown attached; a second look decides",
+                action="AttachNetworkInterface",
+            )
+
+    def _is_absent(self, token: str) -> bool:
+        """Whether no attachment of *token*'s ENI was shown at two looks."""
+        first = self._absent.setdefault(token, self.book.clock())
+        return self.book.clock().elapsed(first) >= SECOND_LOOK_SECONDS
+
+    async def _try_attach(self, intent: Intent, priority: Priority) -> AttachmentId | None:
+        """Attach; return None if nobody knows whether it was done."""
         assert intent.eni_id is not None
         instance = self.book.instance_id
+        self._unattached.discard(intent.token)
+        self._absent.pop(intent.token, None)
         try:
             return await self.book.call(
                 priority, self.book.ec2.attach, intent.eni_id, instance, intent.device_index
             )
         except UnknownOutcomeError:
             return None
-        except NotFoundError:
-            await self.book.describe(intent, priority)  # not known yet, or gone: two looks tell
+        except EniError as error:
+            self._unattached.add(intent.token)
+            if isinstance(error, RefusedError):
+                await self._undo(intent, error, priority)
             raise
-        except RefusedError:
+
+    async def _undo(self, intent: Intent, why: RefusedError, priority: Priority) -> None:
+        """Delete an ENI that EC2 has refused to attach for good: one that nobody can take leaks.
+
+        If that cannot be done either, it stays in the journal and is tried again; what is
+        told is why it is not attached.
+        """
+        assert intent.eni_id is not None
+        if isinstance(why, NotFoundError):
+            await self.book.describe(intent, priority)  # not known yet, or gone: two looks tell
+            return
+        try:
             eni = await self.book.call(priority, self.book.ec2.eni, intent.eni_id)
             if eni is not None and eni.attachment is None:
                 await self.endings.delete(intent.eni_id, priority)
                 await self.book.forget(intent)
-            raise
+        except EniError as error:
+            told = {"eni_id": intent.eni_id, "reason": str(error)}
+            log.warning("eni neither attached nor deleted", extra=told)
 
     async def _own_attachment(self, intent: Intent, priority: Priority) -> Attachment:
         eni = await self.book.describe(intent, priority)
         attachment = eni.attachment
         if attachment is None:
+            self._is_absent(intent.token)  # that was the first look
             raise NotYetError(f"{eni.id} is not attached yet", action="AttachNetworkInterface")
         if attachment.instance_id != self.book.instance_id:
             await self.book.forget(intent)
@@ -297,6 +336,7 @@ class Lifecycle:
     async def _start_over(self, intent: Intent) -> None:
         """Attach an ENI of ours once more that somebody detached; let go of an adopted one."""
         if "token" in intent.parameters:
+            self._unattached.add(intent.token)
             await self.book.put(replace(intent, state=EniState.CREATED, attachment_id=None))
         else:
             await self.book.forget(intent)

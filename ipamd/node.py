@@ -166,6 +166,7 @@ async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> N
     pulse.exhaustion = lambda: _exhaustion(daemon)
     server = Server(paths.socket, lambda call: _on_call(daemon, configuration, call))
     server.listen()
+    daemon.upkeep.drain()
     stop_web = web.serve(loop, daemon.status, lambda: audience(daemon.settings))
     log.info("serving", extra={"socket": str(paths.socket), "leases": len(daemon.attachments.rows)})
     running = loop.create_task(daemon.run())

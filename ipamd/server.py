@@ -53,6 +53,10 @@ class Call:
         self.on_gone: Callable[[], None] = lambda: None
         self._connection = connection
 
+    def is_gone(self) -> bool:
+        """Whether the client has hung up, which the loop may not have come to yet."""
+        return self._connection.has_ended()
+
     def reply(self, code: int, stdout: bytes) -> None:
         """Answer and hang up; nothing if the client is gone."""
         self._connection.send(answer(code, stdout))
@@ -113,6 +117,16 @@ class Connection:
             descriptors, self._descriptors = tuple(self._descriptors), []
             self._call = Call(self, frame, descriptors)
             self._server.on_call(self._call)
+
+    def has_ended(self) -> bool:
+        """Whether there is anything to read after the frame: its end, or what nobody sends."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def _refuse(self, sentence: str) -> None:
         log.warning("frame refused", extra={"reason": sentence})

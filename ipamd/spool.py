@@ -27,6 +27,10 @@ class SpooledCall:
         self.on_gone: Callable[[], None] = lambda: None
         self._path = path
 
+    def is_gone(self) -> bool:
+        """A file does not hang up."""
+        return False
+
     def reply(self, code: int, stdout: bytes) -> None:
         """Remove the file; a DEL that was refused is logged, and would be refused again."""
         if code:

@@ -44,6 +44,15 @@ Wires that are cut while the kernel reaps (25 ms) are reaped together next time.
 REAP_AGAIN_SECONDS = 10.0
 """After a reaping that failed: pods came too fast for a dump, or a stranger's is among the dead."""
 
+DRAIN_AGAIN_SECONDS = 1.0
+"""A plugin that found no socket has written its file by then, or has found the socket."""
+
+
+def _is_set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
 
 @dataclass(slots=True)
 class Upkeep:
@@ -65,8 +74,8 @@ class Upkeep:
     """Told that addresses have cooled."""
     cools: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an address has begun to cool."""
-    dies: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a link has been put to die."""
+    dies: asyncio.Event = field(default_factory=_is_set)
+    """Set when a link has been put to die; at the start, some may be left of a former life."""
     has_events: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something has happened that the history wants."""
     _absent: set[Sandbox] = field(default_factory=set)
@@ -74,7 +83,7 @@ class Upkeep:
 
     def tasks(self) -> tuple[Coroutine[None, None, None], ...]:
         """Return what is to run until the daemon ends."""
-        return self.cool(), self.reap(), self.write_history(), self.drain_spool()
+        return self.cool(), self.reap(), self.write_history(), self.drain_again()
 
     # Addresses -------------------------------------------------------------------------
     async def cool(self) -> None:
@@ -162,10 +171,16 @@ class Upkeep:
             with contextlib.suppress(JournalError):
                 self.journal.record(events)
 
-    async def drain_spool(self) -> None:
-        """Take up what plugins left while there was no daemon, and once more a second later."""
-        for _ in range(2):
-            for call in spool.drain(self.spool_in, self._spooled + 1):
-                self._spooled += 1
-                self.on_call(call, call.frame)
-            await asyncio.sleep(1)
+    def drain(self) -> None:
+        """Take up what plugins left while there was no daemon.
+
+        Once before anybody is heard who came since: his ADD may be for the same attachment.
+        """
+        for call in spool.drain(self.spool_in, self._spooled + 1):
+            self._spooled += 1
+            self.on_call(call, call.frame)
+
+    async def drain_again(self) -> None:
+        """Take up what plugins left that had not found the socket, and wrote after `drain`."""
+        await asyncio.sleep(DRAIN_AGAIN_SECONDS)
+        self.drain()

@@ -81,11 +81,15 @@ class PodLink:
 
 @dataclass(slots=True, eq=False)
 class Netns:
-    """A pod's network namespace: it lives as long as its name or a descriptor of it."""
+    """A pod's network namespace: it lives as long as its name or a descriptor of it.
+
+    *open* are the daemon's descriptors, and *held* counts the plugins that have some.
+    """
 
     name: str
     identity: NetnsId
     is_named: bool = True
+    held: int = 0
     lo_up: bool = False
     links: dict[str, PodLink] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
@@ -405,11 +409,20 @@ class Kernel:
         self._collect(netns)
 
     def _collect(self, netns: Netns) -> None:
-        if netns.is_named or netns.open or netns not in self.namespaces:
+        if netns.is_named or netns.held or netns.open or netns not in self.namespaces:
             return
         self.namespaces.remove(netns)
         for link in [link for link in self._links.values() if link.netns is netns]:
             self._drop(link)
+
+    def hold(self, netns: Netns) -> None:
+        """Open it, as a plugin does at its start."""
+        netns.held += 1
+
+    def let_go(self, netns: Netns) -> None:
+        """End, as a plugin."""
+        netns.held -= 1
+        self._collect(netns)
 
     def open(self, netns: Netns) -> tuple[int, int]:
         """Return descriptors of *netns* and of a netlink socket in it, as the plugin sends."""

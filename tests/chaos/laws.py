@@ -68,6 +68,10 @@ HEARD_SECONDS = 60.0
 """What was done this long before a kill has been heard of and written down."""
 
 
+LATE_SECONDS = 20.0
+"""How late descriptions are at most (`What.STALE`)."""
+
+
 class Law(StrEnum):
     """The laws, in the words of who would suffer."""
 
@@ -144,6 +148,7 @@ class Laws(Observer):
         self._owners: dict[Address, tuple[str, float]] = {}
         self._owned: tuple[Address, ...] = ()
         self._unknown: dict[tuple[str, str], str] = {}
+        self._looked: dict[tuple[str, str], float] = {}
         self._recent: list[tuple[float, tuple[str, str], str]] = []
         self._made: dict[str, set[EniId]] = {}
         self._held_by: tuple[Eni, ...] = ()
@@ -218,6 +223,7 @@ class Laws(Observer):
         for when, key, words in self._recent:
             if when > self.world.now - HEARD_SECONDS:
                 self._unknown[key] = words
+                self._looked.pop(key, None)
         self.look()
         for react in self.on_deaths:
             react()
@@ -260,16 +266,27 @@ class Laws(Observer):
         """Learn how a call ended."""
         if isinstance(error, UnknownOutcomeError) and name in MUTATIONS:
             self._unknown[self._key(name, arguments)] = name
+            self._looked.pop(self._key(name, arguments), None)
         elif error is None and name in {"attached", "by_tag", "available"}:
-            self._unknown.clear()
+            self._unknown = {k: v for k, v in self._unknown.items() if not self._is_told(k)}
         elif error is None and name == "eni":
-            self._unknown = {k: v for k, v in self._unknown.items() if k[1] != arguments[0]}
+            about = [key for key in self._unknown if key[1] == arguments[0]]
+            for key in [key for key in about if self._is_told(key)]:
+                del self._unknown[key]
         if isinstance(error, InstanceLimitError) and self.watch.is_strict:
             self.broke(Law.LIMIT, str(error))
         if name not in STALE:
             self.past.record()
             self._count_tokens()
             self._check_noted()
+
+    def _is_told(self, key: tuple[str, str]) -> bool:
+        """Whether a look just now tells how a call ended: of attaching, one may be too early."""
+        first = self._looked.setdefault(key, self.world.now)
+        is_told = key[0] != "attach" or self.world.now - first >= LATE_SECONDS
+        if is_told:
+            del self._looked[key]
+        return is_told
 
     def _key(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, str]:
         about = arguments[0]

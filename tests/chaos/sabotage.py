@@ -336,6 +336,12 @@ _add(
     needs=(Trouble.LOST,),
 )
 _add(
+    "attach-after-one-look",
+    "an attach without an answer is sent again when one look does not show it",
+    (Lifecycle, "_demand_unattached", to(nothing)),
+    needs=(Trouble.DROPPED,),
+)
+_add(
     "rows-not-forgotten",
     "the journal keeps what is EC2's again",
     (Journal, "drop", to(nothing)),

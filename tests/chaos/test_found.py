@@ -10,7 +10,8 @@ import pytest
 
 from cni.dataplane import DYING_GROUP
 from eni.errors import UnauthorizedError, UnreachableError
-from ipamd.plan.cloud import Fault, Lose, Raise, no_fault
+from ipamd.eni_book import SECOND_LOOK_SECONDS
+from ipamd.plan.cloud import Drop, Fault, Lose, Raise, no_fault
 from ipamd.plan.loop import Delay
 from ipamd.settings import Settings
 from ipamd.upkeep import REAP_AGAIN_SECONDS
@@ -170,4 +171,25 @@ def test_addresses_that_come_with_another_eni_are_not_given_up_for_the_first(
     (second,) = s.secondary
     assert theirs & {address for block in second.blocks for address in block}
     s.account_cloud.account.faults = no_fault
+    s.rest()
+
+
+def test_an_attach_without_an_answer_is_asked_again_only_after_a_second_look(
+    stage: Setting,
+) -> None:
+    s = stage(PLAIN)
+    s.start()
+    asked: dict[str, list[float]] = {}
+
+    def fault(action: str, about: str) -> Fault | None:
+        if not action.startswith("Attach"):
+            return None
+        asked.setdefault(about, []).append(s.world.now)
+        return Drop() if sum(map(len, asked.values())) == 1 else None
+
+    s.account_cloud.account.faults = fault
+    s.pods(12, 90.0)
+    assert len(s.world.living) == 12
+    first, second = next(iter(asked.values()))
+    assert second - first >= SECOND_LOOK_SECONDS
     s.rest()

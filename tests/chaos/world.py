@@ -263,6 +263,10 @@ class Call:
         self._world = world
         self.since = world.now
         self.descriptors: tuple[int, ...] = ()
+        self.holds = with_netns and pod.netns.is_named
+        """Whether it has the pod's namespace open, from its start to its end."""
+        if self.holds:
+            world.kernel.hold(pod.netns)
         started = int(world.boot() * 1e9)
         who = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod.name};K8S_POD_UID={pod.name}-uid"
         self.frame = Frame(
@@ -280,19 +284,24 @@ class Call:
         )
 
     def send(self, daemon: Daemon) -> None:
-        """Hand the frame over, with descriptors as the plugin sends them."""
-        if self not in self._world.pending:
-            return  # it hung up before the daemon took it from the socket
-        if self.with_netns and self.pod.netns.is_named:
-            self.descriptors = self._world.kernel.open(self.pod.netns)
+        """Let the daemon take the frame from its socket."""
         daemon.on_call(self, self.frame)
+
+    def write(self) -> None:
+        """Write the frame to the socket, with descriptors: they are on their way from now on."""
+        if self.holds:
+            self.descriptors = self._world.kernel.open(self.pod.netns)
 
     def hang_up(self) -> None:
         """Go away before the answer."""
         if self in self._world.pending:
             self._world.note(f"{self.verb} {self.pod.name} hangs up")
-            self._world.pending.remove(self)
+            self._world.leave(self)
             self.go()
+
+    def is_gone(self) -> bool:
+        """Whether it has hung up."""
+        return self not in self._world.pending
 
     def go(self) -> None:
         """Let the daemon see the end of the connection, when its loop comes to it."""
@@ -496,7 +505,9 @@ class World:
         await daemon.start()
         self._alive().serving_since = self.now
         self.note("serving")
+        daemon.upkeep.drain()
         for call in tuple(self.pending):  # plugins that were refused try again
+            call.write()
             call.send(daemon)
         await daemon.run()
 
@@ -518,7 +529,7 @@ class World:
         for call in tuple(self.pending):
             call.forget_daemon()
             if call.verb == "DEL":
-                self._spool(call)
+                self.spool(call)
 
     def reboot(self, seconds: float = 20.0) -> None:
         """Lose the kernel and the tmpfs; every pod is gone, without a DEL."""
@@ -557,13 +568,13 @@ class World:
         """Make a sandbox, if it is not there, and ask for its address."""
         pod = self.pods.get(name) or Pod(name, self.kernel.new_netns(name))
         self.pods[name] = pod
-        return self._submit(Call(self, pod, "ADD", with_netns=True))
+        return self.submit(Call(self, pod, "ADD", with_netns=True))
 
     def delete(self, name: str, *, with_netns: bool = True) -> Call:
         """Take a sandbox down: DEL, and then its namespace goes."""
         pod = self.pods[name]
         pod.is_deleted = True
-        return self._submit(Call(self, pod, "DEL", with_netns=with_netns))
+        return self.submit(Call(self, pod, "DEL", with_netns=with_netns))
 
     def vanish(self, name: str) -> None:
         """Let a sandbox's namespace go without a DEL, as a runtime that lost its state does."""
@@ -574,39 +585,52 @@ class World:
         self.kernel.delete_netns(pod.netns)
         self.note(f"{name} vanishes")
 
-    def _submit(self, call: Call) -> Call:
+    def submit(self, call: Call) -> Call:
+        """Let a plugin call, or spool its DEL."""
         self.note(f"{call.verb} {call.pod.name}")
         self.pending.append(call)
         self.later(DEADLINE_SECONDS, lambda: self._time_out(call))
         life = self.life
         if life is not None and life.is_serving:
+            call.write()
             life.loop.call_soon(call.send, life.daemon)
         elif call.verb == "DEL":
-            self._spool(call)
+            self.spool(call)
         return call
 
-    def _spool(self, call: Call) -> None:
+    def spool(self, call: Call) -> None:
         """Leave a DEL for a daemon that is away, as the plugin does."""
         folder = self.folder / f"run-{self.boots}" / "spool"
         folder.mkdir(parents=True, exist_ok=True)
         if len(list(folder.iterdir())) >= MAX_SPOOLED:
             self.answered(call, 1, {"code": 11, "msg": "the spool is full"})
             return
-        name = f"{call.pod.name}.eth0.{call.frame.started_ns}"
-        (folder / name).write_bytes(encode(call.frame))
+        self.write_file(call)
         self.answered(call, 0, {})
+
+    def write_file(self, call: Call) -> None:
+        """Leave a frame in the spool."""
+        name = f"{call.pod.name}.eth0.{call.frame.started_ns}"
+        (self.folder / f"run-{self.boots}" / "spool" / name).write_bytes(encode(call.frame))
 
     def _time_out(self, call: Call) -> None:
         if call in self.pending:
             self.observer.on_late(call)
             self.note(f"{call.verb} {call.pod.name} times out")
-            self.pending.remove(call)
+            self.leave(call)
             call.go()
             self._tell(call, 1, {"code": 11, "msg": "ipamd did not answer"})
 
+    def leave(self, call: Call) -> None:
+        """Let a plugin end."""
+        self.pending.remove(call)
+        if call.holds:
+            call.holds = False
+            self.kernel.let_go(call.pod.netns)
+
     def answered(self, call: Call, code: int, answer: dict[str, Any]) -> None:
         """Note what a daemon answered."""
-        self.pending.remove(call)
+        self.leave(call)
         pod = call.pod
         if call.verb == "ADD" and code == 0:
             pod.address = IPv4Address(answer["ips"][0]["address"].partition("/")[0])

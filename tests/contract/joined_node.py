@@ -141,6 +141,10 @@ class Add:
             deadline_ns=started + int(DEADLINE_SECONDS * 1e9),
         )
 
+    def is_gone(self) -> bool:
+        """It waits."""
+        return False
+
     def reply(self, code: int, stdout: bytes) -> None:
         """Take the answer."""
         self._answer.set_result((code, json.loads(stdout) if stdout else {}))

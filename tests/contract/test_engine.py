@@ -851,6 +851,30 @@ def test_a_role_that_may_not_grow_is_a_mode_and_says_what_is_denied(new_node: Ma
     node.check()
 
 
+@pytest.mark.parametrize(
+    "also", [(), ("ec2:DeleteNetworkInterface",)], ids=["attach", "attach-and-delete"]
+)
+def test_a_role_that_may_create_and_not_attach_makes_one_eni_and_no_more(
+    new_node: Make, also: tuple[str, ...]
+) -> None:
+    node = new_node(instance_type="m5.4xlarge", settings=by_address(warm=1))
+    denied = ["ec2:AttachNetworkInterface", *also]
+    anything = {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}
+    refused = {"Effect": "Deny", "Action": denied, "Resource": "*"}
+    node.boot_up()
+    node.ec2.act_as_node({"Version": "2012-10-17", "Statement": [anything, refused]})
+    *_, late = node.adds(30)
+    node.run(110)
+    assert node.ec2.plane.calls["CreateNetworkInterface"] <= 10, "growth backs off"
+    assert len(node.ec2.enis()) <= 2, "the primary, and one that waits for its rights"
+    ((_, answer),) = late.answers
+    assert "AttachNetworkInterface" in answer["msg"]
+    node.ec2.act_as_node()
+    node.run(900)
+    assert node.daemon.status()["mode"] == "normal"
+    node.check()
+
+
 def test_imds_away_is_a_mode_and_changes_nothing(new_node: Make) -> None:
     node = new_node(settings=WARM)
     node.boot_up()

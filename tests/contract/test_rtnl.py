@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from ipaddress import ip_address
@@ -49,7 +50,15 @@ def test_a_veth_pair_goes_straight_into_the_pod() -> None:
     assert there["IFLA_IFNAME"] == "eth0"
     assert there["IFLA_ADDRESS"] == "0a:58:0a:00:01:14"
     assert (there["IFLA_NET_NS_FD"], there["IFLA_MTU"]) == (7, 9001)
-    assert 1 <= there["IFLA_NUM_TX_QUEUES"] <= rtnl.MAX_QUEUES
+    for end in (here, there):
+        assert end["IFLA_NUM_TX_QUEUES"] == end["IFLA_NUM_RX_QUEUES"] == rtnl.queues(os.cpu_count())
+
+
+@pytest.mark.parametrize(
+    ("cpus", "expected"), [(None, 1), (1, 1), (2, 2), (8, 8), (96, 8), (192, 8)]
+)
+def test_queues_are_capped_on_big_machines(cpus: int | None, expected: int) -> None:
+    assert rtnl.queues(cpus) == expected
 
 
 def test_one_setlink_carries_alias_rp_filter_group_and_up() -> None:

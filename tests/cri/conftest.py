@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,9 @@ from tests.cri.images import make_image
 from tests.cri.stage import Stage
 from tests.tools.runtimes import Outcome
 from vpclab import box
+
+if TYPE_CHECKING:
+    from vpclab import EmbeddedVPC
 
 RAN = pytest.StashKey[dict[str, str]]()
 """The containerds that ran, by name, and which plugin was theirs."""
@@ -82,28 +85,54 @@ class Outcomes:
             file.write(json.dumps(asdict(outcome)) + "\n")
 
 
+class Stages:
+    """The stage of the day; one that a test has left in disorder is struck, and another raised."""
+
+    def __init__(self, vpc: Callable[[], EmbeddedVPC], ran: dict[str, str]) -> None:
+        self._exits = contextlib.ExitStack()
+        self._vpc, self._ran = vpc, ran
+        self._stage: Stage | None = None
+
+    def of(self, release: Release, folder: Callable[[str], Path]) -> Stage:
+        """Return it, with *release*."""
+        if self._stage is None or self._stage.release != release:
+            self.strike()
+            place = folder(release.name)
+            make_image(place / "image.tar", TOOLS / "busybox")
+            vpc = self._exits.enter_context(self._vpc())
+            self._stage = Stage.raised(vpc, release, place, self._exits)
+            self._ran[release.name] = self._stage.a.described
+        return self._stage
+
+    def strike(self) -> None:
+        """End everything; once more is nothing."""
+        self._stage = None
+        self._exits.close()
+
+
 @pytest.fixture(scope="session")
-def stage(
-    release: Release, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Stage]:
-    """Both nodes, with everything running."""
+def stages(pytestconfig: pytest.Config) -> Iterator[Stages]:
+    """A place for the stage."""
     if not box.in_box():
         pytest.skip("needs a box: python -m vpclab.box python -m pytest")
-    if release.missing:
-        pytest.skip(release.missing)
     from vpclab.vpc import EmbeddedVPC  # noqa: PLC0415 - moto takes a second to import
 
-    folder = tmp_path_factory.mktemp(release.name)
-    make_image(folder / "image.tar", TOOLS / "busybox")
-    with EmbeddedVPC() as vpc, contextlib.ExitStack() as exits:
-        stage = Stage.raised(vpc, release, folder, exits)
-        pytestconfig.stash[RAN][release.name] = stage.a.described
-        yield stage
+    stages = Stages(EmbeddedVPC, pytestconfig.stash[RAN])
+    yield stages
+    stages.strike()
 
 
-@pytest.fixture(autouse=True)
-def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test nothing is left of it: that is a part of every row."""
-    yield
-    if "stage" in request.fixturenames:
-        request.getfixturevalue("stage").clear()
+@pytest.fixture
+def stage(
+    release: Release, stages: Stages, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """Both nodes, with everything running; after each test nothing is left of it."""
+    if release.missing:
+        pytest.skip(release.missing)
+    stage = stages.of(release, tmp_path_factory.mktemp)
+    yield stage
+    try:
+        stage.clear()
+    except BaseException:
+        stages.strike()
+        raise

@@ -26,6 +26,9 @@ CACHE = ROOT / ".cache" / "containerd"
 TOOLS = CACHE / "tools"
 CGROUPS = Path("/sys/fs/cgroup")
 
+RUNC = CACHE / "runc-1.3.3"
+"""For containerd 2, whose pods with a user namespace need more of it than Debian's has."""
+
 NAMES = ("1.6-debian12", "1.7-debian13", "2.2.9")
 """What tools/build-containerd fetches or builds, and the folders it does so in."""
 
@@ -74,11 +77,17 @@ class Release:
         return CACHE / self.name
 
     @property
+    def runc(self) -> Path:
+        """The runc that it starts."""
+        return (RUNC if self.line >= (2, 0) else TOOLS) / "runc"
+
+    @property
     def missing(self) -> str:
         """Say why it cannot be run, nothing if it can."""
         needed = (
             *(self.folder / name for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
-            *(TOOLS / name for name in ("runc", "busybox", "cni/loopback")),
+            self.runc,
+            *(TOOLS / name for name in ("busybox", "cni/loopback")),
         )
         lacking = [str(path.relative_to(ROOT)) for path in needed if not path.exists()]
         return f"{lacking[0]} is missing: `tools/build-containerd`" if lacking else ""
@@ -115,7 +124,7 @@ class Containerd:
     # Life --------------------------------------------------------------------------------
     def start(self) -> None:
         """Start it, with a service manager's environment, and wait until its CRI answers."""
-        path = f"{self.release.folder}:{TOOLS}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        path = f"{self.release.folder}:{self.release.runc.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         program = self.release.folder / "containerd"
         with self.log.open("ab") as log:
             self.process = self.node.popen(

@@ -33,7 +33,8 @@ def main() -> None:
         return
     answer = run(stdin) if order.get("plugin") else b""
     if "hold" in order:
-        open(order["hold"]).close()  # noqa: PTH123 - -S has no time for pathlib
+        with open(order["hold"]) as fifo:  # noqa: PTH123 - -S has no time for pathlib
+            fifo.read()
     if order.get("become"):
         become(stdin)
     os.write(2, order.get("stderr", "").encode())

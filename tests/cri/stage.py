@@ -193,10 +193,14 @@ class Machine:
         """Edit the conflist, and wait until the runtime has loaded it."""
         wanted: dict[str, Any] = json.loads(SHIPPED.read_text())
         change(wanted)
-        draft = self.conflist.with_name(f".{SHIPPED.name}.tmp")
-        draft.write_text(json.dumps(wanted))
-        draft.rename(self.conflist)
+        self.put(self.conflist.name, json.dumps(wanted))
         poll(lambda: wanted == self.loaded(), "the runtime has loaded the conflist")
+
+    def put(self, name: str, text: str) -> None:
+        """Put a file into the conflists' folder, as it should be done: draft, rename."""
+        draft = self.conflist.with_name(f".{name}.tmp")
+        draft.write_text(text)
+        draft.rename(self.conflist.with_name(name))
 
     def loaded(self) -> object:
         """Return the conflist as the runtime has loaded it."""
@@ -213,6 +217,15 @@ class Machine:
     def verbs(self) -> list[str]:
         """Return the verbs so far."""
         return [call.verb for call in self.calls()]
+
+    def shapes(self) -> list[str]:
+        """Return the calls so far, shortly."""
+        return [call.shape for call in self.calls()]
+
+    def is_running(self, call: Call) -> bool:
+        """Whether the process of *call*, which has become the plugin, is there."""
+        stat = Path(f"/proc/{call.pid}/stat")
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
     def order(self, verb: str, **order: object) -> None:
         """Order what the plugin does at the next calls of *verb*; see the recorder."""

@@ -206,3 +206,19 @@ def test_a_runtime_that_restarts_finds_its_pods_as_they_were(stage: Stage) -> No
     assert talk(web, far, far.address) == address
     web.stop()
     assert web.shapes == ["ADD", "DEL"]
+
+
+@pytest.mark.cri("user namespace")
+def test_a_pod_with_a_user_namespace_of_its_own_is_wired_as_any_other(stage: Stage) -> None:
+    if stage.release.line < (1, 7):
+        pytest.skip("1.6 knows no user namespaces")
+    ids = [{"host_id": 100_000, "container_id": 0, "length": 65_536}]
+    spec = PodSpec("web", namespaces={"userns_options": {"uids": ids, "gids": ids}})
+    web, far = stage.a.run(spec), stage.b.run("far")
+    ours = stage.a.node.run(["readlink", "/proc/self/ns/user"]).stdout
+    assert stage.a.node.run(["readlink", f"/proc/{web.pid}/ns/user"]).stdout != ours
+    assert talk(web, far, far.address) == web.address
+    assert talk(far, web, web.address) == far.address
+    assert "1 packets received" in web.run("ping", "-c1", "-W2", far.address)
+    web.end()
+    assert not web.is_leased

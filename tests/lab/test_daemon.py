@@ -24,7 +24,6 @@ from ipamd.start import DaemonRunningError, Paths, lock
 from ipamd.status import Status
 from tests.lab.echo import echo
 from tests.lab.patience import PATIENCE
-from tests.tools.pure import ROOT
 from vpclab.enid import RIGHTS, prepare
 
 if TYPE_CHECKING:
@@ -32,8 +31,9 @@ if TYPE_CHECKING:
     from vpclab.node import Node, PodNetns
 
 PLUGIN = Path(__file__).parents[2] / "cni" / "plugin.py"
-MAIN = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ipamd.main import main; main()"
-"""The daemon of this checkout: it starts in /, where an installed one would be found first."""
+ROOT = str(Path(__file__).parents[2])
+MAIN = f"import sys; sys.path.insert(0, {ROOT!r}); from ipamd.main import main; main()"
+"""This checkout's daemon, wherever it runs and whichever checkout is installed."""
 
 
 def container_id(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from pyroute2 import IPRoute
 
-from cni import nft
+from cni import nft, rtnl
 from cni.dataplane import (
     DYING_GROUP,
     GUARD_METRIC,
@@ -507,6 +507,18 @@ def test_the_neighbours_are_permanent_on_both_ends(host: Host) -> None:
     inside = host.run("ip", "neigh", "show", "dev", "eth0", pod=True)
     assert outside.split() == [str(POD), "lladdr", attached.pod_mac, "PERMANENT"]
     assert inside.split() == ["169.254.1.1", "lladdr", HOST_MAC, "PERMANENT"]
+
+
+def test_both_ends_have_as_many_queues_as_were_asked_for(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each CPU that the machine might have, which is the kernel's own choice."""
+    monkeypatch.setattr(rtnl, "QUEUES", rtnl.queues(192))
+    attached = host.connect()
+    for name, is_pod in ((attached.host_ifname, False), ("eth0", True)):
+        link = host.run("ip", "-d", "link", "show", name, pod=is_pod)
+        assert "numtxqueues 8 " in link
+        assert "numrxqueues 8 " in link
 
 
 def test_flows_of_a_released_address_are_purged_and_others_stay(host: Host) -> None:

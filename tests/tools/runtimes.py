@@ -30,7 +30,7 @@ class Row:
     """What comes of it."""
 
 
-LIFE = "Pods that come and go"
+LIFE, FAILURES, FILES = "Pods that come and go", "What fails", "Files, versions, chains"
 
 ROWS = (
     # Pods that come and go -----------------------------------------------------------------
@@ -69,6 +69,82 @@ ROWS = (
     Row("runtime restarts", LIFE,
         "no call; a later DEL has prevResult",
         "the pod talks on"),
+    Row("user namespace", LIFE,
+        "1.7 and 2.x make the pod's netns below a user namespace of its own",
+        "the pod is wired by the same daemon, with CAP_NET_ADMIN of the node's user namespace alone"),
+    # What fails ----------------------------------------------------------------------------
+    Row("ADD is refused", FAILURES,
+        "the error's msg and details are told, never its code; one DEL at once; the name is free",
+        "the sentence names what is wrong; nothing is left"),
+    Row("ADD fails in other words", FAILURES,
+        "no JSON, nothing, or stderr only, with exit status 1: a DEL follows just so",
+        "what was wired already is given back"),
+    Row("ADD ends well with a bad answer", FAILURES,
+        "an error object, no address, no eth0, or nothing, with exit status 0: the sandbox fails, a"
+        " DEL follows",
+        "what was wired already is given back"),
+    Row("ADD fails and its DEL too", FAILURES,
+        "the sandbox is left, NotReady. 1.6 sends DEL again at Stop and Remove; 1.7.24 **never**;"
+        " 2.2.9 leaves no sandbox, and sends none either",
+        "where no DEL comes, the daemon sees that the pod is gone and frees its address within a"
+        " minute"),
+    Row("DEL fails", FAILURES,
+        "Stop fails, the netns is kept; the next Stop sends DEL again, with netns and prevResult",
+        "that one gives all back"),
+    Row("DEL says not found", FAILURES,
+        "an error with these words counts as done; the cached result is left behind",
+        "the daemon frees the address within a minute"),
+    Row("deadline in the middle of an ADD", FAILURES,
+        "SIGKILL to the plugin, then DEL",
+        "the address is given back, whether the ADD was waiting or done; no child of the plugin keeps"
+        " the runtime waiting"),
+    Row("runtime killed in the middle of an ADD", FAILURES,
+        "the plugin goes on as an orphan; after the restart the sandbox is NotReady; 1.6 and 2.2.9"
+        " send DEL at Stop, 1.7.24 **none**",
+        "an orphan's ADD after the DEL is refused; one that was done before it is given back, by DEL"
+        " or by the daemon within a minute"),
+    Row("plugin missing", FAILURES,
+        "RunPodSandbox fails and names the file; NetworkReady stays true",
+        "back again, pods run; nothing is left"),
+    Row("daemon away at ADD", FAILURES,
+        "waits for the plugin",
+        "the plugin waits for the daemon; the pod runs as soon as it is back"),
+    Row("daemon away at DEL", FAILURES,
+        "Stop and Remove succeed",
+        "the DEL is spooled, and done when the daemon is back"),
+    # Files, versions, chains ---------------------------------------------------------------
+    Row("conflist gone", FILES,
+        "NetworkReady is false; pods can neither be run nor stopped",
+        "so nothing of ours removes it; back again, all goes on"),
+    Row("conflist edited", FILES,
+        "a DEL is sent with the new one",
+        "the DEL needs nothing of the old"),
+    Row("conflist installed", FILES,
+        "notices a file that is renamed within the folder; one that is written in place is read half",
+        "installed by draft and rename: NetworkReady stays true through fifty installs"),
+    Row("several conflists", FILES,
+        "the first by name counts; if that is invalid, the node is not ready",
+        "`05-enid.conflist` comes before the usual names"),
+    Row("cniVersion", FILES,
+        "takes 0.3.1, 0.4.0 and 1.0.0; 0.3.1 sends no prevResult; 1.1.0 is taken by 2.x only: with 1.6"
+        " and 1.7 no pod starts then, and none that runs can be stopped",
+        "works in each that the runtime takes; shipped as 1.0.0"),
+    Row("chain with portmap and bandwidth", FILES,
+        "ADD in order, DEL backwards, both with the result",
+        "a hostPort leads to the pod, and is gone with it; rates are set"),
+    Row("chain whose second plugin fails", FILES,
+        "DEL backwards, without prevResult",
+        "the address is given back"),
+    Row("result cache corrupt", FILES,
+        "1.6 and 1.7: Stop fails for ever, and the plugin is not called, until the file is removed;"
+        " 2.2.9 does without it",
+        "then the DEL, without prevResult, gives all back"),
+    Row("STATUS", FILES,
+        "2.x asks STATUS at each look of kubelet's if the conflist says 1.1.0; a failure makes the"
+        " node NotReady. 1.6 and 1.7 never ask",
+        "neither a daemon that restarts nor a full pool makes the node NotReady; a daemon that is away"
+        " for longer than STATUS_GRACE_SECONDS does, until it is back; a full pool where"
+        " ENID_STATUS_FAILS_WHEN_FULL says so"),
 )  # fmt: skip
 
 
@@ -138,7 +214,7 @@ CAP_NET_ADMIN and nothing else, and the plugin; pods by the CRI, as kubelet runs
 | --- | --- |
 | 1.6-debian12 | Debian 12's package, 1.6.20; the plugin is run from its source |
 | 1.7-debian13 | Debian 13's package, 1.7.24; the plugin is [one static file](plugin.md) |
-| 2.2.9 | built from github.com/containerd/containerd/v2; the plugin is one static file |
+| 2.2.9 | built from github.com/containerd/containerd/v2, with runc 1.3.3; the plugin is one static file |
 
 One that cannot be had is skipped, and said. This page's rows are `tests/tools/runtimes.py`; its columns of results
 are what `make cri` has last seen."""

@@ -128,7 +128,7 @@ table ip stranger {{
  chain first {{
   type filter hook prerouting priority -199; policy accept;
   meta mark set meta mark or {bits:#x}
-  ct mark set ct mark or {bits:#x}
+  ct status and 0x8 == 0x0 ct mark set ct mark or {bits:#x}
  }}
  chain last {{
   type filter hook postrouting priority 300; policy accept;
@@ -138,8 +138,8 @@ table ip stranger {{
  }}
 }}
 """
-"""Another agent: it sets *bits* of both marks before everybody, and looks at the end whether they
-are all there and none of *rest*."""
+"""Another agent: it sets *bits* before everybody, of each packet's mark and once of a connection's,
+and looks at the end whether they are all there and none of *rest*."""
 
 
 @dataclass(frozen=True, slots=True)

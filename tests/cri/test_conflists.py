@@ -1,0 +1,181 @@
+"""What a runtime reads from files, in which version, and plugins that come after ours."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cri.client import CriError, PodSpec
+from tests.cri.containerd import BIN_DIR, poll
+from tests.cri.stage import FOLDER, Stage
+from tests.lab.talk import talk
+
+FAILING = """\
+#!/bin/sh
+echo "$CNI_COMMAND $(wc -l <FOLDER/calls)" >>FOLDER/later
+[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":7,"msg":"not today"}'; exit 1; }
+""".replace("FOLDER", FOLDER)
+"""It notes how many calls of ours came before each of its own."""
+
+PTP = {
+    "cniVersion": "1.0.0",
+    "name": "other",
+    "plugins": [{"type": "ptp", "ipam": {"type": "host-local", "subnet": "192.0.2.0/24"}}],
+}
+
+
+@pytest.mark.cri("conflist gone")
+def test_without_the_conflist_pods_can_neither_be_run_nor_stopped(stage: Stage) -> None:
+    web = stage.a.run("web")
+    away = stage.a.conflist.with_name(".away")
+    stage.a.conflist.rename(away)
+    poll(lambda: not stage.a.cri.network_ready()[0], "NetworkReady is false")
+    assert "cni plugin not initialized" in stage.a.cri.network_ready()[1]
+    assert "cni plugin not initialized" in stage.a.refused("other")
+    with pytest.raises(CriError, match="cni plugin not initialized"):
+        web.stop()
+    assert web.is_leased
+    away.rename(stage.a.conflist)
+    poll(lambda: stage.a.cri.network_ready()[0], "NetworkReady is true")
+    web.end()
+    assert not web.is_leased
+
+
+@pytest.mark.cri("conflist edited")
+def test_a_pod_is_deleted_with_the_conflist_as_it_is_then(stage: Stage) -> None:
+    web = stage.a.run("web")
+    stage.a.configure(lambda conflist: conflist["plugins"][0].update(mtu=99999))
+    web.stop()
+    assert [call.conf["mtu"] for call in web.calls] == [9001, 99999]
+    assert not web.is_leased, "a DEL must succeed, whatever became of the file"
+
+
+@pytest.mark.cri("conflist installed")
+def test_a_node_stays_ready_while_the_conflist_is_installed_again_and_again(stage: Stage) -> None:
+    for number in range(50):
+        wanted = json.loads(stage.a.conflist.read_text()) | {"install": number}
+        stage.a.put(stage.a.conflist.name, json.dumps(wanted, indent=number))
+        assert stage.a.cri.network_ready() == (True, "")
+    poll(lambda: stage.a.loaded() == wanted, "the last one is loaded")
+
+
+@pytest.mark.cri("conflist installed")
+def test_a_conflist_that_is_written_in_place_is_read_half(stage: Stage) -> None:
+    whole = stage.a.conflist.read_text()
+    stage.a.conflist.write_text(whole[:40])
+    poll(lambda: not stage.a.cri.network_ready()[0], "NetworkReady is false")
+    stage.a.put(stage.a.conflist.name, whole)
+    poll(lambda: stage.a.cri.network_ready()[0], "NetworkReady is true")
+
+
+@pytest.mark.cri("several conflists")
+def test_the_first_conflist_counts_and_an_invalid_one_before_it_is_not_passed_over(
+    stage: Stage,
+) -> None:
+    stage.a.put("10-other.conflist", json.dumps(PTP))
+    stage.a.put("00-broken.conflist", "{")
+    poll(lambda: not stage.a.cri.network_ready()[0], "NetworkReady is false")
+    stage.a.conflist.with_name("00-broken.conflist").unlink()
+    poll(lambda: stage.a.cri.network_ready()[0], "NetworkReady is true")
+    web = stage.a.run("web")
+    assert web.is_leased
+    web.end()
+    stage.a.conflist.with_name("10-other.conflist").unlink()
+
+
+@pytest.mark.cri("cniVersion")
+@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+def test_a_version_of_the_specification(stage: Stage, version: str) -> None:
+    stage.a.configure(lambda conflist: conflist.update(cniVersion=version))
+    if version == "1.1.0" and stage.release.line < (2, 0):
+        assert 'unsupported CNI result version "1.1.0"' in stage.a.refused("web")
+        assert stage.a.shapes() == ["ADD", "DEL, no prevResult"]
+        return
+    web, far = stage.a.run("web"), stage.b.run("far")
+    assert talk(web, far, far.address) == web.address
+    web.stop()
+    told = stage.a.calls()[-1].conf
+    assert told.get("prevResult", {}).get("cniVersion") == (None if version == "0.3.1" else version)
+    assert not web.is_leased
+
+
+# Chains ------------------------------------------------------------------------------------
+def chain(*plugins: dict[str, Any]) -> Any:
+    """Have *plugins* follow ours."""
+    return lambda conflist: conflist["plugins"].extend(plugins)
+
+
+@pytest.mark.cri("chain with portmap and bandwidth")
+def test_a_port_of_the_node_leads_to_the_pod_and_is_gone_with_it(stage: Stage) -> None:
+    stage.a.configure(chain({"type": "portmap", "capabilities": {"portMappings": True}}))
+    web, internet = stage.a.run(PodSpec("web", ports={8080: 8080})), stage.vpc.internet
+    public = stage.vpc.public_address(stage.a.node)
+    assert talk(internet, web, public, 8080, at=web.address) == str(internet.address)
+    far = stage.b.run("far")
+    assert talk(far, web, stage.a.node.primary, 8080, at=web.address) == far.address
+    assert web.calls[0].conf.get("prevResult") is None
+    web.stop()
+    rules = stage.a.node.run(["iptables-save", "-t", "nat"], check=False).stdout
+    assert "8080" not in rules
+    assert not web.is_leased
+
+
+@pytest.mark.cri("chain with portmap and bandwidth")
+def test_a_pod_s_rates_are_set_by_the_plugin_that_follows(stage: Stage) -> None:
+    rates = {"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "20M"}
+    stage.a.configure(chain({"type": "bandwidth", "capabilities": {"bandwidth": True}}))
+    web = stage.a.run(PodSpec("web", annotations=rates))
+    (veth,) = stage.a.veths()
+    told = stage.a.node.run(["tc", "qdisc", "show", "dev", veth]).stdout
+    assert "tbf" in told
+    assert "rate 10Mbit" in told
+    far = stage.b.run("far")
+    assert talk(web, far, far.address) == web.address
+    web.end()
+    assert "ifb" not in stage.a.node.run(["ip", "-br", "link"]).stdout
+
+
+@pytest.mark.cri("chain whose second plugin fails")
+def test_what_a_later_plugin_of_the_chain_fails_on_is_given_back(stage: Stage) -> None:
+    failing = stage.a.node.path(BIN_DIR) / "failing"
+    failing.write_text(FAILING)
+    failing.chmod(0o755)
+    stage.a.configure(chain({"type": "failing"}))
+    assert "not today" in stage.a.refused("web")
+    assert stage.a.shapes() == ["ADD", "DEL, no prevResult"]
+    later = stage.a.node.path(FOLDER) / "later"
+    assert later.read_text().split("\n") == ["ADD 1", "DEL 1", ""], "it is deleted before ours"
+    later.unlink()
+    stage.a.await_nothing()
+
+
+# The cache ---------------------------------------------------------------------------------
+@pytest.mark.cri("result cache corrupt")
+def test_a_corrupt_result_keeps_a_pod_from_ending_but_loses_no_address(stage: Stage) -> None:
+    web = stage.a.run("web")
+    (cached,) = stage.a.containerd.results()
+    cached.write_text("")
+    if stage.release.line < (2, 0):
+        for _ in range(2):
+            with pytest.raises(CriError, match="unexpected end of JSON input"):
+                web.stop()
+        assert web.shapes == ["ADD"]
+        assert web.is_leased
+        cached.unlink()
+    web.stop()
+    assert web.shapes == ["ADD", "DEL, no prevResult"]
+    assert not web.is_leased
+
+
+@pytest.mark.cri("cniVersion")
+def test_pods_of_a_conflist_that_is_raised_to_1_1_0_end_where_1_1_0_is_known(stage: Stage) -> None:
+    web = stage.a.run("web")
+    stage.a.configure(lambda conflist: conflist.update(cniVersion="1.1.0"))
+    if stage.release.line < (2, 0):
+        with pytest.raises(CriError, match="no converter for CNI result version"):
+            web.stop()
+        stage.a.configure(lambda _: None)
+    web.stop()
+    assert not web.is_leased
