@@ -3,9 +3,9 @@
     freeze freeze.py NAME=FILE...
 
 Run by freeze.c, on a Python without a library. What is imported is a file below this folder, and
-is frozen, too; or else one of libpython's modules in C, and goes into the table of those. A module
-that is neither is not found by the linker. What a function imports for itself is not followed: the
-plugin does so for Pythons that it is not frozen with.
+is frozen, too; or else one of libpython's modules in C, and goes into the table of those, of some
+only as much as is used. A module that is neither is not found by the linker. What a function
+imports for itself is not followed: the plugin does so for Pythons that it is not frozen with.
 """
 
 import _ast
@@ -20,9 +20,12 @@ WITHOUT_DOCSTRINGS = 2
 MADE_BY_ITSELF = ("builtins", "sys")
 """Modules of the interpreter's own."""
 
+IN_PART = ("_codecs", "posix", "time")
+"""Modules of which only what is used goes into the file (part.h)."""
+
 HEAD = """\
 /* Made by freeze.py with Python {version}. */
-#include <Python.h>
+#include "part.h"
 
 struct _module_alias {{ const char *name, *original; }};
 """
@@ -126,10 +129,37 @@ def source(frozen: dict[str, tuple[str, _ast.AST]], in_c: list[str]) -> str:
         is_package = file.endswith("/__init__.py")
         rows.append(f'{{"{name}", code_{number}, sizeof code_{number}, {is_package:d}}},')
     lines += ["static const struct _frozen frozen[] = {", *rows, "{0}", "};", TAIL]
-    lines += [f"extern PyObject *PyInit_{name}(void);" for name in in_c]
+    for name in in_c:
+        trees = [tree for _, tree in frozen.values()]
+        lines += part(name, trees) if name in IN_PART else [f"PyObject *PyInit_{name}(void);"]
     lines += ["struct _inittab _PyImport_Inittab[] = {"]
-    lines += [f'{{"{name}", PyInit_{name}}},' for name in in_c]
+    for name in in_c:
+        lines.append(f'{{"{name}", {"part" if name in IN_PART else "PyInit"}_{name}}},')
     return "\n".join([*lines, '{"builtins", NULL}, {"sys", NULL}, {0}', "};", ""])
+
+
+def part(module: str, trees: list[_ast.AST]) -> list[str]:
+    """Return the C that makes a module of what *trees* use of it: capitals are constants."""
+    names = sorted({name for tree in trees for name in used(tree, module)})
+    rows = [f'{{"{name}", {name}}},' for name in names if name.isupper()]
+    return [
+        f"static const char *const names_{module}[] = {{",
+        *[f'"{name}",' for name in names if not name.isupper()],
+        "NULL};",
+        f"static const struct constant constants_{module}[] = {{",
+        *rows,
+        "{NULL, 0}};",
+        f"PART({module})",
+    ]
+
+
+def used(node: _ast.AST, module: str) -> list[str]:
+    """Return the names that *node* uses of a module."""
+    if isinstance(node, _ast.ImportFrom) and node.module == module:
+        return [alias.name for alias in node.names]
+    if isinstance(node, _ast.Attribute) and getattr(node.value, "id", "") == module:
+        return [node.attr]
+    return [name for child in children(node) for name in used(child, module)]
 
 
 def write(data: bytes) -> None:

@@ -3,7 +3,8 @@
  * Two ways to start it, chosen at build (tools/build-plugin, docs/adr/0023):
  *   INIT=public  Py_InitializeFromConfig, as CPython documents it. The default.
  *   INIT=core    the first half of it: a private field of PyConfig. No sys.stdout and no codecs;
- *                the plugin uses neither.
+ *                the plugin uses neither. And no garbage collection on the way, which is private,
+ *                too: the linker puts a function of ours in the place of CPython's.
  *
  * Nothing of the machine is read: no environment (isolated), no site, no path, no time zone, no
  * locale. What goes wrong here is told on stdout, where a runtime looks for it. The modules are in
@@ -62,6 +63,13 @@ static void start(void)
     must(Py_InitializeFromConfig(&config));
     PyGC_Disable(); /* one verb makes too little garbage to look for */
 }
+
+#ifdef ENID_CORE
+void __wrap__Py_RunGC(PyThreadState *thread)
+{
+    (void)thread;
+}
+#endif
 
 /* Tell which exception left the plugin: its name on stdout, the rest on stderr. */
 static int tell(void)

@@ -21,7 +21,7 @@ def freeze(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def tables(c: str) -> tuple[dict[str, bool], list[str]]:
     """Return the frozen modules, each with whether it is a package; and the modules in C."""
     frozen = re.findall(r'^\{"([\w.]+)", code_\d+, sizeof code_\d+, ([01])\},$', c, re.MULTILINE)
-    in_c = re.findall(r'^\{"(\w+)", PyInit_\1\},$', c, re.MULTILINE)
+    in_c = re.findall(r'^\{"(\w+)", (?:PyInit|part)_\1\},$', c, re.MULTILINE)
     return {name: package == "1" for name, package in frozen}, in_c
 
 
@@ -71,6 +71,19 @@ def test_what_a_module_imports_goes_with_it(
     done = freeze(tree, "main=main.py")
     assert done.stderr == ""
     assert tables(done.stdout) == ({"main": False} | frozen, in_c)
+
+
+def test_of_some_modules_only_what_is_used_goes_with_it(tree: Path) -> None:
+    (tree / "main.py").write_text(
+        "import posix, time\nfrom posix import write\n"
+        "def f(path):\n  posix.open(path, posix.O_RDONLY)\n  path.close()\n"
+    )
+    c = freeze(tree, "main=main.py").stdout
+    posix, _, time = c.partition("PART(posix)")
+    names, _, constants = posix.partition("constants_posix")
+    assert re.findall(r'^"(\w+)",$', names, re.MULTILINE) == ["open", "write"]
+    assert re.findall(r'^\{"(\w+)", \1\},$', constants, re.MULTILINE) == ["O_RDONLY"]
+    assert re.search(r"names_time\[\] = \{\s*NULL\};", time)
 
 
 @pytest.mark.parametrize(
