@@ -6,12 +6,14 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.bench.comparison import Comparison
+
+LEAST_ROUNDS = 5
 
 
 @dataclass(slots=True)
@@ -28,6 +30,15 @@ class Report:
     def count(self, usual: int) -> int:
         """Return how many rounds to measure, where a whole run measures *usual*."""
         return max(3, usual // 10) if self.is_quick else usual
+
+    def rounds(self, usual: int, seconds: float) -> Iterator[int]:
+        """Yield the numbers of the rounds; fewer where a machine is so busy that they take long."""
+        end = time.monotonic() + seconds
+        for number in range(self.count(usual)):
+            if time.monotonic() > end and number >= LEAST_ROUNDS:
+                self.tell(f"stopped after {number} of {usual} rounds: {seconds:.0f} s are over")
+                return
+            yield number
 
     def add(self, row: Comparison) -> None:
         """Add a row."""

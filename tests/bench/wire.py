@@ -14,12 +14,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import processes
+from tests.bench import density, packets, processes
 from tests.bench.comparison import show
 from tests.bench.report import Report, machine
 from tests.bench.stand import ROOT, Stand
@@ -33,20 +34,45 @@ FREE = 900
 """As many addresses as are asked for in advance: those of bursts cool for 30 s."""
 
 
-def _processes(report: Report) -> None:
+@contextmanager
+def _vpc() -> Iterator[tuple[EmbeddedVPC, str, Path]]:
+    """Give a VPC, a subnet and a folder for logs."""
     with EmbeddedVPC() as vpc, tempfile.TemporaryDirectory() as folder:
-        subnet = vpc.add_subnet("10.0.0.0/18", "us-east-1a")
-        stand = Stand(
-            vpc, "node", INSTANCE_TYPE, subnet, Path(folder, "log"),
-            ENABLE_PREFIX_DELEGATION="true", MINIMUM_IP_TARGET=str(FREE), WARM_IP_TARGET="16",
-        )  # fmt: skip
-        with stand:
-            stand.start()
-            stand.has_free(FREE)
-            processes.measure(report, stand)
+        yield vpc, vpc.add_subnet("10.0.0.0/18", "us-east-1a"), Path(folder)
 
 
-PARTS: Mapping[str, Callable[[Report], None]] = {"processes": _processes}
+@contextmanager
+def _stand(vpc: EmbeddedVPC, name: str, subnet: str, folder: Path) -> Iterator[Stand]:
+    """Give a node whose daemon runs and has addresses for all that comes."""
+    stand = Stand(
+        vpc, name, INSTANCE_TYPE, subnet, folder / name,
+        ENABLE_PREFIX_DELEGATION="true", MINIMUM_IP_TARGET=str(FREE), WARM_IP_TARGET="16",
+    )  # fmt: skip
+    with stand:
+        stand.start()
+        stand.has_free(FREE)
+        yield stand
+
+
+def _processes(report: Report) -> None:
+    with _vpc() as where, _stand(where[0], "node", *where[1:]) as stand:
+        processes.measure(report, stand)
+
+
+def _density(report: Report) -> None:
+    with (
+        _vpc() as where,
+        _stand(where[0], "full", *where[1:]) as full,
+        _stand(where[0], "empty", *where[1:]) as empty,
+    ):
+        density.measure(report, full, empty)
+
+
+PARTS: Mapping[str, Callable[[Report], None]] = {
+    "processes": _processes,
+    "density": _density,
+    "packets": packets.measure,
+}
 
 
 def main() -> None:
