@@ -184,10 +184,14 @@ class Machine:
 
     def install(self) -> None:
         """Install plugin and conflist as the init container does, with the recorder before it."""
-        Runtime(self.node).install(plugin=None if self.start is STARTS[0] else self.start.file)
+        self.uncover()
         shutil.move(self.plugin, self.node.path(FOLDER) / "plugin")
         self.plugin.write_text(f"#!{sys.executable} -IS\n{RECORDER.read_text()}")
         self.plugin.chmod(0o755)
+
+    def uncover(self) -> None:
+        """Install plugin and conflist with nothing before the plugin: calls are not noted."""
+        Runtime(self.node).install(plugin=None if self.start is STARTS[0] else self.start.file)
 
     def configure(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Edit the conflist, and wait until the runtime has loaded it."""
