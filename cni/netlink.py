@@ -22,7 +22,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cni import conntrack, nft, rtnl
+from cni import conntrack, features, nft, rtnl
 from cni.dataplane import (
     ENI_GROUP,
     EXTERNAL_PREFERENCE,
@@ -292,10 +292,11 @@ class NodeNetlink:
         return done.stdout
 
     def missing_features(self) -> tuple[str, ...]:
-        """Return a sentence for each kernel feature that pods need and is not there.
+        """Return a sentence for each kernel feature that pods need and is not there."""
+        return (*features.missing(), *self._missing_for_nft())
 
-        The whole table is tried first; only where that fails is each feature tried alone.
-        """
+    def _missing_for_nft(self) -> tuple[str, ...]:
+        """Try the whole table, and each feature alone only where that fails."""
         cidr = IPv4Network("10.0.0.0/8")
         wish = nft.NftWish(vpc_cidrs=(cidr,), node_primary=cidr[1], eni_numbers=2)
         trouble = self._refusal(_taken(nft.render(wish)))

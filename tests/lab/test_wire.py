@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import pytest
 from pyroute2 import IPRoute
 
-from cni import nft, rtnl
+from cni import features, nft, rtnl
 from cni.dataplane import (
     DYING_GROUP,
     GUARD_METRIC,
@@ -450,6 +451,41 @@ def test_a_missing_feature_is_named(
     found = host.do(host.net.missing_features)
     assert [sentence.partition(" is needed")[0] for sentence in found] == named
     assert all(sentence.endswith(REFUSES) for sentence in found)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "named"),
+    [
+        pytest.param("ip rule", "policy routing (CONFIG_IP_MULTIPLE_TABLES)", id="policy-routing"),
+        pytest.param("ip link", "veth pairs (CONFIG_VETH)", id="veth"),
+        pytest.param("conntrack", "connection tracking by netlink (CONFIG_NF_CT_NETLINK)", id="ct"),
+    ],
+)
+def test_a_missing_feature_that_netlink_tells_is_named(refusal: str, named: str) -> None:
+    """A kernel that lacks one thing, as its netlink answers then; each errno that it may use."""
+    for number in next(p for p in features.PROBES if p.name == named).refusals:
+
+        def kernel(probe: features.Probe, number: int = number) -> int:
+            return number if probe.message.words.startswith(refusal) else 0
+
+        (sentence,) = features.missing(kernel)
+        assert sentence.startswith(f"{named} is needed: {refusal}")
+
+
+def test_no_probe_changes_anything_and_this_kernel_lacks_nothing(host: Host) -> None:
+    before = [host.run(*argv) for argv in (("ip", "link"), ("ip", "rule"))]
+    assert host.do(lambda: tuple(features.missing())) == ()
+    assert [host.run(*argv) for argv in (("ip", "link"), ("ip", "rule"))] == before
+
+
+def test_a_kind_of_link_that_this_kernel_does_not_know_is_refused_as_veth_would_be(
+    host: Host,
+) -> None:
+    """The real kernel's refusal: so the probe tells a kernel without veth."""
+    (veth,) = [p for p in features.PROBES if p.name.startswith("veth")]
+    unknown = replace(veth.message, body=veth.message.body.replace(b"veth", b"vexx"))
+    assert host.do(features.ask, replace(veth, message=unknown)) in veth.refusals
+    assert host.do(features.ask, veth) == errno.EINVAL
 
 
 def test_a_node_without_nft_is_told_which_package(
