@@ -69,11 +69,13 @@ def target(bound: int, headroom: Headroom, most: int | None = None) -> Demand:
     """Return what to hold for *bound* pods.
 
     *most* is the `ceiling`, None if unknown. Half of the headroom may be used up, or be
-    too much, before EC2 is called.
+    too much, before EC2 is called. An empty node lacks one address less than it is to hold at
+    most: with room for one pod it would hold none, never be ready, and get no pod.
     """
     level = round(headroom.level)
-    total = bound + level
-    return Demand(total if most is None else min(total, most), spare=level // 2, bound=bound)
+    total = bound + level if most is None else min(bound + level, most)
+    spare = level // 2 if bound else min(level // 2, max(0, total - 1))
+    return Demand(total, spare=spare, bound=bound)
 
 
 def ceiling(max_pods: int | None, slots: int, kind: Kind) -> int:

@@ -64,6 +64,8 @@ def test_headroom_stays_within_its_bounds(looks: list[tuple[int, float]]) -> Non
     ("bound", "level", "most", "wanted"),
     [
         pytest.param(0, 2.0, None, Demand(2, spare=1, bound=0), id="an-empty-node-holds-the-floor"),
+        pytest.param(0, 2.0, 1, Demand(1, spare=0, bound=0), id="room-for-one-is-held"),
+        pytest.param(0, 2.0, 0, Demand(0, spare=0, bound=0), id="no-room-at-all"),
         pytest.param(30, 9.4, None, Demand(39, spare=4, bound=30), id="bound-and-headroom"),
         pytest.param(105, 16.0, 110, Demand(110, spare=8, bound=105), id="never-past-the-ceiling"),
         pytest.param(120, 16.0, 110, Demand(110, spare=8, bound=120), id="not-even-for-pods"),
