@@ -6,15 +6,18 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 
 from cni.kernel import NodeError
-from ipamd import __version__, logs
+from ipamd import __version__, logs, rights
 from ipamd.configuration import SETTINGS_FOLDER, Configuration
 from ipamd.heard import NodeNotes
 from ipamd.node import live
 from ipamd.settings import SettingsError
 from ipamd.settings_page import render_help
 from ipamd.start import Paths, StartError
+
+log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 78
 """sysexits' EX_CONFIG: somebody must change something before a restart can help."""
@@ -36,6 +39,21 @@ def configured(notes: NodeNotes) -> Configuration:
     )
 
 
+READ_ONLY = ("/", "/proc/sys")
+"""What the daemon needs to write nothing of."""
+
+
+def say_rights() -> None:
+    """Warn of rights that nobody needs: they work just as well, so nobody else would say it."""
+    status = Path("/proc/self/status").read_text()
+    more = [f"CAP_{name.upper()}" for name in rights.surplus(status)]
+    more += ["no_new_privs is not set"] * rights.may_gain(status)
+    writable = (path for path in READ_ONLY if not os.statvfs(path).f_flag & os.ST_RDONLY)
+    more += [f"{path} is writable" for path in writable]
+    if more:
+        log.warning("more rights than needed", extra={"rights": more})
+
+
 def main() -> None:
     """Run the daemon until SIGTERM."""
     parser = argparse.ArgumentParser(
@@ -54,9 +72,9 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=__version__)
     parser.parse_args()
     logs.set_up()
+    say_rights()
     try:
         live(configured, Paths())
     except (SettingsError, StartError, NodeError) as error:
-        log = logging.getLogger(__name__)
         log.critical("cannot start", extra={"id": error.id, "reason": str(error)})
         sys.exit(EXIT_REFUSED)

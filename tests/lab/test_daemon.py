@@ -121,6 +121,8 @@ class Ipamd:
             self.kill()
         for pod in self.pods.values():
             pod.close()
+        if self.log.exists():
+            assert "more rights than needed" not in self.log.read_text()
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_it_holds_cap_net_admin_and_nothing_else(ipamd: Ipamd) -> None:
     status = Path(f"/proc/{ipamd.process.pid}/status").read_text()
     caps = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
     assert caps["CapEff"] == caps["CapPrm"] == caps["CapBnd"] == "0000000000001000"
-    assert caps["CapAmb"] == "0000000000000000"
+    assert caps["CapAmb"] == caps["CapInh"] == "0000000000000000"
     assert "NoNewPrivs:\t1" in status
 
 
