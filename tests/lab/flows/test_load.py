@@ -22,17 +22,21 @@ from ipamd.layers import read_settings
 from ipamd.settings import Settings
 from ipamd.status import Status
 from tests.lab.flows.load import Load, settings_in_turn
-from tests.lab.flows.town import PODS, Town
+from tests.lab.flows.town import CLIENT, PODS, PORT, Flow, Town
+from tests.lab.flows.tracked import tracked
 from tests.lab.patience import PATIENCE
+from tests.lab.test_daemon import MAIN
 from vpclab.enid import RIGHTS
 
 FULL = os.environ.get("FLOWS") == "all"
 REWRITES, KILLS, PACKETS = (100, 20, 100_000) if FULL else (30, 2, 10_000)
 SEED = 5
-MAIN = "from ipamd.main import main; main()"
 
 SERVES_SECONDS = 20.0 * PATIENCE
 """How long a daemon may take until it serves, beside all those packets."""
+
+HEARD_SECONDS = 40.0
+"""IMDS is asked every 10 s."""
 
 
 def check(town: Town, load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,3 +137,21 @@ def test_kills_of_the_daemon(
         str(proxied.addresses[pod]) for pod in PODS
     }
     check(proxied, load, f"{KILLS} kills, {served} of them while it served,", capsys)
+
+
+@pytest.mark.skipif(not FULL, reason="make flows: the daemon hears of it within 10 s")
+def test_a_cidr_that_the_vpc_gets_is_heard_and_flushes_nothing(proxied: Town, lives: Lives) -> None:
+    cidr = f"100.{70 + len(proxied.vpc.cidrs)}.0.0/16"
+    lives.begin()
+    lives.until_it_serves()
+    talk = proxied.open(Flow("podS", "client", PORT, "client", "eth0"))
+    flows = [f for f in tracked(proxied.node) if f.reply.source == CLIENT]
+    proxied.vpc.add_cidr(cidr)
+    end = time.monotonic() + HEARD_SECONDS
+    while cidr not in proxied.node.run(["nft", "list", "table", "ip", "enid"]).stdout:
+        assert time.monotonic() < end, lives.log.read_text()[-3000:]
+        time.sleep(0.1)
+    assert talk.exchange()
+    assert [f for f in tracked(proxied.node) if f.reply.source == CLIENT] == flows
+    talk.end()
+    talk.close()
