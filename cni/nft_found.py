@@ -2,7 +2,7 @@
 
 The kernel lists a table in other words than it was written in, so texts cannot be compared.
 What can: the hash that the first rule carries as its comment, how many rules each chain has,
-where the base chains hang, and a hash of what each rule does, beside that of the time when the
+where the base chains hang, and a sum of what each rule does, beside that of the time when the
 table was written.
 """
 
@@ -33,7 +33,7 @@ class FoundChain:
 class FoundNftRule:
     """One rule; its place in the chain is its place in the dump.
 
-    *content* is a hash of what it does. A handle tells nothing: what replaces a rule keeps it.
+    *content* is a sum of what it does. A handle tells nothing: what replaces a rule keeps it.
     """
 
     family: str

@@ -11,12 +11,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from cni.dataplane import EXTERNAL_PREFERENCE, PODS_TABLE, Rule
+from cni.dataplane import EXTERNAL_PREFERENCE, PODS_TABLE, PROTOCOL, Rule
 from cni.desired import Found, FoundLink, FoundRule, Neighbour, OwnAddress, Way
 from cni.nft import TABLE
 from cni.nft_found import FoundChain, FoundNftRule, FoundTable
@@ -53,7 +54,7 @@ _RTN_UNREACHABLE = 7
 _IFA_F_NOPREFIXROUTE = 0x200
 _MAIN = 254
 
-_NFPROTO = {"ip": 2, "ip6": 10}  # NFPROTO_*
+_NFPROTO = {"ip": 2, "ip6": 10, "inet": 1}  # NFPROTO_*
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")  # NF_INET_*
 _POLICIES = ("drop", "accept")  # NF_DROP, NF_ACCEPT
 _UDATA_COMMENT = 0  # libnftnl's NFTNL_UDATA_RULE_COMMENT
@@ -160,6 +161,15 @@ def read_rule(body: bytes) -> FoundRule | None:
     )
 
 
+def _marked(body: bytes) -> tuple[int, int, int] | None:
+    found = attributes_of(body[_RULE.size :])
+    if 10 not in found or found.get(21) == bytes([PROTOCOL]):  # FRA_FWMARK, FRA_PROTOCOL
+        return None
+    preference, mark = (_NUMBER.unpack(found.get(kind, b"\0" * 4))[0] for kind in (6, 10))
+    mask = _NUMBER.unpack(found.get(16, b"\xff" * 4))[0]  # FRA_FWMASK
+    return preference, mark, mask
+
+
 def read_address(body: bytes) -> OwnAddress:
     """Return the IPv4 address of an RTM_NEWADDR body."""
     _, length, flags, _, index = _ADDRESS.unpack_from(body)
@@ -252,6 +262,24 @@ class Looks:
         bodies = _dump(self._channel, 30, _NEIGHBOUR.pack(0, 0, 0, 0, 0, 0))  # RTM_GETNEIGH
         return frozenset(n for body in bodies if (n := read_neighbour(body)) is not None)
 
+    # Of others -------------------------------------------------------------------------
+    def marked_rules(self) -> tuple[tuple[int, int, int], ...]:
+        """Return preference, mark and mask of each IPv4 rule that is not ours and has a mark."""
+        bodies = _dump(self._channel, 34, _RULE.pack(socket.AF_INET, *[0] * 8))  # RTM_GETRULE
+        return tuple(found for body in bodies if (found := _marked(body)) is not None)
+
+    def dropping_chains(self) -> tuple[str, ...]:
+        """Return the nft chains that drop what is forwarded over IPv4 unless a rule accepts it."""
+        found = []
+        for family in ("ip", "inet"):
+            header = _NFGEN.pack(_NFPROTO[family], 0, 0)
+            for body in _dump(self._nft, _nft(4), header):  # NFT_MSG_GETCHAIN
+                chain = read_chain(family, body[4:])
+                if (chain.hook, chain.policy) == ("forward", "drop"):
+                    table = attributes_of(body[4:])[1].rstrip(b"\0").decode()  # NFTA_CHAIN_TABLE
+                    found.append(f"chain {chain.name} of nft table {family} {table}")
+        return tuple(found)
+
     # nft -------------------------------------------------------------------------------
     def generation(self) -> int:
         """Return how often the node's nft rules were changed; a number that only grows."""
@@ -319,9 +347,12 @@ def read_nft_rule(family: str, body: bytes) -> FoundNftRule:
 
 
 def _content(expressions: bytes) -> int:
-    """Return what tells two rules apart: the hash of what they do, less what they have counted."""
+    """Return what tells two rules apart: a sum of what they do, less what they have counted.
+
+    It is the same in every process, so that it can be noted for the next life.
+    """
     said = (element for _, element in each_attribute(expressions))
-    return hash(b"".join(one for one in said if not one.startswith(_COUNTER)))
+    return zlib.crc32(b"".join(one for one in said if not one.startswith(_COUNTER)))
 
 
 def _comment(userdata: bytes) -> str:

@@ -47,6 +47,7 @@ from ipamd.terms import Mode, modes_of
 from ipamd.told_by_aws import IMDS_KEYS, IMDS_SECONDS, ToldByAws
 from ipamd.told_by_cluster import ToldByCluster
 from ipamd.upkeep import Upkeep
+from ipamd.wired import TABLES, WIRED, Wired, note_tables, note_wired, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Daemon:
         )
         self.complaint: str | None = None
         """Why the last change of the settings was not made."""
-        self.served = False
+        self.served = self.is_running = False
         self._other_wire = asyncio.Event()
         self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
         self.on_counted: Callable[[str, int], None] = lambda *_: None
@@ -247,9 +248,27 @@ class Daemon:
         attachments.on_event = self.upkeep.has_events.set
         attachments.shortage = self._shortage
         self.outlook.on_change = self.engine.set_terms
-        self.nat.on_written = self.reconcile.table_written
+        self.nat.on_written = self._tables_written
+        self.reconcile.on_table = lambda found: self.upkeep.note(TABLES, note_tables(found))
         if self.settings.imds_only:
             self.engine.census.hint = self.by_aws.hint
+
+    def _tables_written(self, is_new: bool) -> None:  # noqa: FBT001 - it answers the table
+        """Note how wires are made now, for the next life and the doctor."""
+        if is_new:
+            self.reconcile.table_written()
+        elif not self.is_running:
+            self.reconcile.recall_table(read_tables(self.journal.fact(TABLES)))
+        s = self.settings
+        wired = Wired(
+            nft=self.nat.written,
+            routing=wires.routing(s),
+            mtu=wires.eni_mtu(s),
+            primary_mtu=s.eni_mtu,
+            prefix=s.veth_prefix,
+            ec2_endpoint=s.ec2_endpoint,
+        )
+        self.upkeep.note(WIRED, note_wired(wired))
 
     def _witnesses(self, *, believes_imds: bool) -> witnesses.Witnesses:
         return witnesses.Witnesses(
@@ -285,6 +304,7 @@ class Daemon:
     # Run -------------------------------------------------------------------------------
     async def run(self) -> None:
         """Do everything that is not an answer to a call, until cancelled."""
+        self.is_running = True
         async with asyncio.TaskGroup() as tasks:
             for loop in (
                 self.engine.run(),

@@ -30,7 +30,8 @@ class NatTable:
     """Those of the VPC; False: it was not in the last answer, which may have been short."""
     written: str = ""
     """What was written last; empty while it is being written."""
-    on_written: Callable[[], None] = lambda: None
+    on_written: Callable[[bool], None] = lambda _: None
+    """Told that it is as it should be, and whether it was written for that."""
     _is_old: bool = False
 
     def hear_cidrs(self, told: Collection[IPv4Network]) -> None:
@@ -60,12 +61,12 @@ class NatTable:
         before, text = self.written, nft.render(wish)
         self.written = ""
         try:
-            await run_in(self.thread, self.net.apply_nft, text)
+            is_new = await run_in(self.thread, self.net.apply_nft, text)
         except NodeError:
             self.written = before
             raise
         self.written = text
-        self.on_written()
+        self.on_written(is_new)
 
     async def renew(self) -> None:
         """Write it anew if it is not as it should be; each call tries until it is."""

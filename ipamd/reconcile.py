@@ -35,6 +35,7 @@ from cni.desired import (
     mending,
 )
 from cni.kernel import Ears, Heard, Mender, NodeError, NodeNet
+from cni.nft_found import FoundTable, difference
 from cni.spec import Sandbox
 from ipamd.attachments import Attachments
 from ipamd.census import Census
@@ -108,6 +109,8 @@ class Reconcile:
     """Told of repaired_<part>."""
     on_seen: Callable[[Collection[Sandbox]], bool] = lambda _: False
     """Told at each look at everything whose veth is there; returns whether to look again soon."""
+    on_table: Callable[[FoundTable], None] = lambda _: None
+    """Told of the nft tables as the kernel shows them when they have just been written."""
     undone: Undone = field(default_factory=Undone)
     _known: Known = field(default_factory=Known)
     _owners: Mapping[int, Sandbox] = field(default_factory=dict)
@@ -120,6 +123,7 @@ class Reconcile:
     _links: set[int] = field(default_factory=set)
     _due_links: float = 0.0
     """Links that were busy, and when they are looked at again."""
+    _told: asyncio.Event = field(default_factory=asyncio.Event)
     _failed: set[str] = field(default_factory=set)
     """What could not be mended, and was said."""
 
@@ -143,7 +147,7 @@ class Reconcile:
     async def _listen(self) -> Heard:
         """Return what is to be looked at next."""
         while True:
-            told = asyncio.Event()
+            told = self._told = asyncio.Event()
             self.ears.on_told(told.set)
             until = min(self._due, self._due_links if self._links else self._due)
             with contextlib.suppress(TimeoutError):
@@ -216,9 +220,11 @@ class Reconcile:
 
     async def _reconcile(self, heard: Heard) -> None:
         """Look at what was heard of, and mend what can be mended now."""
-        snapshot = self._snapshot()
+        snapshot, table = self._snapshot(), self._known.table
         looked = await run_in(self.threads.net, self._look, snapshot.want, heard)
         found, repairs = looked
+        if table is None and self._known.table is not None:
+            self.on_table(self._known.table)
         if heard.everything:
             self._judge(snapshot.want, found)
             self.undone.forget(self.clock().boot)
@@ -363,3 +369,14 @@ class Reconcile:
     def table_written(self) -> None:
         """Forget the table as it was: it was written anew."""
         self._known.table = None
+
+    def recall_table(self, noted: FoundTable | None) -> None:
+        """Take up what the tables were when a former life had written the same text."""
+        if noted is not None and not difference(self.nat.written, noted):
+            self._known.table = noted
+
+    def hurry(self) -> None:
+        """Look at everything at once, and mend what was mended just before, too."""
+        self.undone.mended.clear()
+        self._due = 0.0
+        self._told.set()

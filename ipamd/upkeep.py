@@ -78,6 +78,7 @@ class Upkeep:
     """Set when a link has been put to die; at the start, some may be left of a former life."""
     has_events: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when something has happened that the history wants."""
+    _facts: dict[str, object] = field(default_factory=dict)
     _absent: set[Sandbox] = field(default_factory=set)
     _spooled: int = 0
 
@@ -164,11 +165,21 @@ class Upkeep:
             self.has_events.clear()
             await run_in(self.threads.journal, self.flush)
 
+    def note(self, name: str, value: object) -> None:
+        """Have a fact written to the journal with the events."""
+        self._facts[name] = value
+        self.has_events.set()
+
     def flush(self) -> None:
         """Write what happened to the journal."""
         events, self.attachments.events = self.attachments.events, []
-        if events and self.journal.trouble is None:
-            with contextlib.suppress(JournalError):
+        facts, self._facts = self._facts, {}
+        if self.journal.trouble is not None:
+            return
+        with contextlib.suppress(JournalError):
+            for name, value in facts.items():
+                self.journal.note_fact(name, value)
+            if events:
                 self.journal.record(events)
 
     def drain(self) -> None:
