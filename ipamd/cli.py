@@ -128,6 +128,27 @@ def try_settings(arguments: argparse.Namespace) -> SettingsReport:
     return settings_report(resolved, None)
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from pathlib import Path  # noqa: PLC0415 - other commands need none of this
+
+    from ipamd import doctor  # noqa: PLC0415
+    from ipamd.start import Paths  # noqa: PLC0415
+
+    places = doctor.Places(
+        paths=Paths(Path(arguments.run_folder), Path(arguments.state_folder)),
+        socket=arguments.socket,
+        results=Path(arguments.results),
+        root=Path(arguments.root),
+        asks_ec2=not arguments.no_ec2,
+    )
+    report, refused = doctor.run(places, fix=arguments.fix)
+    if arguments.output == "json":
+        print(json.dumps({**report, "refused": refused}, indent=2))  # noqa: T201 - a command's answer
+    else:
+        print("\n".join(doctor.lines(report, refused)))  # noqa: T201 - a command's answer
+    return report["status"]
+
+
 def build_parser(*, others: bool = True) -> argparse.ArgumentParser:
     """Return the whole command line; without *others*, the commands of this room only."""
     parser = argparse.ArgumentParser(
@@ -139,6 +160,7 @@ def build_parser(*, others: bool = True) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_status(commands)
     _add_settings(commands)
+    _add_doctor(commands)
     plan_cli.add_plan(commands)
     if others:
         from importlib.metadata import entry_points  # noqa: PLC0415 - it takes 30 ms
@@ -221,7 +243,42 @@ def _add_settings(commands: Subparsers) -> None:
     settings.set_defaults(run=_settings)
 
 
-OWN_COMMANDS = ("status", "settings", "plan")
+DOCTOR_EXAMPLES = """\
+Examples:
+  enid doctor                what differs, each with its cure; changes nothing
+  enid doctor --fix          does what is safe: puts back what is missing, takes nothing away
+  enid doctor -o json | jq -r '.findings[] | select(.fixed | not) | .sentence'
+
+Exit status: 0 all agree (or were made to), 1 something differs, 2 the command line is wrong, 3 what
+was heard agrees, but one of the four was not heard."""
+
+
+def _add_doctor(commands: Subparsers) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="compare pods, journal, kernel and EC2; say what differs and its cure",
+        description=(
+            "Compare what the runtime, ipamd's files, the kernel and EC2 say of this node. Run it"
+            " as root in the node's network namespace; it needs no daemon."
+        ),
+        epilog=DOCTOR_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(doctor)
+    doctor.add_argument("--fix", action="store_true", help="do what is safe about it")
+    doctor.add_argument("--no-ec2", action="store_true", help="do not ask EC2")
+    where = doctor.add_argument_group("where things are")
+    for name, folder, what in (
+        ("--run-folder", "/run/enid", "ipamd's leases and lock"),
+        ("--state-folder", "/var/lib/enid", "ipamd's journal"),
+        ("--results", "/var/lib/cni/results", "what the runtime keeps of its sandboxes"),
+        ("--root", "/", "where the host's files are seen"),
+    ):
+        where.add_argument(name, metavar="PATH", default=folder, help=f"{what}; default: {folder}")
+    doctor.set_defaults(run=_doctor)
+
+
+OWN_COMMANDS = ("status", "settings", "doctor", "plan")
 """What needs nobody else's commands, and so not the time to find them."""
 
 

@@ -64,10 +64,17 @@ class Journal:
     on disk is touched, and the daemon stops asking EC2 for anything new.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open or make *path*; *read_only* changes nothing, and raises JournalError instead."""
         self.path = path
         self.trouble: str | None = None
         self._lock = threading.Lock()
+        if read_only:
+            try:
+                self._db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5.0)
+            except sqlite3.Error as error:
+                raise JournalError(f"{path} cannot be read: {error}") from error
+            return
         try:
             self._db = self._open(str(path))
         except sqlite3.Error as error:

@@ -54,11 +54,20 @@ class LeasesError(Exception):
     id = "LEASES-UNREADABLE"
 
 
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5.0)
+        db.execute("SELECT 1 FROM leases LIMIT 1")
+    except sqlite3.Error as error:
+        raise LeasesError(f"{path} cannot be read: {error}") from error
+    return db
+
+
 class Leases:
     """The lease file. Used on the loop only."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make *path*.
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open or make *path*; *read_only* changes nothing.
 
         Raises LeasesError if it is there and is not a sqlite database of ours; the file
         is left as it is.
@@ -66,6 +75,9 @@ class Leases:
         self.path = path
         self._owed: dict[Sandbox, Instant] = {}
         """Releases that could not be written, and since when they cool."""
+        if read_only:
+            self._db = _open_to_read(path)
+            return
         self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")

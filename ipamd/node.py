@@ -93,6 +93,9 @@ def _on_call(daemon: Daemon, configuration: Configuration, call: Call) -> None:
             _show(call, daemon.status())
         case "SETTINGS":
             _show(call, configuration.report())
+        case "MEND":
+            daemon.reconcile.hurry()
+            _show(call, {})
         case _:
             daemon.on_call(call, call.frame)
 
