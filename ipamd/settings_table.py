@@ -390,7 +390,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "POD_MTU", LINKS, Whole("bytes", 576, 9001), HONOURED,
-        "The MTU of new pods' interfaces. Not set: that of ENIs.",
+        "The MTU of new pods' interfaces. Not set: that of ENIs. The conflist's `mtu` and a pod's"
+        " annotation `enid.dev/mtu` come before it.",
         field="pod_mtu",
     ),
     Setting(

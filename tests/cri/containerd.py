@@ -56,7 +56,7 @@ disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.nri.v1.n
 CAP_SYS_RESOURCE, as in a container; a pod's namespace is bound below the state's folder, apart
 from those of `ip netns`."""
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Release:
 RELEASES = tuple(Release(name) for name in NAMES)
 
 
-def poll(question: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def poll(question: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Wait until *question* is answered with yes."""
     end = time.monotonic() + seconds
     while not question():

@@ -265,6 +265,22 @@ class Machine:
             for descriptor in end:
                 os.close(descriptor)
 
+    @contextlib.contextmanager
+    def daemon(self, **env: str) -> Iterator[None]:
+        """Have the daemon run with other settings meanwhile."""
+        former = dict(self.ipamd.env)
+        self.ipamd.env.update(env)
+        self.ipamd.kill()
+        self.ipamd.start()
+        try:
+            yield
+        finally:
+            self.clear()
+            self.ipamd.kill()
+            self.ipamd.env.clear()
+            self.ipamd.env.update(former)
+            self.ipamd.start()
+
     # Pods --------------------------------------------------------------------------------
     def run(self, spec: PodSpec | str, deadline: float = 60) -> Pod:
         """Run a pod. Raises CriError."""

@@ -106,6 +106,18 @@ def test_what_the_runtime_knows_of_a_pod_is_handed_on_by_capability(stage: Stage
     assert talk(plain, shaped, shaped.address) == plain.address
 
 
+@pytest.mark.cri("a pod's MTU")
+def test_a_pod_s_mtu_is_its_annotation_s_else_the_node_s(stage: Stage) -> None:
+    with stage.a.daemon(POD_MTU="1500"):
+        plain, far = stage.a.run("plain"), stage.b.run("far")
+        small = stage.a.run(PodSpec("small", annotations={"enid.dev/mtu": "1400"}))
+        mtus = [re.findall(r"mtu (\d+)", p.run("ip", "link", "show", "eth0")) for p in (plain, small, far)]  # fmt: skip
+        assert mtus == [["1500"], ["1400"], ["9001"]]
+        assert talk(small, far, far.address) == small.address
+        said = stage.a.refused(PodSpec("large", annotations={"enid.dev/mtu": "9002"}))
+        assert "the pod's annotation enid.dev/mtu='9002' is not within 576 to 9001" in said
+
+
 @pytest.mark.cri("the result")
 def test_the_result_s_indices_are_right(stage: Stage) -> None:
     web = stage.a.run("web")

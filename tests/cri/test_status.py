@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import pytest
 
 from tests.cri.client import CriError
 from tests.cri.containerd import poll
 from tests.cri.stage import Machine, Stage
 
-GRACE_SECONDS = 15
-"""The least that the setting allows."""
+GRACE_SECONDS = 30
+"""The setting allows 15; a busy machine's daemon may take as long to be back."""
 
 
 def asks_status(machine: Machine) -> bool:
@@ -20,23 +17,6 @@ def asks_status(machine: Machine) -> bool:
     machine.configure(lambda conflist: conflist.update(cniVersion="1.1.0"))
     assert machine.cri.network_ready() == (True, "")
     return "STATUS" in machine.verbs()
-
-
-@contextlib.contextmanager
-def daemon(machine: Machine, **env: str) -> Iterator[None]:
-    """Have the daemon run with other settings meanwhile."""
-    former = dict(machine.ipamd.env)
-    machine.ipamd.env.update(env)
-    machine.ipamd.kill()
-    machine.ipamd.start()
-    try:
-        yield
-    finally:
-        machine.clear()
-        machine.ipamd.kill()
-        machine.ipamd.env.clear()
-        machine.ipamd.env.update(former)
-        machine.ipamd.start()
 
 
 def left(machine: Machine) -> int:
@@ -56,7 +36,7 @@ def test_status_is_asked_by_2_x_at_each_look_and_never_before(stage: Stage) -> N
 
 @pytest.mark.cri("STATUS")
 def test_a_node_is_ready_while_its_daemon_restarts_and_not_when_it_stays_away(stage: Stage) -> None:
-    with daemon(stage.a, STATUS_GRACE_SECONDS=str(GRACE_SECONDS)):
+    with stage.a.daemon(STATUS_GRACE_SECONDS=str(GRACE_SECONDS)):
         asked = asks_status(stage.a)
         stage.a.ipamd.kill()
         assert stage.a.cri.network_ready() == (True, "")
@@ -64,7 +44,7 @@ def test_a_node_is_ready_while_its_daemon_restarts_and_not_when_it_stays_away(st
         assert stage.a.cri.network_ready() == (True, "")
         stage.a.ipamd.kill()
         if asked:
-            poll(lambda: not stage.a.cri.network_ready()[0], "NotReady", 3 * GRACE_SECONDS)
+            poll(lambda: not stage.a.cri.network_ready()[0], "NotReady", 4 * GRACE_SECONDS)
             assert "ipamd" in stage.a.cri.network_ready()[1]
         stage.a.ipamd.start()
         poll(lambda: stage.a.cri.network_ready() == (True, ""), "Ready")
@@ -77,8 +57,7 @@ def test_a_full_node_is_ready_unless_a_setting_says_otherwise(
 ) -> None:
     if stage.release.line < (2, 0):
         pytest.skip("1.6 and 1.7 never ask STATUS")
-    env = {"MAX_ENI": "1", "ENID_STATUS_FAILS_WHEN_FULL": str(opts_in).lower()}
-    with daemon(stage.a, **env):
+    with stage.a.daemon(MAX_ENI="1", ENID_STATUS_FAILS_WHEN_FULL=str(opts_in).lower()):
         assert asks_status(stage.a)
         while left(stage.a):
             stage.a.run(f"web-{left(stage.a)}")

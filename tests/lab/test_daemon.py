@@ -54,7 +54,7 @@ class Ipamd:
             self.process = self.node.popen(
                 [sys.executable, "-c", MAIN], env=self.env, rights=RIGHTS, stderr=log, cwd="/"
             )
-        self.wait(lambda s: s is not None)
+        self.wait(lambda s: s is not None, 60)  # a busy machine's Python takes its time
 
     def status(self) -> Status:
         return ask_status(self.socket)

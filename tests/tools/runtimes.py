@@ -48,6 +48,10 @@ ROWS = (
         "root, the node's network, CNI_ARGS in any order; runtimeConfig by capability, with capital"
         " letters and nulls",
         "the pod's name is in `enid status`; a capability that is not ours to serve harms nobody"),
+    Row("a pod's MTU", LIFE,
+        "hands a pod's annotations over where the conflist asks for them",
+        "`enid.dev/mtu` is one pod's, POD_MTU every other's; one that is out of range is refused in a"
+        " sentence"),
     Row("the result", LIFE,
         "an index one past the end of `interfaces` ends containerd by a panic; the result comes back"
         " as prevResult",
