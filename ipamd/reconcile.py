@@ -64,6 +64,9 @@ reconnects to a daemon that was killed has its lease still."""
 BUSY_SECONDS = 0.5
 """Until the next look where something could not be judged, because it was being changed."""
 
+SHORTEST_SECONDS = 0.001
+"""The shortest time that is waited, so that a clock's last digit cannot spin the loop."""
+
 SHARE = 0.05
 LONGEST_REST_SECONDS = 0.5
 """The share of time that looks may take where somebody changes things without end, and the
@@ -151,7 +154,7 @@ class Reconcile:
             self.ears.on_told(told.set)
             until = min(self._due, self._due_links if self._links else self._due)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, until - self.clock().boot)):
+                async with asyncio.timeout(max(SHORTEST_SECONDS, until - self.clock().boot)):
                     await told.wait()
             if told.is_set():
                 await asyncio.sleep(self._rest)

@@ -68,6 +68,9 @@ HEARD_SECONDS = 60.0
 """What was done this long before a kill has been heard of and written down."""
 
 
+SPIN_STEPS = 20_000
+"""A daemon that takes so many steps while no time passes will never do anything else."""
+
 LATE_SECONDS = 20.0
 """How late descriptions are at most (`What.STALE`)."""
 
@@ -145,6 +148,7 @@ class Laws(Observer):
         self.on_reboots: list[Callable[[], None]] = []
         self.calls: Counter[str] = Counter()
         self._until_look = 0
+        self._moment, self._at_once = 0.0, 0
         self._owners: dict[Address, tuple[str, float]] = {}
         self._owned: tuple[Address, ...] = ()
         self._unknown: dict[tuple[str, str], str] = {}
@@ -198,11 +202,19 @@ class Laws(Observer):
     # What the world tells ---------------------------------------------------------------
     def on_step(self) -> None:
         """Look now and then; end the run if something is broken."""
+        self._check_spin()
         self._until_look -= 1
         if self._until_look <= 0:
             self._until_look = self.watch.every
             self.look()
         self.check()
+
+    def _check_spin(self) -> None:
+        now = self.world.now
+        self._at_once = self._at_once + 1 if now == self._moment else 0
+        self._moment = now
+        if self._at_once > SPIN_STEPS:
+            self.broke(Law.ALIVE, f"{SPIN_STEPS} steps at {now}")
 
     def on_answer(self, call: Call, code: int, answer: Mapping[str, Any]) -> None:
         """Judge an answer."""

@@ -193,3 +193,12 @@ def test_an_attach_without_an_answer_is_asked_again_only_after_a_second_look(
     first, second = next(iter(asked.values()))
     assert second - first >= SECOND_LOOK_SECONDS
     s.rest()
+
+
+def test_the_last_digit_of_a_clock_spins_no_loop(stage: Setting) -> None:
+    s = stage(PLAIN)
+    s.start(4000.0)
+    s.world.reboot()  # from now on the boot's clock has finer digits than the loop's
+    s.start()
+    s.world.daemon.reconcile._due += 1e-13  # noqa: SLF001 - chance brings it, too
+    s.run(100.0)
