@@ -37,10 +37,6 @@ PURGE_AFTER = 0.5
 since: to look through the kernel's connections takes it 10 to 20 ms, however few they are (a
 quarter of a million buckets). Half is left for one that must be tried again."""
 
-REAP_SECONDS = 0.001
-"""From the end of a wire to the reaping of its link, which nobody waits for: its answer goes first.
-Wires that are cut while the kernel reaps (25 ms) are reaped together next time."""
-
 REAP_AGAIN_SECONDS = 10.0
 """After a reaping that failed: pods came too fast for a dump, or a stranger's is among the dead."""
 
@@ -133,8 +129,7 @@ class Upkeep:
         """Delete dead links, as many at once as have died."""
         while True:
             await self.dies.wait()
-            await asyncio.sleep(REAP_SECONDS)
-            self.dies.clear()
+            self.dies.clear()  # what dies while the kernel deletes (25 ms) is deleted together next
             try:
                 await run_in(self.threads.back, self.wiring.reap)
             except WireError as error:
