@@ -7,6 +7,7 @@ to the answer; the client is the bench's, so they are the daemon's and the kerne
 from __future__ import annotations
 
 import random
+import time
 
 from tests.bench.comparison import Comparison
 from tests.bench.report import Report
@@ -16,6 +17,7 @@ PODS = (0, 110, 250, 737)
 """None; kubelet's default; what managed clusters set on large nodes; the most of an m5.24xlarge."""
 
 PROBES, STARTS, STARTS_SECONDS = 60, 50, 90.0
+MENDS, LOOKS, PERIOD_SECONDS = 50, 50, 0.5
 SLOWER = 3.0
 """How many times longer an ADD may take on a full node."""
 
@@ -40,6 +42,8 @@ def measure(report: Report, full: Stand, empty: Stand) -> None:
     report.tell("a burst on the full node")
     full.driver.ask("bursts", ["ours"], 3, 50)
     _weigh(report, full, "after a burst")
+    _mends(report, full)
+    _looks(report, full)
     _starts(report, full)
 
 
@@ -69,6 +73,29 @@ def _weigh(report: Report, stand: Stand, when: str) -> None:
         )
     )  # fmt: skip
     report.add(Comparison(f"ipamd's memory {when}, PSS", (sizes["Pss"],), unit="MB"))
+
+
+def _mends(report: Report, stand: Stand) -> None:
+    report.tell("routes of pods are taken away, and come back")
+    took = stand.driver.ask("mended", report.count(MENDS))
+    report.add(Comparison(f"drift: a pod's route is back, {PODS[-1]} pods", tuple(took), most=1.0))
+
+
+def _looks(report: Report, stand: Stand) -> None:
+    """Weigh a look at everything; the daemon's own half minute between them is shortened."""
+    report.tell(f"looks at {PODS[-1]} pods without drift")
+    stand.kill()
+    stand.start(f"import ipamd.reconcile as r; r.PERIOD_SECONDS = {PERIOD_SECONDS}\n")
+    stand.wait(lambda _: True)
+    time.sleep(3 * PERIOD_SECONDS)
+    took, before = [], stand.cpu_seconds()
+    for _ in range(report.count(LOOKS)):
+        time.sleep(PERIOD_SECONDS)
+        now = stand.cpu_seconds()
+        took.append(now - before)
+        before = now
+    name = f"CPU of a reconcile period without drift, {PODS[-1]} pods"
+    report.add(Comparison(name, tuple(took)))
 
 
 def _starts(report: Report, stand: Stand) -> None:

@@ -21,13 +21,18 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from ipaddress import IPv4Address
+from pathlib import Path as FilePath
 from typing import Any
+
+from cni.dataplane import PODS_TABLE, PROTOCOL
+from cni.rtnl import Channel, Path, delete_route
 
 SOCKET = "/run/enid/ipamd.sock"
 DEADLINE_NS = 110_000_000_000
 CLONE_NEWNET, MS_BIND, MNT_DETACH = 0x40000000, 0x1000, 2
 RTMGRP_LINK, RTM_DELLINK = 1, 17
+RTMGRP_IPV4_ROUTE, RTM_NEWROUTE = 0x40, 24
 GONE_SECONDS = 5.0
 """A link that is still there so long after its DEL is a failure."""
 
@@ -47,7 +52,7 @@ class Pod:
     def __init__(self, number: int) -> None:
         self.number, self.path = number, f"/run/netns/bench-{number}"
         self.container_id = f"{number:064x}"
-        Path(self.path).touch()
+        FilePath(self.path).touch()
         maker = threading.Thread(target=self._make)
         maker.start()
         maker.join()
@@ -75,7 +80,7 @@ class Pod:
         self.netlink.close()
         os.close(self.fd)
         _check(_libc.umount2(self.path.encode(), MNT_DETACH), "umount2")
-        Path(self.path).unlink()
+        FilePath(self.path).unlink()
 
 
 class Departures:
@@ -153,6 +158,7 @@ class Driver:
         self._departures = Departures()
         self._random = random.Random(1)
         self._next = 0
+        self._addresses: list[str] = []
 
     def plugin(self, name: str, argv: Sequence[str], conf: Mapping[str, Any]) -> None:
         """Name a plugin."""
@@ -221,7 +227,30 @@ class Driver:
     # The daemon alone ------------------------------------------------------------------
     def wire(self, count: int) -> list[float]:
         """Wire so many new pods and leave them; return what each ADD took."""
-        return [self._ask("ADD", pod)[0] for pod in self._new_pods(count)]
+        took = []
+        for pod in self._new_pods(count):
+            seconds, answer = self._ask("ADD", pod)
+            took.append(seconds)
+            self._addresses.append(json.loads(answer)["ips"][0]["address"].split("/")[0])
+        return took
+
+    def mended(self, count: int) -> list[float]:
+        """Take away a wired pod's route on the node, *count* times; return how soon it was back."""
+        ears = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        ears.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        ears.bind((0, RTMGRP_IPV4_ROUTE))
+        ears.settimeout(GONE_SECONDS)
+        channel, took = Channel(), []
+        for address in map(IPv4Address, self._addresses[:count]):
+            route = Path(address, 32, PODS_TABLE, protocol=PROTOCOL)
+            began = time.perf_counter()
+            channel.send(delete_route(route))
+            while not _is_back(ears.recv(1 << 16), address.packed):
+                pass
+            took.append(time.perf_counter() - began)
+        channel.close()
+        ears.close()
+        return took
 
     def probe(self, count: int) -> dict[str, list[float]]:
         """Return what ADD and DEL of new pods take at the daemon, one after another."""
@@ -269,6 +298,11 @@ class Driver:
         if answer[:1] != b"0":
             sys.exit(f"{verb} failed: {answer[1:].decode()}")
         return seconds, answer[1:]
+
+
+def _is_back(piece: bytes, address: bytes) -> bool:
+    """Whether the kernel tells of a new route that has *address* in it."""
+    return _HEADER.unpack_from(piece)[1] == RTM_NEWROUTE and address in piece
 
 
 def _host_index(result: bytes) -> int:

@@ -80,8 +80,11 @@ class Stand:
         self.node.terminate()
 
     # The daemon ------------------------------------------------------------------------
-    def start(self) -> float:
-        """Start the daemon; return when its Python was run, on the monotonic clock."""
+    def start(self, before: str = "") -> float:
+        """Start the daemon; return when its Python was run, on the monotonic clock.
+
+        *before* is Python that it runs first.
+        """
         ready, go = os.pipe()
         argv = [
             "sh",
@@ -90,7 +93,7 @@ class Stand:
             "sh",
             sys.executable,
             "-c",
-            MAIN,
+            before + MAIN,
         ]
         with self._log.open("ab") as log:
             self.daemon = self.node.popen(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import density, packets, processes
+from tests.bench import density, packets, processes, sandboxes
 from tests.bench.comparison import show
 from tests.bench.report import Report, machine
 from tests.bench.stand import ROOT, Stand
@@ -72,6 +72,7 @@ PARTS: Mapping[str, Callable[[Report], None]] = {
     "processes": _processes,
     "density": _density,
     "packets": packets.measure,
+    "sandboxes": sandboxes.measure,
 }
 
 
