@@ -52,6 +52,10 @@ chaos: setup-tests ## a node's histories from seeds, against all laws; SEEDS=100
 	@$(PYTHON) -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(ARGS)
 
+fuzz: setup-tests ## hostile input for the plugin, its socket and the parsers, until RUNS=2000 of each are counted
+	@ENID_FUZZ_RUNS=$(or $(RUNS),2000) $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q -s -o faulthandler_timeout=0 \
+	  tests/lab/test_fuzz.py $(ARGS)
+
 plugin: setup-tests ## the plugin as one static file, amd64 and arm64, and its tests; INIT=core, ARGS=--twice
 	@tools/build-plugin $(if $(filter core,$(INIT)),--core) $(ARGS)
 	@ENID_STARTS="$$(cat build/enid-cni*.from | sed -n 's/^[0-9a-f]*  //p' | paste -s -d ' ')" \
@@ -82,4 +86,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows kube cri matrix chaos plugin kernels lint bare clean setup setup-tests
+.PHONY: help demo test bench labbench fidelity flows kube cri matrix chaos fuzz plugin kernels lint bare clean setup setup-tests

@@ -324,8 +324,8 @@ def unlink(path: bytes) -> None:
 
 
 def text_of(data: bytes) -> str:
-    """Return bytes from outside as text that can be printed."""
-    return data.decode("utf-8", "replace")
+    """Return bytes from outside as part of a sentence: in one line, and not too long."""
+    return "".join([c if c >= " " else "?" for c in data[:400].decode("utf-8", "replace")])
 
 
 def version_in(stdin: bytes) -> str:

@@ -207,7 +207,7 @@ def _verb(env: Mapping[str, str], complaints: _Complaints) -> Verb | None:
     if text in Verb.__members__:
         return Verb(text)
     if text:
-        complaints.add(Code.INVALID_ENVIRONMENT, f"CNI_COMMAND={text:.80} is not known here")
+        complaints.add(Code.INVALID_ENVIRONMENT, f"CNI_COMMAND={text!r:.80} is not known here")
     return None
 
 

@@ -1,0 +1,214 @@
+"""The plugin, fuzzed on its environment, its stdin and what comes back over its socket. Shell.
+
+Each run is a fork that becomes the plugin: its own descriptors, its own environment, its `_exit`.
+Whatever it is given, it ends by itself, prints one answer and nothing beside it, leaves files
+nowhere but in the spool, and what it sends is a whole frame.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import posix
+import re
+import signal
+import socket
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from cni import plugin
+from cni.frame import Frame, FrameReader
+from tests.fuzz.inputs import ANSWERS, STDIN, environments
+
+CALM = settings(
+    database=None, deadline=None, suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)  # fmt: skip
+"""How all fuzzing is done: runs are counted, and no example takes too long for us."""
+
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+HUNG_SECONDS = 20
+
+
+class WrongError(AssertionError):
+    """Something that must not be."""
+
+
+def must(holds: object, sentence: str) -> None:
+    """Raise *sentence* if something does not hold."""
+    if not holds:
+        raise WrongError(sentence)
+
+
+class FakeDaemon:
+    """Takes one frame a connection, and answers what it was told to, then `0`."""
+
+    def __init__(self, path: Path) -> None:
+        self.answers: list[bytes] = []
+        self.frames: list[tuple[Frame, int]] = []
+        """Each with how many descriptors came."""
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
+        reader, descriptors, frame = FrameReader(), array.array("i"), None
+        while frame is None:
+            data, ancillary, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(64))
+            for _, _, payload in ancillary:
+                descriptors.frombytes(payload)
+            if not data:
+                return
+            frame = reader.feed(data)
+        self.frames.append((frame, len(descriptors)))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.sendall(self.answers.pop(0) if self.answers else b"0")
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a fork ended."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Forks:
+    """Plugins with a folder of their own instead of /run/enid."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spool = folder / "spool"
+        self.daemon = FakeDaemon(folder / "ipamd.sock")
+        self.counts: Counter[str] = Counter()
+
+    def __enter__(self) -> Forks:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End."""
+        self.daemon.close()
+
+    def fuzz(self, runs: int) -> Counter[str]:
+        """Run so many plugins; return how they ended. Raises WrongError with the smallest input."""
+
+        @settings(CALM, max_examples=runs)
+        @given(environments(), STDIN, ANSWERS, st.booleans())
+        def one(env: dict[str, str], stdin: bytes, answer: bytes, is_there: bool) -> None:  # noqa: FBT001 - hypothesis'
+            self.counts[self.judge(env, stdin, answer if is_there else None)] += 1
+
+        one()
+        return self.counts
+
+    def judge(self, env: Mapping[str, str], stdin: bytes, answer: bytes | None) -> str:
+        """Run one and judge it; return how it ended. *answer* None: there is no daemon."""
+        self.daemon.frames.clear()
+        self.daemon.answers[:] = [] if answer is None else [answer]
+        found = self.run(env, stdin, is_there=answer is not None)
+        must(not found.stderr, f"stderr: {found.stderr!r}")
+        must(sorted(p.name for p in self.folder.iterdir()) in FOLDERS, "files outside of the spool")
+        spooled = list(self.spool.iterdir()) if self.spool.exists() else []
+        for path in spooled:
+            must(FrameReader().feed(path.read_bytes()), f"{path.name} is no whole frame")
+            path.unlink()
+        if self.daemon.frames:
+            return self._asked(found, answer or b"")
+        if spooled:
+            must((found.status, found.stdout, len(spooled)) == (0, b"", 1), f"spooled, and {found}")
+            return "spooled"
+        return self._by_itself(found)
+
+    def _asked(self, found: Outcome, answer: bytes) -> str:
+        frame, descriptors = self.daemon.frames[0]
+        must(descriptors in {0, 2}, f"{descriptors} descriptors were sent")
+        for name in ("CNI_CONTAINERID", "CNI_IFNAME"):
+            if frame.env["CNI_COMMAND"] != "GC":
+                must(PLAIN.fullmatch(frame.env[name]), f"{name} {frame.env[name]!r} was sent")
+        told = answer if answer[:1].isdigit() else b"0"
+        must((found.status, found.stdout) == (told[0] - 48, told[1:]), f"{found} of {told!r}")
+        return "answered"
+
+    @staticmethod
+    def _by_itself(found: Outcome) -> str:
+        said = json.loads(found.stdout) if found.stdout else {}
+        if found.status == 0:
+            must(not said or said["supportedVersions"], f"{found} and no daemon")
+            return "served"
+        must(found.status == 1, f"status {found.status}")
+        must(type(said["code"]) is int and said["code"] > 0, f"code {said['code']!r}")
+        must(said["msg"] and "\n" not in said["msg"], f"no sentence: {said['msg']!r}")
+        must(isinstance(said["cniVersion"], str), "no version")
+        return f"refused with {said['code']}"
+
+    def run(self, env: Mapping[str, str], stdin: bytes, *, is_there: bool) -> Outcome:
+        """Run one plugin to its end."""
+        given_fd = os.memfd_create("stdin")
+        os.write(given_fd, stdin)
+        os.lseek(given_fd, 0, os.SEEK_SET)
+        (out, out_w), (err, err_w) = os.pipe(), os.pipe()
+        pid = os.fork()
+        if not pid:
+            self._become(env, (given_fd, out_w, err_w), is_there=is_there)
+        for descriptor in (given_fd, out_w, err_w):
+            os.close(descriptor)
+        with os.fdopen(out, "rb") as stdout, os.fdopen(err, "rb") as stderr:
+            said = stdout.read(), stderr.read()
+        _, status = os.waitpid(pid, 0)
+        must(not os.WIFSIGNALED(status), f"it was ended by signal {os.WTERMSIG(status)}")
+        return Outcome(os.waitstatus_to_exitcode(status), *said)
+
+    def _become(
+        self, env: Mapping[str, str], descriptors: tuple[int, int, int], *, is_there: bool
+    ) -> None:
+        """Be the plugin from now on."""
+        for wanted, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, wanted)
+        signal.alarm(HUNG_SECONDS)
+        posix.environ.clear()  # what the plugin reads
+        posix.environ.update({k.encode(): v.encode() for k, v in env.items()})
+        folder = os.fsencode(self.folder)
+        plugin.FOLDER, plugin.SPOOL = folder, folder + b"/spool"
+        plugin.HEARTBEAT = folder + b"/heartbeat"
+        plugin.SOCKET = folder + (b"/ipamd.sock" if is_there else b"/none.sock")
+        plugin.DEADLINE_SECONDS = HUNG_SECONDS if is_there else 0
+        try:
+            plugin.main()
+        except BaseException:  # noqa: BLE001 - a fork's top: nothing may be raised
+            os.write(2, traceback.format_exc().encode())
+        os._exit(97)  # nothing may return either
+
+
+FOLDERS = (["ipamd.sock"], ["ipamd.sock", "spool"])
