@@ -35,7 +35,10 @@ class Sent(StrEnum):
     POD = "a pod's namespace"
     NETLINK = "a netlink socket in it"
     NODE = "the node's own namespace"
+    OURS = "a netlink socket elsewhere"
+    MOUNTS = "a mount namespace"
     FILE = "a file"
+    FOLDER = "a folder"
     PIPE = "a pipe"
     SOCKET = "a socket"
 
@@ -100,7 +103,8 @@ class Target:
         return any(f" {file[8:-1]}" in path.read_text() for path in tables)
 
     @contextmanager
-    def _opened(self, wanted: Sequence[Sent]) -> Iterator[list[int]]:
+    def opened(self, wanted: Sequence[Sent]) -> Iterator[list[int]]:
+        """Have descriptors of these kinds open."""
         opened = [OPENERS[kind](self) for kind in wanted]
         try:
             yield opened
@@ -110,7 +114,7 @@ class Target:
 
     def judge(self, shot: Shot) -> str:
         """Be one client; return how it was answered."""
-        with socket.socket(socket.AF_UNIX) as sock, self._opened(shot.descriptors) as descriptors:
+        with socket.socket(socket.AF_UNIX) as sock, self.opened(shot.descriptors) as descriptors:
             sock.settimeout(PATIENCE_SECONDS)
             sock.connect(self.path)
             try:
@@ -143,12 +147,8 @@ class Target:
         return f"refused with {said['code']}"
 
 
-def _file(_target: Target) -> int:
-    return os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _node(_target: Target) -> int:
-    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+def _path(path: str) -> Callable[[Target], int]:
+    return lambda target: os.open(path.format(target.pid), os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _pipe(_target: Target) -> int:
@@ -160,8 +160,11 @@ def _pipe(_target: Target) -> int:
 OPENERS: dict[Sent, Callable[[Target], int]] = {
     Sent.POD: lambda target: os.dup(target.pod),
     Sent.NETLINK: lambda target: os.dup(target.netlink),
-    Sent.NODE: _node,
-    Sent.FILE: _file,
+    Sent.NODE: _path("/proc/{}/ns/net"),
+    Sent.OURS: lambda _: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).detach(),
+    Sent.MOUNTS: _path("/proc/self/ns/mnt"),
+    Sent.FILE: _path("/proc/self/status"),
+    Sent.FOLDER: _path("/"),
     Sent.PIPE: _pipe,
     Sent.SOCKET: lambda _: socket.socket(socket.AF_UNIX).detach(),
 }
