@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv4Interface
@@ -74,11 +74,12 @@ class PluginError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PodName:
-    """What Kubernetes calls a pod."""
+    """What Kubernetes calls a pod; None are no annotations, as containerd tells it."""
 
     namespace: str
     name: str
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    annotations: Mapping[str, str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,16 @@ class Sandbox:
             ("K8S_POD_UID", self.pod.uid),
             ("IgnoreUnknown", "1"),
         )
+
+
+CAPABILITIES: Mapping[str, Callable[[Sandbox], object]] = {
+    "io.kubernetes.cri.pod-annotations": lambda sandbox: sandbox.pod.annotations
+}
+"""What we tell a plugin whose capabilities ask for it, of what containerd tells."""
+
+
+def _is_on(plugin: Mapping[str, Any], name: str) -> bool:
+    return bool(plugin.get("capabilities", {}).get(name))
 
 
 class Exec:
@@ -217,6 +228,8 @@ class Runtime:
         network = self.conflist()
         plugin = network["plugins"][0]
         stdin = {**plugin, "name": network["name"], "cniVersion": network["cniVersion"]}
+        if told := {name: of(sandbox) for name, of in CAPABILITIES.items() if _is_on(plugin, name)}:
+            stdin["runtimeConfig"] = told
         if former is not None:
             stdin["prevResult"] = former
         environment = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,12 +31,12 @@ class Recorder:
         path = node.path(BIN_DIR) / "recorder"
         path.write_text(RECORDER)
         path.chmod(0o755)
-        conflist = {
-            "cniVersion": "1.0.0",
-            "name": "test",
-            "plugins": [{"type": "recorder", "mtu": 9001}],
-        }
         self.conflist = node.path(CONF_DIR) / "01-test.conflist"
+        self.configure(mtu=9001)
+
+    def configure(self, **plugin: object) -> None:
+        plugins = [{"type": "recorder", **plugin}]
+        conflist = {"cniVersion": "1.0.0", "name": "test", "plugins": plugins}
         self.conflist.write_text(json.dumps(conflist))
 
     def answers(self, shell: str) -> None:
@@ -104,6 +105,16 @@ def test_the_plugin_hears_what_libcni_says_and_nothing_else(
     assert recorder.stdin == {
         "cniVersion": "1.0.0", "name": "test", "type": "recorder", "mtu": 9001,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("annotations", [None, {"enid.dev/mtu": "1400"}], ids=["none", "one"])
+def test_annotations_are_told_to_who_asks_for_them(
+    node: Node, recorder: Recorder, sandbox: Sandbox, annotations: dict[str, str] | None
+) -> None:
+    recorder.configure(capabilities={"io.kubernetes.cri.pod-annotations": True, "dns": True})
+    pod = replace(sandbox.pod, annotations=annotations)
+    assert Runtime(node).add(replace(sandbox, pod=pod)).ok
+    assert recorder.stdin["runtimeConfig"] == {"io.kubernetes.cri.pod-annotations": annotations}
 
 
 def test_a_result_is_kept_for_the_del_and_then_forgotten(
