@@ -13,7 +13,6 @@
 #include <Python.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 /* Say what neither the plugin nor its daemon could, as the CNI specification wants it. The code is
@@ -64,7 +63,18 @@ static void start(void)
     PyGC_Disable(); /* one verb makes too little garbage to look for */
 }
 
+/* In the place of PyModule_AddIntConstant (the linker's --wrap), by which `_socket` would give names
+ * to 500 numbers at each start. */
+int __wrap_PyModule_AddIntConstant(PyObject *module, const char *name, long value)
+{
+    (void)module;
+    (void)name;
+    (void)value;
+    return 0;
+}
+
 #ifdef ENID_CORE
+/* In the place of the garbage collection. */
 void __wrap__Py_RunGC(PyThreadState *thread)
 {
     (void)thread;
@@ -86,7 +96,6 @@ static int tell(void)
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* as Python itself does: a daemon that hangs up is an error, no end */
-    putenv("TZ=UTC0"); /* else the module `time` reads /etc/localtime */
     start();
     PyImport_ImportFrozenModule("__main__"); /* does not come back: the plugin ends by _exit */
     return tell();

@@ -52,7 +52,7 @@ static int add_part(PyObject *module, PyObject *whole, const char *const *names,
                                       : add_environ(module))
             return -1;
     for (; constants->name; constants++)
-        if (PyModule_AddIntConstant(module, constants->name, constants->value))
+        if (PyModule_Add(module, constants->name, PyLong_FromLong(constants->value)))
             return -1;
     return 0;
 }
