@@ -91,9 +91,9 @@ class KernelMender:
 def _messages(step: Step) -> tuple[rtnl.Message, ...]:
     match step:
         case DeleteWay(way):
-            return (rtnl.delete_route(_path(way)),)
+            return (rtnl.delete_route(path(way)),)
         case DeleteRule(rule):
-            return (rtnl.change_rule(_rule_wish(rule), delete=True),)
+            return (rtnl.change_rule(rule_wish(rule), delete=True),)
         case DeleteAddress(index, address):
             return (rtnl.change_address(address, index, delete=True),)
         case PutAddress(index, address, anew):
@@ -108,9 +108,9 @@ def _putting(step: SetLink | PutWay | PutRule | PutNeighbour | WriteTable) -> rt
         case SetLink():
             return rtnl.change_link(_link_wish(step))
         case PutWay(way):
-            return rtnl.new_route(_path(way))
+            return rtnl.new_route(path(way))
         case PutRule(rule):
-            return rtnl.change_rule(_rule_wish(rule))
+            return rtnl.change_rule(rule_wish(rule))
         case PutNeighbour(neighbour):
             return rtnl.new_neighbour(neighbour.address, neighbour.mac, neighbour.index)
         case WriteTable():
@@ -132,7 +132,8 @@ def _link_wish(step: SetLink) -> rtnl.LinkWish:
     )
 
 
-def _path(way: Way) -> rtnl.Path:
+def path(way: Way) -> rtnl.Path:
+    """Return a route as messages have it."""
     return rtnl.Path(
         way.network.network_address,
         way.network.prefixlen,
@@ -147,7 +148,8 @@ def _path(way: Way) -> rtnl.Path:
     )
 
 
-def _rule_wish(rule: Rule) -> rtnl.RuleWish:
+def rule_wish(rule: Rule) -> rtnl.RuleWish:
+    """Return a rule of ours as messages have it."""
     return rtnl.RuleWish(
         rule.preference,
         rule.table,

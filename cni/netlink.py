@@ -1,9 +1,9 @@
-"""The node's side of ENIs: links, tables, rules, guards, nft, conntrack. Shell (pyroute2).
+"""The node's side of ENIs: links, tables, rules, guards, nft, conntrack. Shell.
 
 Desired state is handed over whole and may be handed over again. Puts come before deletes,
 so that no packet finds nothing; what does not carry our protocol number, group or table
-name is never touched. One instance belongs to one thread: pyroute2 opens its sockets in
-the namespace of the thread that uses it.
+name is never touched. One instance belongs to one thread at a time; its sockets stay in the
+namespace that it was made in.
 """
 
 from __future__ import annotations
@@ -14,18 +14,13 @@ import logging
 import socket
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from socket import AF_INET, AF_INET6
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from cni import conntrack, features, nft, rtnl
 from cni.dataplane import (
     ENI_GROUP,
-    EXTERNAL_PREFERENCE,
     GUARD_METRIC,
     NODE_SYSCTLS,
     PODS_TABLE,
@@ -44,8 +39,10 @@ from cni.dataplane import (
     eni_table,
     steps,
 )
+from cni.desired import Way
 from cni.kernel import Link, NodeError
-from cni.rtdump import HAS_IPV6
+from cni.mender import path, rule_wish
+from cni.rtdump import HAS_IPV6, Looks
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +55,9 @@ RTN_UNREACHABLE = 7
 
 @contextlib.contextmanager
 def _in_our_words(what: str) -> Iterator[None]:
-    """Raise what a library raises as NodeError about *what*."""
+    """Raise what the kernel refuses as NodeError about *what*."""
     try:
         yield
-    except NetlinkError as error:
-        raise NodeError(f"{what}: {error.args[-1]}") from error
     except (rtnl.NetlinkError, OSError) as error:
         raise NodeError(f"{what}: {error}") from error
 
@@ -71,12 +66,12 @@ class NodeNetlink:
     """The node's network namespace, for one thread; a `cni.kernel.NodeNet`."""
 
     def __init__(self) -> None:
-        self._ip: Any = IPRoute()
         self._fast = rtnl.Channel()
+        self._looks = Looks()
 
     def close(self) -> None:
         """Close the sockets."""
-        self._ip.close()
+        self._looks.close()
         self._fast.close()
 
     # Links -----------------------------------------------------------------------------
@@ -84,17 +79,14 @@ class NodeNetlink:
     def find_link(self, mac: str) -> Link | None:
         """Return the link with this MAC, None if there is none; names mean nothing."""
         link = self._fast.find_link(mac)
-        return None if link is None else self._link(link.index)
-
-    def _link(self, index: int) -> Link:
-        found = self._ip.get_links(index)[0]
-        return Link(
-            index=index,
-            name=found.get_attr("IFLA_IFNAME"),
-            mac=found.get_attr("IFLA_ADDRESS"),
-            mtu=found.get_attr("IFLA_MTU"),
-            is_up=bool(found["flags"] & rtnl.IFF_UP),
-            group=found.get_attr("IFLA_GROUP") or 0,
+        if link is None:
+            return None
+        return next(
+            (
+                Link(there.index, there.name, there.mac, there.mtu, there.is_up, there.group)
+                for there in self._looks.links_of([link.index])
+            ),
+            None,
         )
 
     @_in_our_words("the node's addresses")
@@ -112,66 +104,50 @@ class NodeNetlink:
         link = self.find_link(eni.mac)
         if link is None:
             raise NodeError(f"there is no link with MAC {eni.mac}")
-        devconf = {"rp_filter": 2, "send_redirects": 0}
-        wish: dict[str, object] = {"group": ENI_GROUP + eni.number}
-        if eni.mtu is not None:
-            wish["mtu"] = eni.mtu
+        conf = {"rp_filter": 2, "send_redirects": 0}
+        wish = rtnl.LinkWish(index=link.index, group=ENI_GROUP + eni.number, mtu=eni.mtu, conf=conf)
         if eni.is_primary:
-            self._set_link(link, devconf=devconf, **wish)
+            self._fast.send(rtnl.change_link(wish))
             return
         # With a foreign address before ours, the kernel would take ours away along with it.
-        devconf["promote_secondaries"] = 1
-        self._set_link(link, devconf=devconf, state="up", **wish)
+        conf["promote_secondaries"] = 1
+        self._fast.send(rtnl.change_link(replace(wish, is_up=True)))
         self._set_address(link, eni)
-        there = self._routes(eni_table(eni.number))
-        for step in steps(desired_routes(eni, link.index), there):
+        table = eni_table(eni.number)
+        for step in steps(desired_routes(eni, link.index), self._routes(table)):
             match step:
                 case Put(Route() as route):
-                    self._ip.route("replace", **_route_words(route))
+                    self._fast.send(rtnl.new_route(_route_path(route)))
                 case Delete(Route() as route):
                     with contextlib.suppress(
-                        NetlinkError
+                        rtnl.NetlinkError
                     ):  # replaced by a put, if of the same name
-                        self._ip.route("delete", **_route_words(route))
+                        self._fast.send(rtnl.delete_route(_route_path(route)))
 
     def _routes(self, table: int) -> Iterator[Route]:
-        for found in self._ip.get_routes(family=AF_INET, table=table):
-            if found["proto"] == PROTOCOL:
-                gateway = found.get_attr("RTA_GATEWAY")
-                yield Route(
-                    IPv4Network((found.get_attr("RTA_DST") or 0, found["dst_len"])),
-                    table,
-                    found.get_attr("RTA_OIF"),
-                    IPv4Address(gateway) if gateway else None,
-                )
-
-    def _set_link(self, link: Link, *, devconf: Mapping[str, int], **wish: object) -> None:
-        self._ip.link("set", index=link.index, **wish)
-        self._fast.send(rtnl.set_devconf(link.index, devconf))
+        for way in self._looks.ways([table]):
+            if way.protocol == PROTOCOL and isinstance(way.network, IPv4Network):
+                gateway = way.gateway if isinstance(way.gateway, IPv4Address) else None
+                yield Route(way.network, table, way.index, gateway)
 
     def _set_address(self, link: Link, eni: EniLink) -> None:
         """Put the ENI's own address on its link and take every other away.
 
         An address of a pod on a host link would steal the pod's packets: the kernel's
-        `local` table comes before every rule.
+        `local` table comes before every rule. Ours makes no route of its subnet in `main`.
         """
-        no_prefix_route = 0x200  # IFA_F_NOPREFIXROUTE: no route of the subnet in the main table
-        own = {"address": str(eni.address), "prefixlen": eni.subnet.prefixlen}
-        foreign = []
-        is_there = False
-        for found in self._ip.get_addr(family=AF_INET, index=link.index):
-            address = {"address": found.get_attr("IFA_LOCAL"), "prefixlen": found["prefixlen"]}
-            if address != own:
-                foreign.append(address)
-            elif found.get_attr("IFA_FLAGS") & no_prefix_route:
-                is_there = True
-            else:
-                self._ip.addr("delete", index=link.index, **own)
-        if not is_there:
-            self._ip.addr("add", index=link.index, flags=no_prefix_route, **own)
+        own = IPv4Interface((eni.address, eni.subnet.prefixlen))
+        there = [found for found in self._looks.addresses() if found.index == link.index]
+        foreign = [found.address for found in there if found.address != own]
+        ours = [found for found in there if found.address == own]
+        if not any(found.is_silent for found in ours):
+            for found in ours:
+                self._fast.send(rtnl.change_address(found.address, link.index, delete=True))
+            self._fast.send(rtnl.change_address(own, link.index))
         for address in foreign:
-            log.warning("foreign address removed", extra={"ip": address, "link": link.name})
-            self._ip.addr("delete", index=link.index, **address)
+            told = {"ip": str(address), "link": link.name}
+            log.warning("foreign address removed", extra=told)
+            self._fast.send(rtnl.change_address(address, link.index, delete=True))
 
     # Rules -----------------------------------------------------------------------------
     @_in_our_words("the rules")
@@ -186,45 +162,18 @@ class NodeNetlink:
         for step in steps(desired_rules(enis, routing), self._rules()):
             match step:
                 case Put(Rule() as rule):
-                    self._rule("add", rule)
+                    self._rule(rule)
                 case Delete(Rule() as rule) if prune:
-                    self._rule("delete", rule)
+                    self._rule(rule, delete=True)
 
     def _rules(self) -> Iterator[Rule]:
-        for found in self._ip.get_rules(family=AF_INET):
-            if found.get_attr("FRA_PROTOCOL") == PROTOCOL:
-                preference = found.get_attr("FRA_PRIORITY") or 0
-                source, to = found.get_attr("FRA_SRC"), found.get_attr("FRA_DST")
-                yield Rule(
-                    preference=preference,
-                    table=found.get_attr("FRA_TABLE") or found["table"],
-                    fwmark=found.get_attr("FRA_FWMARK") or 0,
-                    fwmask=found.get_attr("FRA_FWMASK") or 0,
-                    source=IPv4Address(source) if source else None,
-                    destination=IPv4Network((to or 0, found["dst_len"]))
-                    if preference == EXTERNAL_PREFERENCE
-                    else None,
-                )
+        return (found.rule for found in self._looks.rules() if found.protocol == PROTOCOL)
 
-    def _rule(self, command: str, rule: Rule) -> None:
-        wish: dict[str, object] = {
-            "family": AF_INET,
-            "priority": rule.preference,
-            "table": rule.table,
-            "protocol": PROTOCOL,
-        }
-        if rule.fwmark:
-            wish |= {"fwmark": rule.fwmark, "fwmask": rule.fwmask}
-        if rule.source is not None:
-            wish |= {"src": str(rule.source), "src_len": 32}
-        if rule.destination is not None:
-            to = rule.destination
-            wish |= {"dst": str(to.network_address), "dst_len": to.prefixlen}
+    def _rule(self, rule: Rule, *, delete: bool = False) -> None:
         try:
-            self._ip.rule(command, **wish)
-        except NetlinkError as error:
-            gone = command == "delete" and error.code == errno.ENOENT
-            if not gone and error.code != errno.EEXIST:
+            self._fast.send(rtnl.change_rule(rule_wish(rule), delete=delete))
+        except rtnl.NetlinkError as error:
+            if error.errno != (errno.ENOENT if delete else errno.EEXIST):
                 raise
 
     # Guards ----------------------------------------------------------------------------
@@ -251,10 +200,8 @@ class NodeNetlink:
         return len(wanted - there), len(there - wanted)
 
     def _guards(self) -> Iterator[Network]:
-        for family in (AF_INET, AF_INET6):
-            for found in self._ip.get_routes(family=family, table=PODS_TABLE):
-                if found["type"] == RTN_UNREACHABLE and found["proto"] == PROTOCOL:
-                    yield ip_network(f"{found.get_attr('RTA_DST')}/{found['dst_len']}")
+        ways = self._looks.ways([PODS_TABLE])
+        return (way.network for way in ways if way.protocol == PROTOCOL and not way.index)
 
     # nft -------------------------------------------------------------------------------
     def apply_nft(self, text: str) -> bool:
@@ -354,14 +301,5 @@ def _guard(network: Network) -> rtnl.Path:
     )
 
 
-def _route_words(route: Route) -> dict[str, object]:
-    words: dict[str, object] = {
-        "dst": str(route.destination),
-        "table": route.table,
-        "oif": route.index,
-        "proto": PROTOCOL,
-    }
-    if route.gateway is None:
-        return words | {"scope": "link"}
-    # 4 is RTNH_F_ONLINK: the gateway is on this link although no prefix says so.
-    return words | {"gateway": str(route.gateway), "flags": 4}
+def _route_path(route: Route) -> rtnl.Path:
+    return path(Way(route.destination, route.table, index=route.index, gateway=route.gateway))

@@ -1,8 +1,7 @@
 """Hand-packed rtnetlink: the messages of an ADD and a DEL, and a socket to send them. Shell.
 
 A message is packed in microseconds where a general library takes hundreds; an ADD sends a
-dozen. Everything that is not per pod goes through pyroute2 (`cni.netlink`), which is also
-this module's oracle: the contract tests decode every message here with it.
+dozen. pyroute2 is this module's oracle: the contract tests decode every message here with it.
 
 Attribute and message numbers are the kernel's (include/uapi/linux/{rtnetlink,if_link,
 neighbour,netlink}.h); a comment names each. It is long because it is one: whoever checks a

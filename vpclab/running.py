@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 from vpclab import box
 
-EXTRA = ("moto", "flask", "flask_cors")
+EXTRA = ("moto", "flask", "flask_cors", "pyroute2")
 """What the lab needs beyond the daemon."""
 
 START_SECONDS = 60.0
