@@ -3,8 +3,8 @@
     python -m tests.kernels [--only 6.1] [--check flows]... [--write] [--refresh]
 
 The table goes to stdout, all that is known to build/kernels.json, each guest's console to
-.cache/kernels/log. With --write the table goes into docs/support.md, with the last known row of
-each kernel that was not asked for.
+.cache/kernels/log. With --write the table goes into docs/support.md, with what is known of those
+kernels and checks that were not asked for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> int:
     checks = [check for check in CHECKS if not wishes.check or check.name in wishes.check]
     if not targets or not checks:
         names = [thing.name for thing in (*TARGETS, *CHECKS)]
-        _say(f"there is no such kernel or check; there are {', '.join(names)}")
+        _say(f"there is no such kernel or check: {', '.join(names)}")
         return 2
     if wishes.refresh:
         for folder in root.CACHE.glob("apt-*"):
@@ -63,11 +63,10 @@ def main() -> int:
     (root.CACHE / "log").mkdir(parents=True, exist_ok=True)
     rows = [boot(target, checks) for target in targets]
     print("\n".join(plain(table(rows, checks))), flush=True)
-    if not wishes.check:
-        known = keep(rows)
-        if wishes.write:
-            said = [*markdown(table(known, CHECKS)), "", *legend(CHECKS)]
-            SUPPORT.write_text(into(SUPPORT.read_text(), said))
+    known = keep(rows, checks)
+    if wishes.write:
+        said = [*markdown(table(known, CHECKS)), "", *legend(CHECKS)]
+        SUPPORT.write_text(into(SUPPORT.read_text(), said))
     return 0 if all(row.is_well(checks) for row in rows) else 1
 
 
@@ -80,13 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def keep(rows: Sequence[Row]) -> list[Row]:
-    """Keep *rows* beside those of earlier runs of other kernels; return one of each, in order."""
+def keep(rows: Sequence[Row], checks: Sequence[Check]) -> list[Row]:
+    """Keep *rows* beside what earlier runs told of other kernels and checks; return one of each."""
     saved = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     known = {
         row.target: row for row in (Row(**{**s, "target": Target(**s["target"])}) for s in saved)
     }
-    known |= {row.target: row for row in rows}
+    for row in rows:
+        if row.target in known:
+            row.remember(known[row.target], checks)
+        known[row.target] = row
     every = [known.get(target, Row(target, trouble="not run here yet")) for target in TARGETS]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps([asdict(row) for row in every], indent=1) + "\n")

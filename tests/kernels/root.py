@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -232,6 +233,7 @@ def code(name: str) -> Path:
             ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis")
         )
     shutil.copy(ROOT / "pyproject.toml", tree)
+    _describe(tree)
     (tree / "build").mkdir()
     for file in (ROOT / "build").glob(PLUGINS):
         if not file.is_symlink():
@@ -242,6 +244,16 @@ def code(name: str) -> Path:
     first.chmod(0o755)
     cpio.pack(folder / "tree", folder / "code.cpio")
     return folder / "code.cpio"
+
+
+def _describe(tree: Path) -> None:
+    """Say which version this is, as an installation does."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    folder = tree / f"{project['name']}-{project['version']}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
 
 
 @contextmanager

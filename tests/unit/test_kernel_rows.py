@@ -57,6 +57,21 @@ def test_a_row(row: Row, cell: str, result: str) -> None:
     assert row.is_well([ONE]) == (result == "ok")
 
 
+def test_a_former_run_tells_of_what_was_not_asked_this_time() -> None:
+    former = heard(told("one.py::a", "failed"), told("one.py::gone"), told("other.py::b"))
+    row = heard(told("one.py::a"))
+    row.remember(former, [ONE])
+    assert [row.cell(check) for check in (ONE, OTHER)] == ["1 ok", "1 ok"]
+
+
+def test_a_former_run_of_another_kernel_tells_nothing() -> None:
+    former = heard(told("other.py::b"))
+    former.facts = FACTS | {"kernel": "6.1.0-0-cloud-amd64"}
+    row = heard(told("one.py::a"))
+    row.remember(former, [ONE])
+    assert row.cell(OTHER) == "not run"
+
+
 def test_a_row_is_as_long_as_the_head_whatever_happened() -> None:
     for row in (heard(told("one.py::a")), Row(TARGET, trouble="apt-get: a | b")):
         head, line = table([row], [ONE, OTHER])
