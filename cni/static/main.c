@@ -3,8 +3,7 @@
  * Two ways to start it, chosen at build (tools/build-plugin, docs/adr/0023):
  *   INIT=public  Py_InitializeFromConfig, as CPython documents it. The default.
  *   INIT=core    the first half of it: a private field of PyConfig. No sys.stdout and no codecs;
- *                the plugin uses neither. And no garbage collection on the way, which is private,
- *                too: the linker puts a function of ours in the place of CPython's.
+ *                the plugin uses neither.
  *
  * Nothing of the machine is read: no environment (isolated), no site, no path, no time zone, no
  * locale. What goes wrong here is told on stdout, where a runtime looks for it. The modules are in
@@ -63,8 +62,9 @@ static void start(void)
     PyGC_Disable(); /* one verb makes too little garbage to look for */
 }
 
-/* In the place of PyModule_AddIntConstant (the linker's --wrap), by which `_socket` would give names
- * to 500 numbers at each start. */
+/* Three functions that do nothing, in the place of CPython's (the linker's --wrap). */
+
+/* `_socket` gives names to 500 numbers with it. */
 int __wrap_PyModule_AddIntConstant(PyObject *module, const char *name, long value)
 {
     (void)module;
@@ -73,13 +73,19 @@ int __wrap_PyModule_AddIntConstant(PyObject *module, const char *name, long valu
     return 0;
 }
 
-#ifdef ENID_CORE
-/* In the place of the garbage collection. */
+/* It runs a script that finds out what start() has set. */
+PyStatus __wrap__PyConfig_InitPathConfig(PyConfig *config, int compute)
+{
+    (void)config;
+    (void)compute;
+    return PyStatus_Ok();
+}
+
+/* The one garbage collection of a start, which comes before PyGC_Disable can be called. */
 void __wrap__Py_RunGC(PyThreadState *thread)
 {
     (void)thread;
 }
-#endif
 
 /* Tell which exception left the plugin: its name on stdout, the rest on stderr. */
 static int tell(void)
