@@ -427,8 +427,10 @@ def kills(row: Row) -> Iterator[Kill]:
     yield from (Kill(kernel_step=number) for number in range(1, kernel_steps + 1))
 
 
-def play_row(row: Row) -> tuple[str, int, list[str]]:
+def play_row(words: str) -> tuple[str, int, list[str]]:
     """Return a row's words, its points, and what did not hold at some."""
+    row = next(row for row in ROWS if row.words == words)
+    logging.disable(logging.CRITICAL)  # kills are what it is about
     wrong, points = [], list(kills(row))
     for kill in points:
         try:
@@ -440,8 +442,7 @@ def play_row(row: Row) -> tuple[str, int, list[str]]:
 
 def main() -> int:
     """Kill the daemon at every point of every row, and print the table; return 1 if one failed."""
-    logging.disable(logging.CRITICAL)  # kills are what it is about
-    rows = [row for row in ROWS if row.is_killed]
+    rows = [row.words for row in ROWS if row.is_killed]
     with multiprocessing.get_context("spawn").Pool(maxtasksperchild=1) as pool:
         found = pool.map(play_row, rows, chunksize=1)
     for words, points, wrong in found:
