@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from cni.frame import Frame, encode
 from tests.fuzz.execs import CALM, must
-from tests.fuzz.inputs import STDIN, configurations, environments, torn
+from tests.fuzz.inputs import SPOKEN, STDIN, environments, torn
 
 PATIENCE_SECONDS = 5.0
 EARLY_NS = 5_000_000_000
@@ -58,13 +58,17 @@ class Shot:
 @st.composite
 def shots(draw: st.DrawFn) -> Shot:
     """Draw a client."""
-    stdin = draw(configurations().map(lambda raw: json.dumps(raw).encode()) | STDIN)
+    stdin = draw(st.just(json.dumps(SPOKEN).encode()) | STDIN)
     env, now = draw(environments()), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     whole = encode(Frame(env, stdin, now, now + EARLY_NS + 50_000_000))
     data = draw(st.just(whole) | st.just(whole) | torn(st.just(whole)) | st.binary(max_size=200))
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=3)))
     pieces = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
-    return Shot([p for p in pieces if p], draw(DESCRIPTORS), draw(st.integers(0, 3)) > 0)
+    return Shot(
+        [p for p in pieces if p],
+        draw(DESCRIPTORS),
+        draw(st.sampled_from([True, True, True, False])),
+    )
 
 
 @dataclass
@@ -138,6 +142,8 @@ class Target:
             must(not answer, f"half an answer: {answer!r}")
             return "left before the answer"
         except ConnectionResetError:
+            pass  # it refused before it had read all: what it said comes first
+        if not answer:
             return "hung up on"
         must(answer[:1] in {b"0", b"1"}, f"not an answer: {answer!r}")
         said = json.loads(answer[1:]) if answer[1:] else {}
