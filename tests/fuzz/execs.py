@@ -17,7 +17,7 @@ import socket
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,15 +173,17 @@ class Forks:
         must(isinstance(said["cniVersion"], str), "no version")
         return f"refused with {said['code']}"
 
-    def run(self, env: Mapping[str, str], stdin: bytes, *, is_there: bool) -> Outcome:
-        """Run one plugin to its end."""
+    def run(
+        self, env: Mapping[str, str], stdin: bytes, *, is_there: bool, comes: bool = False
+    ) -> Outcome:
+        """Run one plugin to its end. *comes*: the daemon listens once a DEL has been spooled."""
         given_fd = os.memfd_create("stdin")
         os.write(given_fd, stdin)
         os.lseek(given_fd, 0, os.SEEK_SET)
         (out, out_w), (err, err_w) = os.pipe(), os.pipe()
         pid = os.fork()
         if not pid:
-            self._become(env, (given_fd, out_w, err_w), is_there=is_there)
+            self._become(env, (given_fd, out_w, err_w), is_there=is_there, comes=comes)
         for descriptor in (given_fd, out_w, err_w):
             os.close(descriptor)
         with os.fdopen(out, "rb") as stdout, os.fdopen(err, "rb") as stderr:
@@ -191,7 +193,12 @@ class Forks:
         return Outcome(os.waitstatus_to_exitcode(status), *said)
 
     def _become(
-        self, env: Mapping[str, str], descriptors: tuple[int, int, int], *, is_there: bool
+        self,
+        env: Mapping[str, str],
+        descriptors: tuple[int, int, int],
+        *,
+        is_there: bool,
+        comes: bool,
     ) -> None:
         """Be the plugin from now on."""
         for wanted, descriptor in enumerate(descriptors):
@@ -204,11 +211,24 @@ class Forks:
         plugin.HEARTBEAT = folder + b"/heartbeat"
         plugin.SOCKET = folder + (b"/ipamd.sock" if is_there else b"/none.sock")
         plugin.DEADLINE_SECONDS = HUNG_SECONDS if is_there else 0
+        if comes:
+            plugin.spool = _then_listen(plugin.spool, folder + b"/ipamd.sock")  # type: ignore[assignment]  # of a fork
         try:
             plugin.main()
         except BaseException:  # noqa: BLE001 - a fork's top: nothing may be raised
             os.write(2, traceback.format_exc().encode())
         os._exit(97)  # nothing may return either
+
+
+def _then_listen(
+    spool: Callable[[dict[bytes, bytes], int, bytes], bytes], path: bytes
+) -> Callable[[dict[bytes, bytes], int, bytes], bytes]:
+    def spooling(env: dict[bytes, bytes], started: int, frame: bytes) -> bytes:
+        name = spool(env, started, frame)
+        plugin.SOCKET = path
+        return name
+
+    return spooling
 
 
 FOLDERS = (["ipamd.sock"], ["ipamd.sock", "spool"])

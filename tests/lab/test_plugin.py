@@ -314,6 +314,10 @@ def a_file(node: Node) -> str:
     return "/run/a-file"
 
 
+def a_folder(_node: Node) -> str:
+    return "/etc"
+
+
 def a_fifo(node: Node) -> str:
     path = node.path("/run/a-fifo")
     if not path.exists():
@@ -355,7 +359,7 @@ def test_bad_input_is_one_sentence_at_once(
     assert not plugin.spooled()
 
 
-@pytest.mark.parametrize("make", [a_file, a_fifo])
+@pytest.mark.parametrize("make", [a_file, a_fifo, a_folder])
 def test_what_is_no_netns_is_refused_and_never_hangs(
     plugin: Plugin, make: Callable[[Node], str]
 ) -> None:

@@ -195,3 +195,15 @@ def test_without_a_daemon_each_verb_ends_as_it_should(
     answer = json.loads(found.stdout or b"{}")
     assert (found.status, answer.get("code"), found.stderr) == (int(code is not None), code, b"")
     assert len(list(tmp_path.glob("spool/*"))) == (verb == "DEL")
+
+
+def test_a_daemon_that_listens_since_a_del_was_spooled_gets_it_and_no_file_stays(
+    tmp_path: Path,
+) -> None:
+    with Forks(tmp_path) as forks:
+        env = ENV | {"CNI_COMMAND": "DEL", "CNI_NETNS": ""}
+        found = forks.run(env, json.dumps(CONF).encode(), is_there=False, comes=True)
+        ((frame, descriptors),) = forks.daemon.frames
+    assert (found.status, found.stdout, found.stderr) == (0, b"", b"")
+    assert (frame.env["CNI_COMMAND"], descriptors) == ("DEL", 0)
+    assert list(tmp_path.glob("spool/*")) == []
