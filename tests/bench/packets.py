@@ -65,6 +65,11 @@ POD, OTHERS = IPv4Address("10.0.4.2"), IPv4Address("10.0.8.0")
 ENIS, MTU = 15, 9001
 """ENIs that an m5.24xlarge takes: our tables have rules for each."""
 
+IMAGE_RP_FILTER = "2"
+"""What a link has that nobody asks about, as systemd sets it on Amazon Linux 2023 and others
+(sysctl.d/50-default.conf). Ours and others' need it on ENIs anyway; with 0, a node without a CNI
+would do without a lookup."""
+
 MACS = ("0a:00:00:00:00:10", "0a:00:00:00:00:11")
 FAR_MAC = "0a:00:00:00:00:01"
 PORT, SERVICES, TRIES = 9000, 50, 20
@@ -118,6 +123,7 @@ class Node:
         )
         for worker in (self.node, self.far, self.pod):
             worker.write_sysctls({**SYSCTLS, "net.ipv4.ip_forward": "1"})
+        self.node.write_sysctls({"net.ipv4.conf.default.rp_filter": IMAGE_RP_FILTER})
         to_far = f"address {FAR_MAC} netns /proc/{os.getpid()}/fd/{self.far.fd}"
         lines = ["link set lo up"]
         for number, mac in enumerate(MACS):
