@@ -387,58 +387,6 @@ def test_a_waiting_add_whose_plugin_is_killed_gives_its_place_up(ipamd: Ipamd) -
 
 
 # CHECK, STATUS, GC ---------------------------------------------------------------------
-@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
-def test_a_result_is_what_the_kernel_shows_in_every_version(ipamd: Ipamd, version: str) -> None:
-    ipamd.start()
-    code, result = ipamd.call("ADD", "web-0", cniVersion=version, mtu=1500)
-    assert (code, result["cniVersion"]) == (0, version)
-    host, pod = result["interfaces"]
-    links = {
-        link["ifname"]: link for link in json.loads(ipamd.node.run(["ip", "-j", "link"]).stdout)
-    }
-    inside = json.loads(ipamd.netns("web-0").run(["ip", "-j", "addr", "show", "eth0"]).stdout)[0]
-    assert host["mac"] == links[host["name"]]["address"]
-    assert (pod["name"], pod["mac"]) == ("eth0", inside["address"])
-    assert pod["sandbox"] == ipamd.netns("web-0").path
-    ((ip,), (address,)) = result["ips"], inside["addr_info"][:1]
-    assert ip["address"] == f"{address['local']}/{address['prefixlen']}"
-    assert ip.get("version") == ("4" if version.startswith("0.") else None)
-    assert (ip["gateway"], ip["interface"]) == ("169.254.1.1", 1)
-    default = json.loads(ipamd.netns("web-0").run(["ip", "-j", "route", "show", "default"]).stdout)
-    assert [(r["dst"], r["gw"]) for r in result["routes"]] == [("0.0.0.0/0", default[0]["gateway"])]
-    mtus = [i.get("mtu") for i in result["interfaces"]]
-    assert (inside["mtu"], mtus) == (1500, [1500, 1500] if version == "1.1.0" else [None, None])
-    if version >= "0.4.0":
-        assert ipamd.call("CHECK", "web-0", cniVersion=version, prevResult=result) == (0, {})
-
-
-def test_a_pods_annotation_sets_its_mtu(ipamd: Ipamd) -> None:
-    ipamd.start()
-    told = {"io.kubernetes.cri.pod-annotations": {"enid.dev/mtu": "1400"}}
-    assert ipamd.call("ADD", "web-0", mtu=9001, runtimeConfig=told)[0] == 0
-    link = json.loads(ipamd.netns("web-0").run(["ip", "-j", "link", "show", "eth0"]).stdout)[0]
-    assert link["mtu"] == 1400
-
-
-def test_a_check_says_what_is_not_as_it_was_made_and_repairs_nothing(ipamd: Ipamd) -> None:
-    ipamd.start()
-    _, result = ipamd.call("ADD", "web-0")
-    name, address = result["interfaces"][0]["name"], result["ips"][0]["address"].split("/")[0]
-    assert ipamd.call("CHECK", "web-0", prevResult=result) == (0, {})
-    ipamd.node.run(["ip", "neigh", "del", address, "dev", name])
-    ipamd.netns("web-0").run(["ip", "route", "del", "default"])
-    for _ in range(2):
-        code, answer = ipamd.call("CHECK", "web-0", prevResult=result)
-        assert (code, answer["code"]) == (1, 100)
-        assert f"the neighbour {address} of {name} is None" in answer["msg"]
-        assert "the pod has no default route by 169.254.1.1 on eth0" in answer["msg"]
-    code, answer = ipamd.call("CHECK", "web-0", path=ipamd.netns("db-0").path, prevResult=result)
-    assert "CNI_NETNS is not the namespace that the attachment is in" in answer["msg"]
-    code, answer = ipamd.call("CHECK", "ghost", prevResult=result)
-    assert (code, answer["code"]) == (1, 3)
-    assert len(ipamd.status()["leases"]) == 1
-
-
 def test_a_check_after_a_restart_finds_the_wire_as_it_was(ipamd: Ipamd) -> None:
     ipamd.start()
     _, result = ipamd.call("ADD", "web-0", mtu=1500)
