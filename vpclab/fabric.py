@@ -51,6 +51,7 @@ from vpclab.gates import (
 )
 from vpclab.netns import Worker
 from vpclab.nft import Nft, NftError
+from vpclab.patience import PATIENCE
 
 MTU = 9001
 IGW_MTU = 1500
@@ -70,7 +71,7 @@ GATEWAY = IPv4Address("203.0.113.254")
 
 GATEWAY6 = IPv6Address("2001:db8:ffff::fe")
 
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS = 10.0 * PATIENCE
 """How long a link may take to come up; it is milliseconds on an idle machine."""
 
 ONLINK = 4

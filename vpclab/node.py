@@ -27,6 +27,10 @@ from pyroute2 import IPRoute
 from vpclab.fabric import ENDPOINT, MTU, NODAD, ROUTER6, Wanted
 from vpclab.mounts import begin
 from vpclab.netns import Worker
+from vpclab.patience import PATIENCE
+
+RUN_SECONDS = 30 * PATIENCE
+"""What a program on a node may take, unless its caller knows better."""
 
 SYSCTLS = {
     "net.ipv4.conf.all.accept_local": "0",
@@ -249,7 +253,7 @@ class Node:
         env: Mapping[str, str] | None = None,
         rights: Rights | None = None,
         check: bool = True,
-        timeout: float = 30,
+        timeout: float = RUN_SECONDS,
         **keywords: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program on the node and return what it printed."""

@@ -33,6 +33,7 @@ from vpclab.faults import Faults
 from vpclab.imds import Imds
 from vpclab.metadata import ROLE
 from vpclab.node import Node
+from vpclab.patience import PATIENCE
 
 __all__ = ["EmbeddedVPC", "Internet", "VpcEni", "arbitrary", "predictable"]
 
@@ -66,7 +67,12 @@ class Internet:
     def run(self, argv: Sequence[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program on the host."""
         return self._worker.call(
-            subprocess.run, list(argv), check=check, capture_output=True, text=True, timeout=30
+            subprocess.run,
+            list(argv),
+            check=check,
+            capture_output=True,
+            text=True,
+            timeout=30 * PATIENCE,
         )
 
 

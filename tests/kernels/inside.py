@@ -32,7 +32,7 @@ POWER_OFF = 0x4321FEDC
 """LINUX_REBOOT_CMD_POWER_OFF."""
 
 PATIENCE = "20"
-"""How much longer tests wait than where nothing is emulated (tests/lab/patience.py)."""
+"""How much longer tests wait than where nothing is emulated (vpclab/patience.py)."""
 
 PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64"}
 

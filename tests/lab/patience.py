@@ -1,12 +1,7 @@
-"""How long tests wait for what comes at once on a machine that is not emulated.
-
-    settimeout(1.0 * PATIENCE)
-
-A guest of `make kernels` is some twenty times slower; it sets ENID_PATIENCE.
-"""
+"""How long tests wait for what comes at once on a machine that is not emulated."""
 
 from __future__ import annotations
 
-import os
+from vpclab.patience import PATIENCE
 
-PATIENCE = float(os.environ.get("ENID_PATIENCE", "1"))
+__all__ = ["PATIENCE"]

@@ -22,6 +22,7 @@ import pytest
 from cni import rtnl
 from cni.frame import Frame, FrameReader
 from cni.heartbeat import Heartbeat
+from tests.lab.patience import PATIENCE
 from tests.lab.starts import STARTS, WANTED, Start
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Plugin:
             [*self.wrapper, *self.start.argv],
             env={k: v for k, v in full.items() if v is not None},
             check=False,
-            timeout=timeout,
+            timeout=timeout * PATIENCE,
             input=stdin,
             text=False,
         )

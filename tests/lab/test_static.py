@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.patience import PATIENCE
 from tests.lab.starts import FILES, WANTED, Start
 
 PT_DYNAMIC, PT_INTERP = 2, 3
@@ -45,7 +46,7 @@ def run(
         env=env,
         input=stdin,
         capture_output=True,
-        timeout=20,
+        timeout=20 * PATIENCE,
         check=False,
     )
 
@@ -111,7 +112,8 @@ def test_when_the_plugin_itself_fails_the_answer_is_still_json(start: Start) -> 
     done = subprocess.run(
         ["prlimit", f"--as={few}", *start.argv],
         env={"CNI_COMMAND": "ADD", "PATH": os.environ["PATH"]},
-        input=b"{" + b" " * 1000000, capture_output=True, timeout=20, check=False,
+        input=b"{" + b" " * 1000000, capture_output=True,
+        timeout=20 * PATIENCE, check=False,
     )  # fmt: skip
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["code"], answer["cniVersion"]) == (1, 999, "1.0.0")
