@@ -53,7 +53,9 @@ class Holdings:
     terms: Terms
     drift: Drift = field(default_factory=Drift)
     died: Instant | None = None
-    """When the pods of the boot before this one died, if this is the first life of its boot."""
+    """When the pods of the boot before this one died, if that was a moment ago."""
+    unheld: dict[Address, Instant] = field(default_factory=dict)
+    """Since when addresses cool that a former life had and the journal does not hold."""
 
     @property
     def priority(self) -> Priority:
@@ -99,12 +101,20 @@ class Holdings:
             new = self.pool.add(ready.eni_id, ready.blocks)
             for address, state in cooling.items():
                 self.pool.cool(address, state.since, purged=state.purged)
+            self._cool_on(new)
             if found and self.died is not None:
                 for address in (address for block in new for address in block):
                     self.pool.cool(address, self.died, purged=True)
                 self.queue.cools()
             self.pool.set_taken(ready.hosts)
             self.queue.hand_out()
+
+    def _cool_on(self, new: Iterable[Block]) -> None:
+        """Let addresses cool on that came back, or were ours all the time."""
+        for address in (address for block in new for address in block):
+            if (since := self.unheld.pop(address, None)) is not None:
+                self.pool.cool(address, since)
+                self.queue.cools()
 
     def _let_go(self, ready: Ready) -> dict[Address, Cooling]:
         """Forget what another ENI is thought to have of blocks that came with this one.

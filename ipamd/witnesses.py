@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 from typing import TypeVar
 
 from cni import dataplane
@@ -95,14 +95,14 @@ def known_limits(journal: Journal, around: Surroundings) -> InstanceLimits:
     if known is not None:
         return known
     log.warning("limits unknown: no growth until ec2 tells", extra={"type": kind})
-    enis = [i.device_index for i in journal.intents()]
+    enis = 1 + sum(1 for i in journal.intents() if i.device_index and i.attachment_id)
     blocks = Counter(eni_id for _, eni_id, _ in journal.blocks())
     return InstanceLimits(
         instance_type=kind,
-        enis=len(enis) + 1,
+        enis=enis,
         ipv4_per_eni=1 + max(blocks.values(), default=len(around.primary_blocks)),
         ipv6_per_eni=0,
-        cards=((0, len(enis) + 1),),
+        cards=((0, enis),),
         hypervisor="nitro",
         bare_metal=False,
         vcpus=0,
@@ -227,11 +227,7 @@ class Witnesses:
 
     # The pool --------------------------------------------------------------------------
     def _fill_pool(self) -> None:
-        """Take what the journal and IMDS know; EC2 has not confirmed it yet.
-
-        After a reboot every block of before cools from the moment of the boot: whoever had
-        an address of it, peers may still send to it.
-        """
+        """Take what the journal and IMDS know; EC2 has not confirmed it yet."""
         now, pool = self.ports.clock(), self.holdings.pool
         for intent in self._active():
             pool.put_eni(self._pool_eni(intent, now))
@@ -240,10 +236,6 @@ class Witnesses:
         # Asked back, and nobody knows whether EC2 has it: the census tells.
         pool.begin_unassign(b for b, _, state in rows if state is Held.RELEASING)
         self.holdings.drift.give_back(self.journal.gone(now.wall), now)
-        if self._is_new_boot():
-            died = self.holdings.died = replace(now, boot=0.0, wall=now.wall - now.boot)
-            for address in tuple(pool.slots):
-                pool.cool(address, died, purged=True)
         if self.believes_imds:
             self._hold([(b, self.around.primary_eni) for b in self.around.primary_blocks])
 
@@ -267,12 +259,16 @@ class Witnesses:
             if eni_id in pool.enis:
                 pool.add(eni_id, [block], confirmed=False)
 
-    def _is_new_boot(self) -> bool:
-        """Whether the kernel was booted since the last life; noted for the next one."""
-        former = self.journal.fact("boot")
-        with contextlib.suppress(JournalError):
-            self.journal.note_fact("boot", self.ports.boot_id)
-        return former is not None and former != self.ports.boot_id
+    def _died(self) -> Instant | None:
+        """Return when the pods of the boot before this one died, while that matters.
+
+        The boot is known by the kernel's clock alone: no journal need tell of it, and a second
+        life in a young boot holds back what the first one did.
+        """
+        now = self.ports.clock()
+        if now.boot >= self.attachments.cooldown_seconds:
+            return None
+        return replace(now, boot=0.0, wall=now.wall - now.boot)
 
     # The leases ------------------------------------------------------------------------
     def _restore_leases(self, links: tuple[HostLink, ...]) -> None:
@@ -295,10 +291,24 @@ class Witnesses:
             if losers:
                 log.error("two leases of one address", extra={"sandboxes": str((row, losers))})
             self.attachments.restore(row, veths.get(row.sandbox))
-        for address, eni_id, since in self.leases.cooling():
-            if eni_id in pool.enis and address not in pool.slots:
-                pool.add(eni_id, [IPv4Network(str(address))], confirmed=False)
-            pool.cool(address, since)
+        self._restore_cooling()
+
+    def _restore_cooling(self) -> None:
+        """Let addresses cool on; what the rest is, a pod of before the boot may have had.
+
+        What the journal does not hold may be EC2's again, /run having been full when it was
+        given back; it cools if EC2 shows it to be ours.
+        """
+        holdings, pool = self.holdings, self.holdings.pool
+        for address, _, since in self.leases.cooling():
+            if address in pool.slots:
+                pool.cool(address, since)
+            else:
+                holdings.unheld[address] = since
+        holdings.died = self._died()
+        if holdings.died is not None:
+            for address in tuple(pool.slots):
+                pool.cool(address, holdings.died, purged=True)
 
     async def _guard_all(self) -> None:
         pool, lifecycle = self.holdings.pool, self.holdings.lifecycle

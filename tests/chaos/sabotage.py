@@ -234,7 +234,7 @@ _add(
 _add(
     "reboot-cools-nothing",
     "after a reboot what pods had is free",
-    (witnesses.Witnesses, "_is_new_boot", to(lambda _self: False)),
+    (witnesses.Witnesses, "_died", to(nothing)),
     needs=(Trouble.REBOOTS,),
     suits=_cools,
 )

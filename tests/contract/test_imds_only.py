@@ -67,6 +67,7 @@ def test_a_short_list_takes_nothing_from_pods_and_a_repeated_one_only_what_is_fr
     blocks = cloud.account.assign_by_hand(cloud.attached()[0].id, Kind.SINGLE, 3)
     world.start()
     daemon = world.daemon
+    world.run(30)  # the boot was a moment ago
     world.add("pod")
     world.run(10)
     (pod,) = world.living
