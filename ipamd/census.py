@@ -182,7 +182,8 @@ class Census:
             h.offer(await h.lifecycle.blocks.take(eni_id, blocks), found=True)
         await self._keep(verdict.kept)
         for block in (*verdict.gone, *verdict.denied):
-            await self._deny(block, held.blocks[block])
+            eni_id = held.blocks[block]
+            await self._deny(block, eni_id, is_alone=eni_id not in verdict.missing)
         self._close(verdict)
 
     async def _prune(self) -> None:
@@ -259,10 +260,11 @@ class Census:
             if (holder := h.pool.blocks().get(block)) is not None:
                 await h.lifecycle.blocks.keep(holder, (block,))
 
-    async def _deny(self, block: Block, eni_id: EniId) -> None:
+    async def _deny(self, block: Block, eni_id: EniId, *, is_alone: bool) -> None:
         """Let go of a block that EC2 has not shown twice; what a pod has of it stays.
 
-        So does one that has come with another ENI since EC2 was asked.
+        So does one that has come with another ENI since EC2 was asked, and one whose ENI is
+        not shown either (not *is_alone*): it goes with the ENI, if that goes.
         """
         h = self.holdings
         if h.pool.blocks().get(block) != eni_id:
@@ -271,9 +273,9 @@ class Census:
         if any(isinstance(slot.state, Assigned) for slot in slots):
             log.error("ec2 denies a pod's address", extra={"block": str(block)})
             h.pool.withhold(block)
-            return
-        await h.give_up(eni_id, block)
-        log.warning("block is EC2's again", extra={"block": str(block)})
+        elif is_alone:
+            await h.give_up(eni_id, block)
+            log.warning("block is EC2's again", extra={"block": str(block)})
 
     def _close(self, verdict: Verdict) -> None:
         """Give nothing new from ENIs that EC2 does not show; let go of those not shown twice."""
@@ -293,11 +295,25 @@ class Census:
                 self.flights.start(name, self._lose(eni_id))
 
     def _lose(self, eni_id: EniId) -> Coroutine[None, None, None]:
-        """Return what is to be done about an ENI that is not among ours: theirs is not deleted."""
-        if eni_id in self.unmanaged or self.holdings.pool.enis[eni_id].stays:
+        """Return what is to be done about an ENI that is not among ours: theirs is not deleted.
+
+        Where EC2 may not be asked, none is.
+        """
+        is_theirs = eni_id in self.unmanaged or self.holdings.pool.enis[eni_id].stays
+        if is_theirs or self.hint is not None:
             return self.holdings.disown(eni_id)
+        return self._remove_lost(eni_id)
+
+    async def _remove_lost(self, eni_id: EniId) -> None:
+        """Let go of an ENI that two lists lacked, unless EC2 shows it here by its id."""
+        h = self.holdings
+        if await h.lifecycle.is_here(eni_id):
+            log.warning("eni is not listed, yet attached", extra={"eni_id": eni_id})
+            h.pool.reopen_eni(eni_id)
+            h.queue.hand_out()
+            return
         log.warning("eni is gone", extra={"eni_id": eni_id})
-        return self.holdings.remove(eni_id)
+        await h.remove(eni_id)
 
     def _is_draining(self, eni_id: EniId) -> bool:
         intent = self.holdings.lifecycle.book.intent_of(eni_id)

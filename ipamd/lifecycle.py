@@ -35,6 +35,7 @@ from eni.errors import (
 from eni.model import (
     Attachment,
     AttachmentId,
+    AttachmentStatus,
     Block,
     Eni,
     EniId,
@@ -352,6 +353,13 @@ class Lifecycle:
     async def attached(self, priority: Priority) -> tuple[Eni, ...]:
         """Return what EC2 shows attached to us."""
         return await self.book.call(priority, self.book.ec2.attached, self.book.instance_id)
+
+    async def is_here(self, eni_id: EniId) -> bool:
+        """Return whether EC2 says by its id that an ENI is attached to us and stays so."""
+        eni = await self.book.call(Priority.STEADY, self.book.ec2.eni, eni_id)
+        if eni is None or eni.attachment is None or self.book.is_elsewhere(eni):
+            return False
+        return eni.attachment.status is not AttachmentStatus.DETACHING
 
     async def adopt(
         self,

@@ -15,6 +15,7 @@ import pytest
 
 from cni.spec import Sandbox
 from eni.errors import ImdsError
+from eni.model import EniId
 from ipamd.intents import UNMANAGED_TAG
 from ipamd.pool import Assigned
 from ipamd.settings import Settings
@@ -464,7 +465,10 @@ def test_an_eni_we_made_and_forgot_is_deleted_on_the_second_look(
     node.check()
 
 
-def test_a_reboot_lets_every_former_block_cool_from_the_boot(new_node: Make) -> None:
+@pytest.mark.parametrize("keep_journal", [True, False], ids=["journal", "no-journal"])
+def test_a_reboot_lets_every_former_block_cool_from_the_boot(
+    new_node: Make, *, keep_journal: bool
+) -> None:
     node = new_node(
         settings=Settings(demand=False, minimum_ip_target=6, cooldown_seconds=60, max_pods=6)
     )
@@ -472,6 +476,8 @@ def test_a_reboot_lets_every_former_block_cool_from_the_boot(new_node: Make) -> 
     node.adds(3)
     node.run(20)
     node.reboot()
+    if not keep_journal:
+        node.lose_journal()
     node.start()
     late = node.adds(1)[0]
     node.run(30)
@@ -521,6 +527,23 @@ def test_a_pods_address_stays_whatever_ec2_says(
     node.run(60)
     assert pod.address not in {other.address for other in others}
     node.run(4000)
+    node.check()
+
+
+def test_an_eni_that_lists_lack_and_its_id_shows_serves_on(
+    new_node: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, eni_id = grown(new_node)
+    node.ec2.answers["attached"] = node.attached()[:1]
+    node.daemon.engine.census.look_twice()
+    node.daemon.engine.wake()
+    node.run(LOOKS)
+    record = next(said(caplog, "eni is not listed, yet attached"))
+    assert record.__dict__["eni_id"] == eni_id
+    assert len(node.daemon.pool.blocks_of(EniId(eni_id))) == 9
+    node.ec2.answers.clear()
+    node.run(2 * 4000)
+    assert node.shape() == [9, 9]
     node.check()
 
 
