@@ -36,7 +36,7 @@ from cni.spec import (
 )
 from eni.model import Address
 from ipamd import lanes, replies
-from ipamd.caches import Cache
+from ipamd.caches import Cache, Once
 from ipamd.clock import Instant
 from ipamd.intents import Event
 from ipamd.lanes import Lane, Outcome
@@ -52,6 +52,12 @@ the cause and not a timeout."""
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 10.0
 """Between two tries to cut a wire that the kernel refuses to cut, for want of memory say."""
+
+LEASES_RETRY_SECONDS = 10.0
+"""Between two tries to write to a lease file that has taken nothing."""
+
+LEASE_FAILURES, SAY_SECONDS = 8, 300.0
+"""Kinds of lines about that, and how often each is logged: at the first, then with its count."""
 
 LANES_REMEMBERED = 4096
 """Lanes without a lease that are kept for their DEL's start; 10 minutes of 7 DELs a second."""
@@ -142,6 +148,14 @@ class Attachments:
         """The names of host veths that are there, or were made with another prefix."""
         self._asks: dict[int, Ask] = {}
         self._waiting: deque[int] = deque()
+        self.said: Once[str] = Once(
+            "lease failures said",
+            size=LEASE_FAILURES,
+            interval_seconds=SAY_SECONDS,
+            timer=lambda: clock().boot,
+        )
+        """The gate of what is logged of a lease file that takes nothing."""
+        self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What is there ---------------------------------------------------------------------
@@ -335,7 +349,22 @@ class Attachments:
         try:
             yield
         except LeasesError as error:
-            log.error(message, extra={"id": error.id, "reason": str(error)})  # noqa: TRY400 - the sentence says it all
+            self._refused(message, error)
+
+    def _refused(self, message: str, error: LeasesError, **fields: object) -> None:
+        """Say it at the first and then with a count, and try again in a while."""
+        if times := self.said.due(message):
+            told = {**fields, "id": error.id, "reason": str(error), "times": times}
+            log.error(message, extra=told)
+        if self.leases.trouble and self._retry is None:
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(LEASES_RETRY_SECONDS, self._retry_leases)
+
+    def _retry_leases(self) -> None:
+        self._retry = None
+        with self._may_fail("lease file not written"):
+            self.leases.retry()
+            log.info("lease file works again")
 
     def _lease(self, ask: Ask, addresses: tuple[Address, ...]) -> None:
         sandbox, pod = ask.request.sandbox, ask.request.pod
@@ -354,7 +383,7 @@ class Attachments:
             self.leases.insert(row)
         except LeasesError as error:
             ask.error = CniError(Code.IO, str(error), "see `enid status`; /run may be full")
-            log.error("lease not written", extra={**_fields(ask), "reason": str(error)})  # noqa: TRY400 - the sentence says it all
+            self._refused("lease not written", error, **_fields(ask))
             self._step(sandbox, lanes.NotGranted())
             return
         self.pool.assign(sandbox, addresses)

@@ -93,7 +93,7 @@ class Daemon:
         self.pod_mender = await run_in(threads.wire, ports.make_mender)
         self.ears = ports.make_ears()
         self.around = await look_around(
-            ports.imds, self.journal, partial(run_in, threads.cloud), self._is_here
+            ports.imds, self.journal, partial(run_in, threads.imds), self._is_here
         )
         believes_imds = witnesses.check_journal(
             self.journal, self.leases, self.around, provisioning=self.settings.provisioning
@@ -173,6 +173,7 @@ class Daemon:
         )
         self.caches.add("deletes", self.attachments.deleted)
         self.caches.add("failures said", self.engine.flights.said)
+        self.caches.add("lease failures said", self.attachments.said)
         self._make_listeners()
         self._join()
 
@@ -387,6 +388,8 @@ class Daemon:
     def modes(self) -> tuple[Mode, ...]:
         """Every mode that holds now, the gravest first."""
         also = set(self.outlook.modes)
+        if self.leases.trouble:
+            also.add(Mode.NO_LEASES)
         if self.journal.trouble or any(
             isinstance(t, JournalError) for t in self.engine.flights.troubles.values()
         ):
@@ -397,9 +400,14 @@ class Daemon:
 
     def status(self) -> status.Status:
         """Return what `enid status` shows."""
-        trouble = self.journal.trouble or self.engine.trouble or self.line.away
+        refused = self.leases.trouble or self.journal.trouble
+        trouble = refused or self.engine.trouble or self.line.away
         standing = self.by_cluster.standing
-        told = (("eniconfig", self.by_cluster.config_trouble), ("settings", self.complaint))
+        told = (
+            ("leases", self.leases.trouble),
+            ("eniconfig", self.by_cluster.config_trouble),
+            ("settings", self.complaint),
+        )
         identity = self.around.identity
         census = self.pool.census()
         self.served = self.served or any(c.free or c.assigned for c in census)

@@ -53,6 +53,11 @@ class LeasesError(Exception):
 
     id = "LEASES-UNREADABLE"
 
+    def __init__(self, message: str, *, is_damaged: bool = False) -> None:
+        super().__init__(message)
+        self.is_damaged = is_damaged
+        """Whether the file is not what we wrote; else there is no room, or no right to write."""
+
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
     try:
@@ -66,30 +71,29 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
 class Leases:
     """The lease file. Used on the loop only."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Open or make *path*; *read_only* changes nothing.
+    def __init__(self, path: Path, *, read_only: bool = False, in_memory: bool = False) -> None:
+        """Open or make *path*; *read_only* changes nothing, *in_memory* is for a life without it.
 
-        Raises LeasesError if it is there and is not a sqlite database of ours; the file
-        is left as it is.
+        Raises LeasesError if it is there and is not a sqlite database of ours, or cannot be
+        made; the file is left as it is.
         """
-        self.path = path
+        self.path, self._in_memory = path, in_memory
+        self.trouble: str | None = None
+        """Why the last write was refused, /run being full say; None if it was not."""
         self._owed: dict[Sandbox, Instant] = {}
         """Releases that could not be written, and since when they cool."""
         if read_only:
             self._db = _open_to_read(path)
             return
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+        if in_memory:
+            self.trouble = f"{path} cannot be written: free /run, then restart ipamd"
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._db.executescript(SCHEMA)
-            damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if damage != "ok":
-                raise sqlite3.DatabaseError(damage)
+            self._db = _open(":memory:" if in_memory else str(path))
         except sqlite3.Error as error:
-            self._db.close()
-            raise LeasesError(f"{path} cannot be used as the lease file: {error}") from error
+            raise LeasesError(
+                f"{path} cannot be used as the lease file: {error}",
+                is_damaged=not isinstance(error, sqlite3.OperationalError),
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -103,7 +107,12 @@ class Leases:
             yield
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise LeasesError(f"{self.path} cannot be written: {error}") from error
+            words = f"{self.path} cannot be written: {error}"
+            if not isinstance(error, sqlite3.IntegrityError):  # taken: no fault of the file
+                self.trouble = words
+            raise LeasesError(words) from error
+        else:
+            self.trouble = self.trouble if self._in_memory else None
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -150,6 +159,13 @@ class Leases:
             )
             self._db.execute(f"DELETE FROM leases WHERE {where}", key)  # noqa: S608 - constant text
         del self._owed[sandbox]
+
+    def retry(self) -> None:
+        """Write what is owed, or something at least. Raises LeasesError if it is refused again."""
+        for owed, since in tuple(self._owed.items()):
+            self.release(owed, since)
+        with self._transaction():
+            self._db.execute("PRAGMA user_version = 1")  # writes a page, whatever it was
 
     def clear(self) -> None:
         """Forget everything: it was another instance's."""
@@ -212,3 +228,19 @@ class Leases:
             (now.boot - REMEMBER_DEL_SECONDS, now.boot),
         )
         return {Sandbox(n, c, i): started_ns for n, c, i, started_ns in rows}
+
+
+def _open(name: str) -> sqlite3.Connection:
+    db = sqlite3.connect(name, isolation_level=None, timeout=1.0)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA foreign_keys=ON")
+        db.executescript(SCHEMA)
+        damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise sqlite3.DatabaseError(damage)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db

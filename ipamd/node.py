@@ -76,6 +76,7 @@ def real_ports(settings: Settings) -> Ports:
             wire=ThreadPoolExecutor(1, "wire"),
             back=ThreadPoolExecutor(1, "background"),
             journal=ThreadPoolExecutor(1, "journal"),
+            imds=ThreadPoolExecutor(1, "imds"),
         ),
         clock=now,
         random=random.random,

@@ -40,7 +40,7 @@ class Threads:
     """Where what blocks is run. All but *cloud* are one thread each: each keeps its order."""
 
     cloud: Executor
-    """EC2 and IMDS: several, because attaching one ENI must not hold up another."""
+    """EC2: several, because attaching one ENI must not hold up another."""
     net: Executor
     """The ENIs' side of the kernel."""
     wire: Executor
@@ -49,6 +49,8 @@ class Threads:
     """What nobody waits for: conntrack, dying links."""
     journal: Executor
     """The disk."""
+    imds: Executor
+    """IMDS, which may be slow for minutes: no call of EC2 waits for it."""
 
 
 @dataclass(frozen=True, slots=True)

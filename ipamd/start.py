@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -105,22 +106,35 @@ def lock(paths: Paths, wait_seconds: float = LOCK_SECONDS) -> int:
             time.sleep(1)
         else:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # /run is full; the pid is only told to the next
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             return descriptor
 
 
 def open_leases(paths: Paths) -> Leases:
-    """Open the lease file; an unreadable one is set aside, and the kernel tells the rest."""
+    """Open the lease file; what it does not tell, the kernel's links do.
+
+    A damaged one is set aside. Where none can be, /run being full, leases are in memory.
+    """
     path = paths.run / "leases.db"
     try:
         return Leases(path)
     except LeasesError as error:
-        aside = path.with_name(f"leases.db.unreadable-{int(time.time())}")
-        path.rename(aside)
-        for tail in ("-wal", "-shm"):
-            path.with_name(path.name + tail).unlink(missing_ok=True)
-        log.error(  # noqa: TRY400 - the sentence says it all
-            "lease file set aside, rebuilding from the kernel",
-            extra={"reason": str(error), "kept_as": str(aside)},
-        )
+        if error.is_damaged:
+            _set_aside(path, error)
+    try:
         return Leases(path)
+    except LeasesError as error:
+        log.error("leases are in memory", extra={"reason": str(error)})  # noqa: TRY400 - the sentence says it all
+        return Leases(path, in_memory=True)
+
+
+def _set_aside(path: Path, error: LeasesError) -> None:
+    aside = path.with_name(f"leases.db.unreadable-{int(time.time())}")
+    path.rename(aside)
+    for tail in ("-wal", "-shm"):
+        path.with_name(path.name + tail).unlink(missing_ok=True)
+    log.error(
+        "lease file set aside, rebuilding from the kernel",
+        extra={"reason": str(error), "kept_as": str(aside)},
+    )

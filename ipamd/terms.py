@@ -31,6 +31,8 @@ class Mode(StrEnum):
     """How the daemon works; several may hold at once, *normal* alone."""
 
     NORMAL = "normal"
+    NO_LEASES = "no-leases"
+    """/run takes nothing: those that have an address keep it, and no pod gets one."""
     NO_JOURNAL = "no-journal"
     """The disk takes nothing: pods are served from what is held, nothing new is asked of EC2."""
     EC2_AWAY = "ec2-away"

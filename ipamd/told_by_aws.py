@@ -62,7 +62,7 @@ class ToldByAws:
 
     async def watch(self) -> None:
         """Learn from IMDS what AWS is about to do, and what our ENIs are like now."""
-        imds, thread = self.ports.imds, self.ports.threads.cloud
+        imds, thread = self.ports.imds, self.ports.threads.imds
         while True:
             try:
                 notices = await run_in(thread, imds.notices)
@@ -91,7 +91,7 @@ class ToldByAws:
 
     async def hint(self) -> tuple[Eni, ...]:
         """Return what IMDS tells of our ENIs, instead of EC2."""
-        found = await run_in(self.ports.threads.cloud, self.ports.imds.enis)
+        found = await run_in(self.ports.threads.imds, self.ports.imds.enis)
         self.places.cidrs |= {eni.subnet_id: eni.subnet_cidr for eni in found}
         return tuple(as_eni(eni, self.around.identity.instance_id) for eni in found)
 

@@ -142,7 +142,7 @@ class PlannedNode:
         world, settings = self.world, self.settings
         terms = terms_of(settings, limits, self._told)
         here = SameThread(world.loop)
-        threads = Threads(CloudThreads(world, CLOUD_THREADS), here, here, here, here)
+        threads = Threads(CloudThreads(world, CLOUD_THREADS), *[here] * 5)
         line = Ec2Line(
             executor=threads.cloud,
             budget=Budget(world.limits, settings.nodes or 1),

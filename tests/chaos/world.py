@@ -14,7 +14,7 @@ import json
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, Protocol
@@ -380,6 +380,8 @@ class World:
         self._ids = self._tokens = self._number = 0
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self.life: Life | None = None
+        self.told: dict[str, Any] = {}
+        """What the cluster has to say of the node, to each daemon anew."""
         self.pods: dict[str, Pod] = {}
         self.pending: list[Call] = []
         self.codes: Counter[int] = Counter()
@@ -493,6 +495,7 @@ class World:
                 wire=Thread(loop),
                 back=Thread(loop),
                 journal=Thread(loop),
+                imds=Thread(loop),
             ),
             clock=self.clock,
             random=self.random.random,
@@ -503,6 +506,7 @@ class World:
 
     async def _live(self, daemon: Daemon) -> None:
         await daemon.start()
+        daemon.outlook.hear(replace(daemon.outlook.told, **self.told))
         self._alive().serving_since = self.now
         self.note("serving")
         daemon.upkeep.drain()
@@ -510,6 +514,13 @@ class World:
             call.write()
             call.send(daemon)
         await daemon.run()
+
+    def tell(self, **what: Any) -> None:
+        """Let the cluster say something else of the node."""
+        self.told |= what
+        if self.is_serving:
+            outlook = self.daemon.outlook
+            outlook.hear(replace(outlook.told, **what))
 
     def die(self) -> None:
         """Let the daemon be killed here: what its step still says, nobody hears."""

@@ -297,6 +297,7 @@ class JoinedNode:
                 wire=pool("wire"),
                 back=pool("back"),
                 journal=pool("journal"),
+                imds=pool("imds"),
             ),
             clock=self.clock,
             random=self._random,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, cast
@@ -100,11 +99,6 @@ class Node(World):
             assert pod.address is not None
             if on is None or self.daemon.pool.slots[pod.address].eni_id == on:
                 self.delete(pod.name)
-
-    def tell(self, **what: Any) -> None:
-        """Tell the daemon what the cluster knows of the node."""
-        outlook = self.daemon.outlook
-        outlook.hear(replace(outlook.told, **what))
 
     def calls(self) -> dict[str, int]:
         """Return what EC2 was asked since the last time, by action."""

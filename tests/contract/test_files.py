@@ -17,6 +17,7 @@ from ipamd.intents import EniState, Event, Held, Intent
 from ipamd.journal import Journal, JournalError
 from ipamd.lease import LeaseRow
 from ipamd.leases import REMEMBER_DEL_SECONDS, Leases, LeasesError
+from ipamd.start import Paths, open_leases
 
 NOW = Instant(boot=1000.0, wall=1_800_000_000.0)
 V4, V6 = ip_address("10.0.1.20"), ip_address("fd00::20")
@@ -93,6 +94,46 @@ def test_an_unreadable_lease_file_is_refused_and_left_alone(tmp_path: Path, cont
     with pytest.raises(LeasesError, match=r"leases\.db"):
         Leases(path)
     assert path.read_bytes() == content
+
+
+def test_a_lease_file_that_takes_nothing_says_so_and_then_what_it_owes(
+    leases: Leases,
+) -> None:
+    leases.insert(row("a", "10.0.1.20"))
+    sandbox = Sandbox("enid", "a", "eth0")
+    leases._db.execute("PRAGMA query_only = 1")  # noqa: SLF001 - as a full /run refuses
+    for _ in range(2):
+        with pytest.raises(LeasesError):
+            leases.release(sandbox, NOW)
+    with pytest.raises(LeasesError):
+        leases.retry()
+    assert str(leases.path) in str(leases.trouble)
+    leases._db.execute("PRAGMA query_only = 0")  # noqa: SLF001 - and then takes it
+    leases.retry()
+    assert leases.trouble is None
+    assert [str(address) for address, _, _ in leases.cooling()] == ["10.0.1.20"]
+
+
+def test_a_taken_address_is_no_fault_of_the_file(leases: Leases) -> None:
+    leases.insert(row("a", "10.0.1.20"))
+    with pytest.raises(LeasesError):
+        leases.insert(row("b", "10.0.1.20"))
+    assert leases.trouble is None
+
+
+def test_leases_are_in_memory_where_no_file_can_be(tmp_path: Path) -> None:
+    paths = Paths(run=tmp_path / "not-there", state=tmp_path)
+    with closing(open_leases(paths)) as leases:
+        leases.insert(row("a", "10.0.1.20"))
+        assert len(leases.rows()) == 1
+        assert "then restart ipamd" in str(leases.trouble)
+
+
+def test_a_damaged_lease_file_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "leases.db").write_bytes(b"not a database at all" * 50)
+    with closing(open_leases(Paths(run=tmp_path, state=tmp_path))) as leases:
+        assert leases.trouble is None
+    assert len(list(tmp_path.glob("leases.db.unreadable-*"))) == 1
 
 
 INTENT = Intent(

@@ -1,0 +1,85 @@
+"""The daemon as a whole, on the models: what holds up what, and what a start believes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipamd import witnesses
+from ipamd.plan.loop import Delay, Thread, VirtualLoop
+from ipamd.ports import Ports
+from ipamd.settings import Settings
+from tests.chaos.history import UNKNOWN
+from tests.chaos.world import World
+
+
+class OneCaller(World):
+    """A node with a single thread for EC2."""
+
+    def _ports(self, loop: VirtualLoop) -> Ports:
+        ports = super()._ports(loop)
+        return replace(ports, threads=replace(ports.threads, cloud=Thread(loop)))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = OneCaller(tmp_path, settings=Settings(demand=False, warm_ip_target=1))
+    yield made
+    if made.life is not None:
+        made.kill()
+
+
+def test_slow_imds_holds_up_no_call_of_ec2(world: World) -> None:
+    world.start(30)
+    assert world.life is not None
+    world.life.loop.latency = lambda work, _: Delay(
+        100.0 if getattr(work, "__name__", "") in {"notices", "enis"} else 0.001, 0.001
+    )
+    world.run(15)  # IMDS is being asked
+    pods = [world.add(f"pod-{number}").pod for number in range(12)]
+    world.run(5)
+    assert all(pod.waited is not None and pod.waited < 2.0 for pod in pods)
+
+
+def test_a_full_run_is_a_mode_refuses_pods_and_is_said_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.start(30)
+    first = [world.add(f"pod-{number}").pod for number in range(3)]
+    world.run(30)
+    leases = world.daemon.leases
+    leases._db.execute("PRAGMA query_only = 1")  # noqa: SLF001 - as a full /run refuses
+    refused = world.add("refused").pod
+    for pod in first:
+        world.delete(pod.name)
+    world.run(60)
+    status = world.daemon.status()
+    assert status["mode"] == "no-leases"
+    assert "leases.db cannot be written" in str(status["trouble"])
+    ((code, answer),) = refused.answers
+    assert (code, answer["code"]) == (1, 5)
+    assert not world.pods.keys() & {pod.name for pod in first}, "a DEL succeeds"
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == len(set(said)), "each line once in five minutes"
+    leases._db.execute("PRAGMA query_only = 0")  # noqa: SLF001 - and somebody made room
+    world.run(20)
+    assert world.daemon.status()["mode"] == "normal"
+    assert leases.rows() == ()
+    late = world.add("late").pod
+    world.run(60)
+    assert late.address is not None
+
+
+def test_a_type_that_nobody_knows_takes_the_enis_that_are_here(world: World) -> None:
+    world.start(30)
+    for number in range(12):
+        world.add(f"pod-{number}")
+    world.run(10)
+    daemon = world.daemon
+    assert len(world.cloud.attached()) == 2
+    unknown = replace(daemon.around.identity, instance_type=UNKNOWN)
+    limits = witnesses.known_limits(daemon.journal, replace(daemon.around, identity=unknown))
+    assert limits.enis == 2
