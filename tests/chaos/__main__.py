@@ -30,8 +30,8 @@ def main() -> int:
         return _sabotages(wishes.sabotage)
     if wishes.seed is not None:
         return _one(wishes.seed, wishes.hours, verbose=wishes.verbose)
-    broken = _many(wishes.first, wishes.seeds, wishes.hours)
-    return broken if wishes.no_points else _points(wishes.points) or broken
+    broken = _many(wishes.first, wishes.seeds, wishes.hours, wishes.jobs)
+    return broken if wishes.no_points else _points(wishes.points, wishes.jobs) or broken
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--points", type=float, default=1.0, help="share of the crash points (1)")
     parser.add_argument("--no-points", action="store_true", help="no crash points")
     parser.add_argument("--sabotage", help="the name of a sabotage of our code, or all")
+    parser.add_argument("--jobs", type=int, help="processes (as many as cores)")
     parser.add_argument("-v", "--verbose", action="store_true", help="the whole trace")
     return parser
 
@@ -59,10 +60,10 @@ def _progress(things: Iterable[T], total: int, what: str) -> Iterator[T]:
             print(f"{what}: {number} of {total}, {left:.0f} s left", file=sys.stderr, flush=True)
 
 
-def _many(first: int, seeds: int, hours: float) -> int:
+def _many(first: int, seeds: int, hours: float, jobs: int | None) -> int:
     began = time.perf_counter()
     wishes = [(seed, hours) for seed in range(first, first + seeds)]
-    played = list(_progress(many.spread(many.play_one, wishes), seeds, "histories"))
+    played = list(_progress(many.spread(many.play_one, wishes, jobs), seeds, "histories"))
     seconds = time.perf_counter() - began
     results = sorted(played, key=lambda r: r.seed)
     for result in results:
@@ -114,10 +115,12 @@ def _one(seed: int, hours: float, *, verbose: bool) -> int:
     return 1 if result.broken else 0
 
 
-def _points(share: float) -> int:
+def _points(share: float, jobs: int | None) -> int:
     began = time.perf_counter()
     points = list(crash.points(share))
-    played = list(_progress(many.spread(crash.play_point, points), len(points), "crash points"))
+    played = list(
+        _progress(many.spread(crash.play_point, points, jobs), len(points), "crash points")
+    )
     seconds = time.perf_counter() - began
     broken = sorted(((p, r) for p, r in played if r.broken), key=lambda found: str(found[0]))
     for point, result in broken[:5]:

@@ -9,7 +9,8 @@ all faults stop, and then the laws of a world at rest.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -19,7 +20,7 @@ from pathlib import Path
 from eni.errors import ImdsError
 from eni.limits import InstanceLimits, shipped
 from eni.model import Eni, EniId, Kind, Notices
-from ipamd.leases import Leases
+from ipamd.leases import Leases, LeasesError
 from ipamd.settings import Settings
 from tests.chaos.kubelet import End, Kubelet
 from tests.chaos.laws import Law, LawBrokenError, Laws, Watch
@@ -55,10 +56,12 @@ class Trouble(StrEnum):
     IMDS = "imds"
     REFUSALS = "kernel-refusals"
     DISK = "full-disk"
+    RUN = "full-run"
     CLOCK = "clock-jumps"
     HANDS = "hands"
     FOREIGN = "foreign-enis"
     NOTICES = "notices"
+    CORDON = "cordon"
     IMPATIENCE = "impatience"
     VANISHING = "vanishing"
 
@@ -89,6 +92,7 @@ class What(StrEnum):
     IMDS_AWAY = "imds-away"
     REFUSE = "refuse"
     DISK_FULL = "disk-full"
+    RUN_FULL = "run-full"
     CLOCK = "clock"
     UNASSIGN_BY_HAND = "unassign-by-hand"
     ASSIGN_BY_HAND = "assign-by-hand"
@@ -97,6 +101,7 @@ class What(StrEnum):
     HOST_ADDRESS = "host-address"
     ATTACH_FOREIGN = "attach-foreign"
     NOTICE = "notice"
+    CORDON = "cordon"
 
 
 EVENTS: Mapping[Trouble, tuple[What, ...]] = {
@@ -113,6 +118,7 @@ EVENTS: Mapping[Trouble, tuple[What, ...]] = {
     Trouble.IMDS: (What.IMDS_HIDES, What.IMDS_AWAY),
     Trouble.REFUSALS: (What.REFUSE,),
     Trouble.DISK: (What.DISK_FULL,),
+    Trouble.RUN: (What.RUN_FULL,),
     Trouble.CLOCK: (What.CLOCK,),
     Trouble.HANDS: (
         What.UNASSIGN_BY_HAND,
@@ -123,6 +129,7 @@ EVENTS: Mapping[Trouble, tuple[What, ...]] = {
     ),
     Trouble.FOREIGN: (What.ATTACH_FOREIGN,),
     Trouble.NOTICES: (What.NOTICE,),
+    Trouble.CORDON: (What.CORDON,),
     Trouble.IMPATIENCE: (What.TIME_OUT, What.ASK_AGAIN),
     Trouble.VANISHING: (What.VANISH,),
 }
@@ -299,9 +306,21 @@ def _limits_of(instance_type: str) -> InstanceLimits | None:
 
 # Playing ---------------------------------------------------------------------------------
 class DyingLeases(Leases):
-    """A lease file whose daemon may die right behind a commit, before it answers anybody."""
+    """A lease file that may take nothing, /run being full, or whose daemon may die with it.
+
+    That is right behind a commit, before anybody is answered.
+    """
 
     world: World | None = None
+    weather: Weather | None = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        if self.weather is not None and self.weather.is_run_full:
+            self.trouble = f"{self.path} cannot be written: database or disk is full"
+            raise LeasesError(self.trouble)
+        with super()._transaction():
+            yield
 
     def release(self, *arguments: object) -> None:
         """Do as `Leases` does."""
@@ -371,7 +390,7 @@ class Player:
 
     def _make_leases(self, path: Path) -> Leases:
         leases = DyingLeases(path)
-        leases.world = self.world
+        leases.world, leases.weather = self.world, self.weather
         return leases
 
     @property
@@ -479,6 +498,7 @@ class Player:
         world.imds.hidden.clear()
         world.imds.trouble = world.imds.late = None
         self._withdraw_notice()
+        self._tell(unschedulable=False)
         world.kernel.crash_after = None
         world.kernel.refuse_after(1 << 30)
         world.kill_at, world.dies_after_lease = None, False
@@ -644,6 +664,11 @@ class Player:
         self.weather.is_disk_full = True
         self._for(event, lambda: setattr(self.weather, "is_disk_full", False))
 
+    def run_full(self, event: Event) -> None:
+        """Let the tmpfs of the leases take nothing."""
+        self.weather.is_run_full = True
+        self._for(event, lambda: setattr(self.weather, "is_run_full", False))
+
     def clock(self, event: Event) -> None:
         """Set the wall clock."""
         self.world.wall_offset += (event.roll - 0.5) * 7200
@@ -657,6 +682,15 @@ class Player:
 
     def _withdraw_notice(self) -> None:
         self.world.imds.notice, self.laws.leaving_since = Notices(), None
+
+    def cordon(self, event: Event) -> None:
+        """Let the API server say that the node is cordoned."""
+        self._tell(unschedulable=True)
+        self._for(event, lambda: self._tell(unschedulable=False))
+
+    def _tell(self, *, unschedulable: bool) -> None:
+        self.world.tell(unschedulable=unschedulable)
+        self.laws.cordoned_since = self.world.now if unschedulable else None
 
     # Hands -------------------------------------------------------------------------------
     def unassign_by_hand(self, event: Event) -> None:

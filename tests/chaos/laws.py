@@ -75,6 +75,18 @@ LATE_SECONDS = 20.0
 """How late descriptions are at most (`What.STALE`)."""
 
 
+ROWLESS = frozenset(
+    {
+        "lease not written",
+        "release not written",
+        "delete not remembered",
+        "cooling addresses not forgotten",
+        "lease file not written",
+    }
+)
+"""What may be logged while /run is full."""
+
+
 class Law(StrEnum):
     """The laws, in the words of who would suffer."""
 
@@ -161,6 +173,7 @@ class Laws(Observer):
         self._prompt_since: float | None = None
         self._needs: deque[tuple[float, int]] = deque()
         self.leaving_since: float | None = None
+        self.cordoned_since: float | None = None
 
     def bind(self, world: World, weather: Weather) -> None:
         """Watch *world*."""
@@ -328,6 +341,8 @@ class Laws(Observer):
         needs = [need for when, need in self._needs if when > now - NEED_SECONDS]
         warm = max(settings.warm_ip_target or 0, settings.minimum_ip_target or 0)
         spare = demand.HEADROOM_MAX if settings.demand else warm
+        if self.cordoned_since is not None and now - self.cordoned_since > NOTICE_SECONDS:
+            spare = 0
         most = max(needs, default=0) + spare + 2 * (kind.size - 1)
         held = sum(block.num_addresses for eni in self._living_enis() for block in eni.blocks)
         if held + more > most:
@@ -694,6 +709,8 @@ class _Ear(logging.Handler):
         if words == "ec2 denies a pod's address" and self._laws.by_hand:
             return
         if words == "journal set aside":
+            return
+        if words in ROWLESS and self._laws.weather.is_run_full:
             return
         error = record.exc_info[1] if record.exc_info else None
         # Where something lies in memory is no part of a history.

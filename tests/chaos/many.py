@@ -38,10 +38,10 @@ def play_one(wish: tuple[int, float]) -> Result:
         return Player(draw(seed, hours), Path(path)).play()
 
 
-def spread(work: Callable[[T], U], wishes: Iterable[T]) -> Iterator[U]:
-    """Yield what *work* makes of each wish, as it comes, from all cores."""
+def spread(work: Callable[[T], U], wishes: Iterable[T], jobs: int | None = None) -> Iterator[U]:
+    """Yield what *work* makes of each wish, as it comes, from *jobs* processes, or all cores."""
     context = multiprocessing.get_context("fork")
-    with context.Pool(os.cpu_count(), maxtasksperchild=TASKS_PER_PROCESS) as pool:
+    with context.Pool(jobs or os.cpu_count(), maxtasksperchild=TASKS_PER_PROCESS) as pool:
         yield from pool.imap_unordered(work, wishes)
 
 

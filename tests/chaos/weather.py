@@ -56,11 +56,13 @@ class Weather:
     minutes: float = 0.0
     """The part of attachments that take minutes."""
     is_disk_full: bool = False
+    is_run_full: bool = False
+    """Whether the tmpfs of the leases takes nothing."""
 
     def clear_up(self) -> None:
         """Let nothing be wrong any more."""
         self.lose = self.drop = self.slow = self.stale = self.minutes = 0.0
-        self.away, self.is_disk_full = None, False
+        self.away, self.is_disk_full, self.is_run_full = None, False, False
         self.throttled.clear()
         self.denied.clear()
 
