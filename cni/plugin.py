@@ -169,7 +169,7 @@ def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, byt
     frame = b"enid1 %d %d %d %d%b" % (len(head), len(stdin), started, deadline, tail)
     if len(head) + len(stdin) > MAX_BYTES:
         raise RefusalError(DECODE, "environment and stdin are over %d bytes" % MAX_BYTES)
-    descriptors = open_pod(command, env.get(b"CNI_NETNS", b""))
+    descriptors = open_pod(env[b"CNI_NETNS"]) if NEEDED[command] is SANDBOX else ()
     while True:
         answer = exchange(frame, descriptors, deadline)
         if command == b"DEL" and answer is None:
@@ -200,15 +200,11 @@ def runtime_since() -> bytes:
     return b" runtime=%d" % (ticks * 10000000)  # USER_HZ is 100 on every architecture of ours
 
 
-def open_pod(command: bytes, path: bytes) -> tuple[int, ...]:
-    """Return the pod's netns and a netlink socket in it; nothing for a DEL whose pod is gone."""
-    if not path:
-        return ()
+def open_pod(path: bytes) -> tuple[int, ...]:
+    """Return the pod's netns and a netlink socket in it. A DEL needs neither."""
     try:
         netns = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except OSError as error:
-        if command == b"DEL":
-            return ()
         raise RefusalError(
             INVALID_ENVIRONMENT,
             "CNI_NETNS=%s cannot be opened: %s" % (text_of(path), error.strerror),
@@ -219,8 +215,6 @@ def open_pod(command: bytes, path: bytes) -> tuple[int, ...]:
         netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0)
         setns(home)
     except OSError:
-        if command == b"DEL":
-            return ()
         raise RefusalError(
             INVALID_ENVIRONMENT, "CNI_NETNS=%s is not a network namespace" % text_of(path)
         ) from None

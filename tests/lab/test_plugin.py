@@ -274,8 +274,8 @@ def test_an_add_waits_for_a_daemon_that_is_not_there_yet(plugin: Plugin, pod: Po
     assert got == [(0, {})]
 
 
-def test_a_del_whose_netns_is_gone_comes_without_descriptors(plugin: Plugin) -> None:
-    for netns in ("", "/run/netns/gone"):
+def test_a_del_comes_without_descriptors_wherever_its_pod_is(plugin: Plugin, pod: PodNetns) -> None:
+    for netns in ("", "/run/netns/gone", pod.path):
         plugin.clean()
         with FakeDaemon(plugin, b"0") as daemon:
             assert plugin.run(CNI_COMMAND="DEL", CNI_NETNS=netns) == (0, {})
