@@ -37,7 +37,7 @@ def of_file(name: str, arch: str) -> Start:
     file = ROOT / "build" / name
     if not file.exists():
         return Start(name, file, lacks=f"build/{name} is not built: make plugin")
-    if not is_of_this_source(file.with_name(name.removesuffix(f"-{arch}") + ".from")):
+    if not is_of_this_source(file, file.with_name(name.removesuffix(f"-{arch}") + ".from")):
         return Start(name, file, lacks=f"build/{name} is of another source: make plugin")
     if MACHINES[arch] == platform.machine():
         return Start(name, file)
@@ -46,13 +46,15 @@ def of_file(name: str, arch: str) -> Start:
     return Start(name, file, (str(emulator),), lacks)
 
 
-def is_of_this_source(record: Path) -> bool:
-    """Whether the sums that the build has noted are those of the files as they are."""
-    noted = [line.split()[1:] for line in record.read_text().splitlines() if line[:7] == "source:"]
-    return bool(noted) and all(
-        hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == known
-        for known, path in noted
-        if (ROOT / path).exists()
+def is_of_this_source(file: Path, record: Path) -> bool:
+    """Whether the build that is on record made *file*, of the sources as they are."""
+    lines = [line.split() for line in record.read_text().splitlines()]
+    noted = [(ROOT / line[2], line[1]) for line in lines if line[0] == "source:"]
+    made = [(file, line[0]) for line in lines if line[1:] == [file.name]]
+    return bool(noted and made) and all(
+        hashlib.sha256(path.read_bytes()).hexdigest() == known
+        for path, known in noted + made
+        if path.exists()
     )
 
 
