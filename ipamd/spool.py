@@ -7,13 +7,22 @@ second: whoever wrote before it listened is seen by a drain, whoever came later 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cni.frame import Frame, FrameError, FrameReader
+from cni.frame import MAX_FRAME_BYTES, Frame, FrameError, FrameReader
 
 log = logging.getLogger(__name__)
+
+DRAFT_SECONDS = 120.0
+"""A draft that is older is nobody's: a plugin lives for 110 s."""
+
+_NAME = re.compile(r"[^.].*\.[0-9]{1,19}", re.DOTALL)
 
 
 class SpooledCall:
@@ -44,21 +53,47 @@ class SpooledCall:
         """There is nothing to close."""
 
 
-def drain(folder: Path, first: int) -> Iterator[SpooledCall]:
+def drain(folder: Path, first: int, wall_seconds: float) -> Iterator[SpooledCall]:
     """Yield what is in *folder*, in the order in which the plugins started.
 
-    A file that is not a whole frame stays, renamed to `.unreadable`, for a person to see.
+    What is not a whole frame stays, renamed to `.unreadable`, for a person to see. Nothing that
+    lies there may end the daemon: it would at each start.
     """
-    files = [p for p in folder.iterdir() if p.suffix.lstrip(".").isdigit()]
-    for number, path in enumerate(sorted(files, key=lambda p: (int(p.suffix[1:]), p.name)), first):
+    _sweep(folder, wall_seconds)
+    files = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    in_order = sorted(files, key=lambda path: (int(path.suffix[1:]), path.name))
+    for number, path in enumerate(in_order, first):
         try:
-            frame = FrameReader().feed(path.read_bytes())
+            frame = _read(path)
         except FrameError as error:
-            frame, reason = None, str(error)
-        else:
-            reason = "the frame is incomplete"
-        if frame is None:
-            log.error("spool file unreadable", extra={"file": path.name, "reason": reason})
-            path.rename(path.with_name(path.name + ".unreadable"))
+            log.error(  # noqa: TRY400 - the sentence says it all
+                "spool file unreadable", extra={"file": path.name, "reason": str(error)}
+            )
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(path.name + ".unreadable"))
         else:
             yield SpooledCall(number, path, frame)
+
+
+def _sweep(folder: Path, wall_seconds: float) -> None:
+    """Remove drafts whose plugin was killed while it wrote: they would fill the spool."""
+    for draft in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            if wall_seconds - draft.lstat().st_mtime > DRAFT_SECONDS:
+                draft.unlink()
+
+
+def _read(path: Path) -> Frame:
+    """Return the frame in a file. Raises FrameError."""
+    try:
+        # A FIFO must not be waited for, and a link may lead anywhere.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FrameError("it is no file")
+            frame = FrameReader().feed(file.read(2 * MAX_FRAME_BYTES))
+    except OSError as error:
+        raise FrameError(str(error)) from error
+    if frame is None:
+        raise FrameError("the frame is incomplete")
+    return frame

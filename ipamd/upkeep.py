@@ -182,7 +182,7 @@ class Upkeep:
 
         Once before anybody is heard who came since: his ADD may be for the same attachment.
         """
-        for call in spool.drain(self.spool_in, self._spooled + 1):
+        for call in spool.drain(self.spool_in, self._spooled + 1, self.clock().wall):
             self._spooled += 1
             self.on_call(call, call.frame)
 

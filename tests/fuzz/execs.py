@@ -24,11 +24,11 @@ from pathlib import Path
 from types import TracebackType
 
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis.strategies import none
 
 from cni import plugin
 from cni.frame import Frame, FrameReader
-from tests.fuzz.inputs import ANSWERS, STDIN, environments
+from tests.fuzz.inputs import ANSWERS, HEARTBEATS, STDIN, environments
 
 CALM = settings(
     database=None, deadline=None, suppress_health_check=list(HealthCheck),
@@ -126,9 +126,14 @@ class Forks:
         """Run so many plugins; return how they ended. Raises WrongError with the smallest input."""
 
         @settings(CALM, max_examples=runs)
-        @given(environments(), STDIN, ANSWERS, st.booleans())
-        def one(env: dict[str, str], stdin: bytes, answer: bytes, is_there: bool) -> None:  # noqa: FBT001 - hypothesis'
-            self.counts[self.judge(env, stdin, answer if is_there else None)] += 1
+        @given(environments(), STDIN, none() | ANSWERS, HEARTBEATS)
+        def one(
+            env: dict[str, str], stdin: bytes, answer: bytes | None, heartbeat: bytes | None
+        ) -> None:
+            (self.folder / "heartbeat").unlink(missing_ok=True)
+            if heartbeat is not None:
+                (self.folder / "heartbeat").write_bytes(heartbeat)
+            self.counts[self.judge(env, stdin, answer)] += 1
 
         one()
         return self.counts
@@ -139,7 +144,8 @@ class Forks:
         self.daemon.answers[:] = [] if answer is None else [answer]
         found = self.run(env, stdin, is_there=answer is not None)
         must(not found.stderr, f"stderr: {found.stderr!r}")
-        must(sorted(p.name for p in self.folder.iterdir()) in FOLDERS, "files outside of the spool")
+        there = {path.name for path in self.folder.iterdir()}
+        must(there <= OURS, f"files outside of the spool: {there - OURS}")
         spooled = list(self.spool.iterdir()) if self.spool.exists() else []
         for path in spooled:
             must(FrameReader().feed(path.read_bytes()), f"{path.name} is no whole frame")
@@ -166,7 +172,7 @@ class Forks:
         said = json.loads(found.stdout) if found.stdout else {}
         if found.status == 0:
             must(not said or said["supportedVersions"], f"{found} and no daemon")
-            return "served"
+            return "served" if said else "promised"
         must(found.status == 1, f"status {found.status}")
         must(type(said["code"]) is int and said["code"] > 0, f"code {said['code']!r}")
         must(said["msg"] and "\n" not in said["msg"], f"no sentence: {said['msg']!r}")
@@ -231,4 +237,4 @@ def _then_listen(
     return spooling
 
 
-FOLDERS = (["ipamd.sock"], ["ipamd.sock", "spool"])
+OURS = {"ipamd.sock", "heartbeat", "spool"}

@@ -74,6 +74,7 @@ def torn(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
 
 _TEXTS = configurations().map(lambda raw: json.dumps(raw).encode())
 STDIN = st.one_of(
+    st.sampled_from([json.dumps(SPOKEN | {"cniVersion": v}).encode() for v in ("1.1.0", "1.0.0")]),
     _TEXTS, _TEXTS, torn(_TEXTS), JSON.map(lambda raw: json.dumps(raw).encode()),
     st.binary(max_size=200),
     st.sampled_from([b"", b" \n", b"[" * 50_000, b'{"a":' * 5000, b"9" * 5000, b"\xff" * 2_000_000]),
@@ -91,6 +92,15 @@ def environments(draw: st.DrawFn) -> dict[str, str]:
         found.pop(name) if value is None else found.update({name: value})
     return found
 
+
+HEARTBEATS = st.one_of(
+    st.none(), st.binary(max_size=80), torn(st.just(b"enid1 1 9223372036 0 usable=1 boot=b\n\n")),
+    st.sampled_from([
+        b"enid1 1 9223372036 50\nno address\n", b"enid1 1 9223372036 0\n\n", b"enid1 1 0 0\n\n",
+        b"enid1 1 9223372036 50", b"enid1 1 9223372036 50\n\xff\x00\n", b"enid1" + b" 1" * 5000,
+    ]),
+)  # fmt: skip
+"""What STATUS may find; the daemon may be ours, and anything may have torn it."""
 
 ANSWERS = st.one_of(
     st.sampled_from([b"0", b"0{}", b'1{"code":11,"msg":"no"}', b"", b"9", b"x", b"hello"]),
