@@ -129,6 +129,20 @@ def outward() -> Iterator[Flow]:
         yield Flow(pod, "tunnel", PORT, "tunnel", pod)
 
 
+def own_ports() -> Iterator[Flow]:
+    """Yield what pods and the node itself begin with ports of the node at its other ENIs.
+
+    The node speaks to an address of its own from that address, as every host does.
+    """
+    for eth in ("eth1", "eth2"):
+        for source, far in (*NEXT.items(), ("node", "podS")):
+            seen = eth if source == "node" else source
+            yield Flow(source, eth, NODE_PORTS[f"Cluster {far}"], far, "eth0")
+            yield Flow(source, eth, NODE_PORTS[f"Local {far}"], far, seen)
+            if far in HOST_PORTS:
+                yield Flow(source, eth, HOST_PORTS[far], far, seen)
+
+
 HOME = {"podP": "eth0", "podS": "eth1", "podT": "eth2"}
 """The ENI of each pod."""
 
@@ -147,7 +161,7 @@ def needs_memory(flow: Flow) -> bool:
 
 def expected(row: Row) -> Iterator[tuple[Flow, bool]]:
     """Yield each flow as it must be, and whether it must come through."""
-    for flow in (*(flows() if FULL else few()), *outward()):
+    for flow in (*(flows() if FULL else few()), *outward(), *own_ports()):
         comes = (
             (row.internet or flow.far != "internet" or flow.source not in HOME)
             and (row.node_ports or not needs_memory(flow))
