@@ -135,6 +135,7 @@ IGNORED = "0012-what-cannot-be-ignored-is-refused"
 LOGS = "0013-info-to-stderr"
 WAITING = "0014-so-many-may-wait"
 WIRE = "0021-settings-of-the-wire"
+METRICS = "0030-the-metrics-port-answers-anybody"
 
 TARGET = (NOT_PROVISIONING, ZERO)
 BOOLEAN = Boolean()
@@ -525,7 +526,7 @@ SETTINGS: tuple[Setting, ...] = (
         "ENID_METRICS_CIDRS", DAEMON, Cidrs(), HONOURED,
         "Who is answered on port 61678 beside the node itself. Not set: everybody, because scrapers"
         " are pods.",
-        field="metrics_cidrs", default=(), peer=None, idle=(NO_METRICS,),
+        field="metrics_cidrs", default=(), peer=None, idle=(NO_METRICS,), adr=METRICS,
     ),
     Setting(
         "ENID_METRICS_POD_NAMES", DAEMON, BOOLEAN, HONOURED,
