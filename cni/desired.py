@@ -38,7 +38,7 @@ from cni.dataplane import (
     parse_alias,
     pod_mac,
 )
-from cni.nft_found import FoundTable, difference
+from cni.nft_found import FoundTable, difference, is_elsewhere
 from cni.spec import Sandbox
 
 POD_CONF: Mapping[str, int] = {"forwarding": 1, "rp_filter": 1}
@@ -166,7 +166,8 @@ class Neighbour:
 class Found:
     """What a look at the kernel shows: links, and what of the rest can be ours.
 
-    *ways* are those of the PODS table and of the tables asked for, whoever made them.
+    *ways* are those of the PODS table and of the tables asked for, whoever made them, and those
+    of our protocol anywhere.
     """
 
     links: tuple[FoundLink, ...] = ()
@@ -247,9 +248,10 @@ class PutNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class WriteTable:
-    """Write the nft table, whatever is there of it."""
+    """Write the nft tables, whatever is there of them; *anew* with no chain that was there."""
 
     text: str
+    anew: bool = False
 
 
 Step = (
@@ -317,10 +319,8 @@ class Lookup:
         # The first: what hangs on an ENI, as an ipvlan does, has its MAC, too.
         self._by_mac = {link.mac: link for link in reversed(have.links)}
         self._by_name = {link.name: link for link in have.links}
-        self._by_alias: dict[Sandbox, FoundLink] = {}
-        for link in have.links:
-            if link.alias and (alias := parse_alias(link.alias)) is not None:
-                self._by_alias[alias.sandbox] = link
+        self._links = have.links
+        self._by_alias: dict[Sandbox, FoundLink] | None = None
 
     def eni(self, eni: EniLink) -> FoundLink | None:
         """Return an ENI's link: the one that had its MAC when it was last seen, or that has it."""
@@ -328,17 +328,39 @@ class Lookup:
         return self._by_index.get(known) or self._by_mac.get(eni.mac)
 
     def pod(self, pod: PodWire) -> FoundLink | None:
-        """Return a pod's host veth: by its alias, by its name, or the one that was it.
+        """Return a pod's host veth: the one that it was, or by its name, or by its alias.
 
         Its name is made of the sandbox, so whatever alias somebody gave it, it is the pod's; only
         one that says that it is another pod's is not.
         """
-        known = self._known.pods.get(pod.sandbox, 0)
-        found = self._by_alias.get(pod.sandbox) or self._by_index.get(known)
-        if found is not None:
-            return found
-        named = self._by_name.get(pod.name)
-        return named if named is not None and parse_alias(named.alias) is None else None
+        found = self._by_index.get(self._known.pods.get(pod.sandbox, 0))
+        if found is None:
+            found = self._by_name.get(pod.name)
+            if found is not None and (alias := parse_alias(found.alias)) is not None:
+                found = found if alias.sandbox == pod.sandbox else None
+        return found or self._aliases().get(pod.sandbox)
+
+    def _aliases(self) -> Mapping[Sandbox, FoundLink]:
+        """Return links by what they say of themselves; few are looked up so, and mostly none."""
+        if self._by_alias is None:
+            said = ((parse_alias(link.alias), link) for link in self._links if link.alias)
+            self._by_alias = {alias.sandbox: link for alias, link in said if alias is not None}
+        return self._by_alias
+
+
+def moved(have: Found, source: Address) -> tuple[PutWay, ...]:
+    """Return the pods' routes that another version keeps in a table of its own, for ours.
+
+    They come first of all that an upgrade does: a rule, or a guard, of ours without them would
+    cut off pods that talk.
+    """
+    pods = {link.index for link in have.links if parse_alias(link.alias) is not None}
+    there = {way.network for way in have.ways if way.table == PODS_TABLE and way.index}
+    return tuple(
+        PutWay(_pod_way(way.network.network_address, way.index, source))
+        for way in have.ways
+        if way.protocol == PROTOCOL and way.index in pods and way.network not in there
+    )
 
 
 # The diff ------------------------------------------------------------------------------
@@ -441,6 +463,11 @@ def _surplus_addresses(links: Mapping[EniLink, FoundLink | None], have: Found) -
                 yield Repair(Part.ENI_ADDRESS, what, f"{what} is foreign to an ENI of pods", step)
 
 
+def _says(text: str, alias: Alias) -> bool:
+    """Whether *text* says what *alias* says; another version's may say more."""
+    return text == alias.text() or parse_alias(text) == alias
+
+
 def _pod_links(wires: Mapping[PodWire, FoundLink | None]) -> Iterator[Repair]:
     for pod, link in wires.items():
         if link is None:
@@ -449,7 +476,7 @@ def _pod_links(wires: Mapping[PodWire, FoundLink | None]) -> Iterator[Repair]:
             link.index,
             is_up=True,
             group=POD_GROUP + pod.eni_number,
-            alias=None if parse_alias(link.alias) == pod.alias else pod.alias.text(),
+            alias=None if _says(link.alias, pod.alias) else pod.alias.text(),
             mac=HOST_MAC,
             conf=tuple(POD_CONF.items()),
         )
@@ -579,7 +606,8 @@ def _surplus_ways(
         if way.protocol != PROTOCOL or key in wanted or way.network in unsure:
             continue
         part = _part_of(way)
-        what = f"route {_named(way)} in table {way.table}"
+        kind = "route" if way.index else "guard"
+        what = f"{kind} {_named(way)} in table {way.table}"
         sentence = f"{what} carries our protocol and is not needed"
         yield Repair(part, what, sentence, DeleteWay(way))
 
@@ -600,4 +628,5 @@ def _table(want: Desired, have: Found, known: Known) -> Iterator[Repair]:
     if not befell and known.table is not None and known.table != have.table:
         befell = "has other rules than were written"
     if befell:
-        yield Repair(Part.TABLE, TABLE, f"{TABLE} {befell}", WriteTable(want.table))
+        step = WriteTable(want.table, is_elsewhere(want.table, have.table))
+        yield Repair(Part.TABLE, TABLE, f"{TABLE} {befell}", step)

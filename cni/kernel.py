@@ -179,8 +179,11 @@ class NodeNet(Protocol):
     def apply_nft(self, text: str) -> bool:
         """Write our tables if what is there is not what *text* makes; return whether."""
 
-    def write_nft(self, text: str) -> None:
-        """Write our tables, whatever is there of them."""
+    def write_nft(self, text: str, *, anew: bool = False) -> None:
+        """Write our tables, whatever is there of them; *anew* with no chain that was there.
+
+        In one transaction, so that no packet finds nothing.
+        """
 
     def missing_features(self) -> tuple[str, ...]:
         """Return a sentence for each kernel feature that pods need and is not there."""
@@ -232,7 +235,10 @@ class Mender(Protocol):
     """
 
     def look(self, tables: Iterable[int]) -> Found:
-        """Return what is there; of routes those of the PODS table and of *tables*."""
+        """Return everything; of routes those of the PODS table and *tables*, and ours anywhere.
+
+        Where nothing has changed it may be the very same object as the last time.
+        """
 
     def look_at_links(self, indexes: Iterable[int]) -> tuple[FoundLink, ...]:
         """Return these links, as far as they are there."""

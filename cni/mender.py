@@ -52,7 +52,7 @@ class KernelMender:
         self._channel.close()
 
     def look(self, tables: Iterable[int]) -> Found:
-        """Return what is there; of routes those of the PODS table and of *tables*."""
+        """Return everything; of routes those of the PODS table and *tables*, and ours anywhere."""
         try:
             return self._looks.look(tables)
         except (rtnl.NetlinkError, OSError) as error:

@@ -216,9 +216,17 @@ class NodeNetlink:
         self.write_nft(text)
         return True
 
-    def write_nft(self, text: str) -> None:
-        """Write the tables, whatever is there of them."""
-        self._nft(["-f", "-"], _taken(text))
+    def write_nft(self, text: str, *, anew: bool = False) -> None:
+        """Write the tables, whatever is there of them; *anew* with no chain that was there.
+
+        Chains stay otherwise, with what the kernel's NAT keeps for them. The kernel refuses to
+        hang one elsewhere, as another version, or somebody else, may have it: then it is anew.
+        """
+        taken = _taken(text)
+        if not anew and not self._refusal(taken):
+            self._nft(["-f", "-"], taken)
+        else:
+            self._nft(["-f", "-"], nft.anew(taken))
 
     def _nft(self, arguments: list[str], text: str, *, check: bool = True) -> str:
         try:
@@ -246,7 +254,7 @@ class NodeNetlink:
         """Try the whole table, and each feature alone only where that fails."""
         cidr = IPv4Network("10.0.0.0/8")
         wish = nft.NftWish(vpc_cidrs=(cidr,), node_primary=cidr[1], eni_numbers=2)
-        trouble = self._refusal(_taken(nft.render(wish)))
+        trouble = self._refusal(_taken(nft.anew(nft.render(wish))))
         if not trouble:
             return ()
         lacking = tuple(

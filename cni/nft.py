@@ -105,6 +105,11 @@ def _table(family: str, body: str) -> str:
     return f"add table {name}\nflush table {name}\ntable {name} {{\n{body}\n}}\n"
 
 
+def anew(text: str) -> str:
+    """Return *text* as one that leaves no chain of before, still in one transaction."""
+    return re.sub(r"^flush table (.*)$", r"delete table \1\nadd table \1", text, flags=re.MULTILINE)
+
+
 def without_ipv6(text: str) -> str:
     """Return *text* as a kernel without IPv6 takes it."""
     return text.partition(f"add table ip6 {TABLE}\n")[0]

@@ -82,6 +82,11 @@ def _chains(family: str, table: str) -> Iterator[tuple[FoundChain, int]]:
         yield chain, len(lines) - bool(hook)
 
 
+def is_elsewhere(text: str, found: FoundTable) -> bool:
+    """Whether *found* has a chain that *text*, which empties chains, cannot put right."""
+    return any(chain.policy == "drop" for chain in surplus_chains(text, found))
+
+
 def difference(text: str, found: FoundTable) -> str:
     """Return in what *found* is not what *text* makes, "" if in nothing that can be seen."""
     chains = rendered_chains(text)
@@ -90,8 +95,10 @@ def difference(text: str, found: FoundTable) -> str:
     lost = sorted({c.family for c in wanted} - {c.family for c in there})
     if lost:
         return f"had vanished ({', '.join(lost)})"
-    if wanted.keys() != there:
-        return _chain_difference(wanted.keys() - there, there - wanted.keys())
+    if gone := sorted(wanted.keys() - there):
+        return f"lacks chain {', '.join(map(str, gone))}, or has it elsewhere"
+    if surplus := surplus_chains(text, found):
+        return f"has a chain more: {', '.join(map(str, surplus))}"
     if mark_of(text) not in {rule.comment for rule in found.rules}:
         return "was made from another text"
     counts = Counter((rule.family, rule.chain) for rule in found.rules)
@@ -102,8 +109,11 @@ def difference(text: str, found: FoundTable) -> str:
     return ""
 
 
-def _chain_difference(gone: set[FoundChain], surplus: set[FoundChain]) -> str:
-    if gone:
-        names = ", ".join(map(str, sorted(gone)))
-        return f"lacks chain {names}, or has it elsewhere"
-    return f"has a chain more: {', '.join(map(str, sorted(surplus)))}"
+def surplus_chains(text: str, found: FoundTable) -> tuple[FoundChain, ...]:
+    """Return the chains that do something and that *text* does not make.
+
+    One that a setting, or an older version, has left empty does nothing, and stays.
+    """
+    busy = {(rule.family, rule.chain) for rule in found.rules}
+    surplus = set(found.chains) - rendered_chains(text).keys()
+    return tuple(sorted(c for c in surplus if c.policy == "drop" or (c.family, c.name) in busy))

@@ -12,7 +12,7 @@ import errno
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -62,6 +62,9 @@ _UDATA_COMMENT = 0  # libnftnl's NFTNL_UDATA_RULE_COMMENT
 _COUNTER = attribute(1, b"counter\0")
 """How an expression begins that counts packets: NFTA_EXPR_NAME."""
 
+_AGE = struct.pack("=HH", 20, 3)
+"""How the ages of a neighbour begin: NDA_CACHEINFO."""
+
 HAS_IPV6 = Path("/proc/net/if_inet6")
 """Not there on a kernel that was built or booted without IPv6."""
 
@@ -69,19 +72,25 @@ HAS_IPV6 = Path("/proc/net/if_inet6")
 class _Memory(Generic[T]):
     """What messages said, by their bytes: those of the last look are not read again."""
 
-    def __init__(self, read: Callable[[bytes], T]) -> None:
+    def __init__(self, read: Callable[[bytes], T | None]) -> None:
         self._read = read
-        self._known: dict[int, T] = {}
+        self._known: dict[int, T | None] = {}
+        self._keys: list[int] = []
+        self._said: tuple[T, ...] = ()
 
-    def read(self, bodies: Iterable[bytes]) -> list[T]:
-        """Return what each of *bodies* says; forget what is not among them."""
-        known, now = self._known, {}
-        for body in bodies:
-            # 64 bits of a keyed hash: the bytes of a full node's links would be a megabyte.
-            key = hash(body)
-            now[key] = known[key] if key in known else self._read(body)
-        self._known = now
-        return list(now.values())
+    def read(self, bodies: Sequence[bytes]) -> tuple[T, ...]:
+        """Return what *bodies* say, but None; the very tuple of the last time if it is the same."""
+        # 64 bits of a keyed hash: the bytes of a full node's links would be a megabyte.
+        keys = list(map(hash, bodies))
+        if keys != self._keys:
+            known = self._known
+            self._known = {
+                key: known[key] if key in known else self._read(body)
+                for key, body in zip(keys, bodies, strict=True)
+            }
+            self._said = tuple(said for said in self._known.values() if said is not None)
+            self._keys = keys
+        return self._said
 
 
 def _conf(spec: bytes) -> tuple[tuple[str, int], ...]:
@@ -179,6 +188,12 @@ def read_address(body: bytes) -> OwnAddress:
     return OwnAddress(index, IPv4Interface((address, length)), bool(flags & _IFA_F_NOPREFIXROUTE))
 
 
+def _without_age(body: bytes) -> bytes:
+    """Return a neighbour's message but for when it was used, which is another at each look."""
+    end = body.rfind(_AGE)  # the kernel puts it behind address and MAC
+    return body if end < 0 else body[:end]
+
+
 def read_neighbour(body: bytes) -> Neighbour | None:
     """Return the neighbour of an RTM_NEWNEIGH body, None unless it is permanent."""
     family, _, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
@@ -201,6 +216,10 @@ class Looks:
         self._links = _Memory(read_link)
         self._routes = _Memory(read_route)
         self._addresses = _Memory(read_address)
+        self._rules = _Memory(read_rule)
+        self._neighbours = _Memory(read_neighbour)
+        self._permanent: tuple[tuple[Neighbour, ...], frozenset[Neighbour]] = ((), frozenset())
+        self._last = Found()
         self._tables: dict[str, tuple[int, FoundTable]] = {}
         """By name, and as of which generation of nft."""
 
@@ -210,8 +229,11 @@ class Looks:
         self._nft.close()
 
     def look(self, tables: Iterable[int]) -> Found:
-        """Return everything; of routes those of the PODS table and of *tables*."""
-        return Found(
+        """Return everything; of routes those of the PODS table and of *tables*.
+
+        Where nothing has changed it is the very same as the last time.
+        """
+        found = Found(
             links=self.links(),
             ways=self.ways((PODS_TABLE, *tables)),
             rules=self.rules(),
@@ -219,11 +241,14 @@ class Looks:
             neighbours=self.neighbours(),
             table=self.table(),
         )
+        if not all(getattr(found, part) is getattr(self._last, part) for part in found.__slots__):
+            self._last = found
+        return self._last
 
     def links(self) -> tuple[FoundLink, ...]:
         """Return every link."""
         bodies = _dump(self._channel, 18, _LINK.pack(0, 0, 0, 0, 0) + NO_STATISTICS)  # RTM_GETLINK
-        return tuple(self._links.read(bodies))
+        return self._links.read(bodies)
 
     def links_of(self, indexes: Iterable[int]) -> tuple[FoundLink, ...]:
         """Return the links of these indexes that there are."""
@@ -234,9 +259,12 @@ class Looks:
         return tuple(map(read_link, bodies))
 
     def ways(self, tables: Iterable[int]) -> tuple[Way, ...]:
-        """Return the routes of *tables*; the kernel sends no others."""
+        """Return the routes of *tables*, and those of our protocol anywhere."""
         bodies = [body for table in tables for body in self._routes_of(table)]
-        return tuple(way for way in self._routes.read(bodies) if way is not None)
+        for family in _FAMILIES:
+            header = _ROUTE.pack(family, 0, 0, 0, 0, PROTOCOL, 0, 0, 0)
+            bodies += _dump(self._channel, 26, header)  # RTM_GETROUTE
+        return self._routes.read(bodies)
 
     def _routes_of(self, table: int) -> Iterator[bytes]:
         for family in _FAMILIES if table == PODS_TABLE else (socket.AF_INET,):
@@ -250,17 +278,20 @@ class Looks:
     def rules(self) -> tuple[FoundRule, ...]:
         """Return the IPv4 rules that ask no more than ours do."""
         bodies = _dump(self._channel, 34, _RULE.pack(socket.AF_INET, *[0] * 8))  # RTM_GETRULE
-        return tuple(found for body in bodies if (found := read_rule(body)) is not None)
+        return self._rules.read(bodies)
 
     def addresses(self) -> tuple[OwnAddress, ...]:
         """Return the IPv4 addresses of the host's links."""
         bodies = _dump(self._channel, 22, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))  # RTM_GETADDR
-        return tuple(self._addresses.read(bodies))
+        return self._addresses.read(bodies)
 
     def neighbours(self) -> frozenset[Neighbour]:
         """Return the permanent neighbours."""
         bodies = _dump(self._channel, 30, _NEIGHBOUR.pack(0, 0, 0, 0, 0, 0))  # RTM_GETNEIGH
-        return frozenset(n for body in bodies if (n := read_neighbour(body)) is not None)
+        said = self._neighbours.read(list(map(_without_age, bodies)))
+        if said is not self._permanent[0]:
+            self._permanent = (said, frozenset(said))
+        return self._permanent[1]
 
     # Of others -------------------------------------------------------------------------
     def marked_rules(self) -> tuple[tuple[int, int, int], ...]:

@@ -280,6 +280,7 @@ class Daemon:
             believes_imds=believes_imds,
             net=self.net,
             wiring=self.wiring,
+            mender=self.mender,
             nat=self.nat,
             outlook=self.outlook,
             holdings=self.engine.holdings,

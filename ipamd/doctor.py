@@ -319,7 +319,7 @@ def _mend_alone(places: Places, repairs: Sequence[Repair]) -> list[str]:
 def _take(mender: KernelMender, net: NodeNetlink, repair: Repair) -> str:
     if isinstance(repair.step, WriteTable):
         try:
-            net.write_nft(repair.step.text)
+            net.write_nft(repair.step.text, anew=repair.step.anew)
         except NodeError as error:
             return str(error)
         return ""

@@ -95,8 +95,7 @@ def _on_call(daemon: Daemon, configuration: Configuration, call: Call) -> None:
         case "SETTINGS":
             _show(call, configuration.report())
         case "MEND":
-            daemon.reconcile.hurry()
-            _show(call, {})
+            daemon.reconcile.hurry(lambda: _show(call, {}))
         case _:
             daemon.on_call(call, call.frame)
 

@@ -25,8 +25,8 @@ from cni.dataplane import Alias, eni_table
 from cni.desired import (
     Desired,
     Found,
+    FoundLink,
     Known,
-    Lookup,
     Part,
     PodWire,
     Repair,
@@ -118,14 +118,19 @@ class Reconcile:
     _known: Known = field(default_factory=Known)
     _owners: Mapping[int, Sandbox] = field(default_factory=dict)
     _wires: dict[Sandbox, tuple[LeaseRow, PodWire]] = field(default_factory=dict)
+    _well: tuple[Desired, Found] | None = None
+    """What was wanted and found when everything was well last: the same again needs no compare."""
     _surplus: frozenset[str] = frozenset()
     """What the last look at everything found to be too much."""
-    _rest: float = GATHER_SECONDS
+    _rest: float = 0.0
+    _ended: Instant = field(init=False)
+    """When the last look was done, and how long to rest from then."""
     _due: float = 0.0
     """When everything is looked at next, on the boot clock."""
     _links: set[int] = field(default_factory=set)
     _due_links: float = 0.0
     """Links that were busy, and when they are looked at again."""
+    _hurried: list[Callable[[], None]] = field(default_factory=list)
     _told: asyncio.Event = field(default_factory=asyncio.Event)
     _failed: set[str] = field(default_factory=set)
     """What could not be mended, and was said."""
@@ -134,17 +139,20 @@ class Reconcile:
     async def run(self) -> None:
         """Look and mend, until cancelled."""
         heard = Heard(everything=True, table=True)
+        self._ended = self.clock()
         while True:
-            began = self.clock()
+            began, hurried = self.clock(), self._hurried
             if heard.everything:
-                self._due = began.boot + PERIOD_SECONDS
+                self._due, self._hurried = began.boot + PERIOD_SECONDS, []
             try:
                 await self._reconcile(heard)
             except NodeError as error:
                 log.warning("node not looked at", extra={"reason": str(error)})
                 self._look_again(SECOND_LOOK_SECONDS)
-            took = self.clock().elapsed(began)
-            self._rest = min(LONGEST_REST_SECONDS, max(GATHER_SECONDS, took / SHARE))
+            for on_done in hurried if heard.everything else ():
+                on_done()
+            self._ended = self.clock()
+            self._rest = min(LONGEST_REST_SECONDS, self._ended.elapsed(began) / SHARE)
             heard = await self._listen()
 
     async def _listen(self) -> Heard:
@@ -157,7 +165,8 @@ class Reconcile:
                 async with asyncio.timeout(max(SHORTEST_SECONDS, until - self.clock().boot)):
                     await told.wait()
             if told.is_set():
-                await asyncio.sleep(self._rest)
+                rested = self.clock().elapsed(self._ended)
+                await asyncio.sleep(max(GATHER_SECONDS, self._rest - rested))
             heard = self.ears.read(self._is_ours)
             now = self.clock().boot
             if now >= self._due:
@@ -225,11 +234,12 @@ class Reconcile:
         """Look at what was heard of, and mend what can be mended now."""
         snapshot, table = self._snapshot(), self._known.table
         looked = await run_in(self.threads.net, self._look, snapshot.want, heard)
-        found, repairs = looked
+        _, repairs = looked
         if table is None and self._known.table is not None:
             self.on_table(self._known.table)
         if heard.everything:
-            self._judge(snapshot.want, found)
+            if self.on_seen(self._known.pods.keys()):
+                self._look_again(SECOND_LOOK_SECONDS)
             self.undone.forget(self.clock().boot)
         due = [repair for repair in repairs if self._may(repair, snapshot)]
         if heard.everything:
@@ -246,22 +256,28 @@ class Reconcile:
             tables = {eni_table(eni.number) for eni in want.enis if not eni.is_primary}
             found = self.mender.look(sorted(tables))
             parts = set(Part)
+            if self._well is not None and self._well[1] is found and self._well[0] == want:
+                return found, ()
         else:
             links = self.mender.look_at_links(sorted(heard.links)) if heard.links else ()
             found = Found(links=links)
             parts = set(LINK_PARTS)
-        if heard.table:
+            want = replace(want, pods=self._whose(links, want))
+        if heard.table and not heard.everything:
             found = replace(found, table=self.mender.look_at_table())
             parts.add(Part.TABLE)
         repairs = tuple(r for r in mending(want, found, self._known) if r.part in parts)
         self._known.learn(want, found, whole=heard.everything)
         self._owners = self._known.owners
+        if heard.everything:
+            self._well = None if repairs else (want, found)
         return found, repairs
 
-    def _judge(self, want: Desired, found: Found) -> None:
-        lookup = Lookup(found, self._known)
-        if self.on_seen({pod.sandbox for pod in want.pods if lookup.pod(pod) is not None}):
-            self._look_again(SECOND_LOOK_SECONDS)
+    def _whose(self, links: Iterable[FoundLink], want: Desired) -> tuple[PodWire, ...]:
+        """Return the pods whose veth can be among *links*."""
+        owners = {self._owners.get(link.index) for link in links}
+        names = {link.name for link in links}
+        return tuple(p for p in want.pods if p.sandbox in owners or p.name in names)
 
     def _may(self, repair: Repair, snapshot: _Snapshot) -> bool:
         """Whether to take a step now; else when to look again."""
@@ -315,7 +331,7 @@ class Reconcile:
     def _write_table(self, repair: Repair) -> tuple[str, ...]:
         assert isinstance(repair.step, WriteTable)
         try:
-            self.net.write_nft(repair.step.text)
+            self.net.write_nft(repair.step.text, anew=repair.step.anew)
         except NodeError as error:
             return (str(error),)
         self._known.table = None
@@ -378,8 +394,9 @@ class Reconcile:
         if noted is not None and not difference(self.nat.written, noted):
             self._known.table = noted
 
-    def hurry(self) -> None:
-        """Look at everything at once, and mend what was mended just before, too."""
+    def hurry(self, on_done: Callable[[], None]) -> None:
+        """Look at everything soon, mend also what was mended just before, and tell when done."""
+        self._hurried.append(on_done)
         self.undone.mended.clear()
         self._due = 0.0
         self._told.set()

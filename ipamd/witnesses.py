@@ -19,7 +19,8 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from cni import dataplane
-from cni.kernel import HostLink, NodeError, NodeNet, WireError, Wiring
+from cni.desired import moved
+from cni.kernel import HostLink, Mender, NodeError, NodeNet, WireError, Wiring
 from cni.spec import Pod
 from eni import limits as types
 from eni.limits import InstanceLimits, shipped
@@ -166,6 +167,8 @@ class Witnesses:
     believes_imds: bool
     net: NodeNet
     wiring: Wiring
+    mender: Mender
+    """Used in the net thread; no verb is served yet."""
     nat: NatTable
     outlook: Outlook
     holdings: Holdings
@@ -176,12 +179,23 @@ class Witnesses:
     async def agree(self) -> None:
         """Read them all. Raises StartError where no pod can be served."""
         await self.holdings.lifecycle.book.load()
+        await insist(self._move_pods)
         hosts = await insist(self._prepare_node)
         self._fill_pool()
         self.holdings.pool.set_taken(hosts)
         links = await insist(partial(run_in, self.ports.threads.wire, self.wiring.links))
         self._restore_leases(links)
         await insist(self._guard_all)
+
+    async def _move_pods(self) -> None:
+        """Put pods' routes where this version has them, before anything else of it is there."""
+        found = await self._in_net(self.mender.look, ())
+        steps = moved(found, self.around.identity.primary)
+        said = [word for word in await self._in_net(self.mender.mend, steps) if word]
+        if steps:
+            log.warning("pods' routes moved", extra={"pods": len(steps), "failed": said})
+        if said:
+            raise NodeError(f"pods' routes cannot be moved: {said[0]}")
 
     async def _in_net(self, work: Callable[..., T], *arguments: object) -> T:
         return await run_in(self.ports.threads.net, work, *arguments)

@@ -99,7 +99,7 @@ class PlannedNet:
         del text
         return False
 
-    def write_nft(self, text: str) -> None:
+    def write_nft(self, text: str, *, anew: bool = False) -> None:
         """Do nothing."""
 
     def missing_features(self) -> tuple[str, ...]:

@@ -213,8 +213,9 @@ class ModelNet:
         return True
 
     @_in_our_words("nft")
-    def write_nft(self, text: str) -> None:
+    def write_nft(self, text: str, *, anew: bool = False) -> None:
         """Write the table."""
+        del anew
         self._kernel.send("nft -f -", partial(self._kernel.write_nft, text))
 
     def missing_features(self) -> tuple[str, ...]:
@@ -429,14 +430,14 @@ class ModelMender:
 
     def look(self, tables: Iterable[int]) -> Found:
         """Return what is there."""
-        kernel, asked = self._kernel, {PODS_TABLE, *tables}
+        del tables  # every route of the model's is ours
+        kernel = self._kernel
         links = kernel.links
         return Found(
             links=tuple(map(_found, links)),
             ways=tuple(
                 AnyWay(w.network, w.table, w.metric, w.index, w.gateway, w.source)
                 for w in kernel.ways.values()
-                if w.table in asked
             ),
             rules=tuple(FoundRule(rule, PROTOCOL) for rule in kernel.rules),
             addresses=tuple(
@@ -449,6 +450,7 @@ class ModelMender:
                 for link in links
                 for address, mac in link.neighbours.items()
             ),
+            table=self.look_at_table(),
         )
 
     def look_at_links(self, indexes: Iterable[int]) -> tuple[FoundLink, ...]:

@@ -292,6 +292,20 @@ def test_who_undoes_every_repair_is_mended_ever_later_and_said(world: World) -> 
     assert f"kernel: {trouble}" in world.daemon.status()["troubles"]
 
 
+def test_whoever_hurries_it_is_told_when_everything_is_mended(world: World) -> None:
+    before, done = picture(world.kernel), []
+    for _ in range(5):  # and now it waits before it mends this once more
+        rule_deleted(world)
+        world.kernel.tell(ALL)
+        world.run(0.5)
+        if picture(world.kernel) != before:
+            break
+    assert picture(world.kernel) != before
+    world.daemon.reconcile.hurry(lambda: done.append(picture(world.kernel)))
+    world.run(1.0)
+    assert done == [before]
+
+
 def test_what_cannot_be_mended_is_said_until_it_is(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ class Ipamd:
     """One node's daemon, and a runtime that execs the plugin."""
 
     def __init__(self, node: Node, log: Path, **env: str) -> None:
+        self.main = MAIN
         self.node, self.env, self.log = node, env, log
         self.socket = str(node.path("/run/enid/ipamd.sock"))
         self.process: subprocess.Popen[Any] | None = None
@@ -52,7 +53,7 @@ class Ipamd:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = self.node.popen(
-                [sys.executable, "-c", MAIN], env=self.env, rights=RIGHTS, stderr=log, cwd="/"
+                [sys.executable, "-c", self.main], env=self.env, rights=RIGHTS, stderr=log, cwd="/"
             )
         self.wait(lambda s: s is not None, 60)  # a busy machine's Python takes its time
 

@@ -222,6 +222,14 @@ def test_what_a_setting_asks_for_is_there_and_not_without(
     assert not any(text in nft.render(WISH) for text in present)
 
 
+def test_what_is_written_anew_leaves_no_chain_of_before() -> None:
+    text = nft.anew(nft.render(WISH))
+    for family in nft.FAMILIES:
+        table = f"table {family} enid"
+        assert f"add {table}\ndelete {table}\nadd {table}\n{table} {{" in text
+    assert "flush" not in text
+
+
 def test_a_kernel_without_ipv6_gets_the_rest() -> None:
     text = nft.without_ipv6(nft.render(WISH))
     assert "ip6" not in text

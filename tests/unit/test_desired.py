@@ -55,6 +55,7 @@ from cni.desired import (
     Way,
     WriteTable,
     mending,
+    moved,
     rule_words,
 )
 from cni.nft import NftWish, render
@@ -237,7 +238,7 @@ DRIFTS: dict[str, tuple[Found, str, Step]] = {
     ),
     "a guard too many": (
         replace(HAVE, ways=(*WAYS, Way(IPv4Network("10.0.0.99/32"), PODS_TABLE, GUARD_METRIC))),
-        "route 10.0.0.99/32 in table 5120 carries our protocol and is not needed",
+        "guard 10.0.0.99/32 in table 5120 carries our protocol and is not needed",
         DeleteWay(Way(IPv4Network("10.0.0.99/32"), PODS_TABLE, GUARD_METRIC)),
     ),
     "a neighbour": (
@@ -407,6 +408,20 @@ def test_what_the_tables_were_is_learnt_only_when_they_are_as_written() -> None:
 def test_the_table_that_is_written_is_the_one_that_is_compared() -> None:
     assert difference(TEXT, written(TEXT)) == ""
     assert len(rendered_chains(TEXT)) > 8
+
+
+# Upgrades ------------------------------------------------------------------------------
+def test_pods_routes_that_another_version_has_elsewhere_come_first() -> None:
+    elsewhere = tuple(replace(way, table=5000) for way in WAYS[4:7])
+    have = replace(HAVE, ways=(*WAYS[:4], *elsewhere, *WAYS[7:]))
+    assert [step.way for step in moved(have, NODE)] == list(WAYS[4:7])
+    assert moved(HAVE, NODE) == ()
+
+
+def test_what_another_version_has_elsewhere_goes_once_ours_is_in() -> None:
+    old = Way(IPv4Network("10.0.0.5/32"), 5000, 0, 4, source=NODE)
+    (repair,) = mending(WANT, replace(HAVE, ways=(*WAYS, old)))
+    assert (repair.step, repair.part) == (DeleteWay(old), Part.ENI_ROUTE)
 
 
 # Laws ----------------------------------------------------------------------------------

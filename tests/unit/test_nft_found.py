@@ -14,6 +14,7 @@ from cni.nft_found import (
     FoundNftRule,
     FoundTable,
     difference,
+    is_elsewhere,
     mark_of,
     rendered_chains,
 )
@@ -65,6 +66,16 @@ def with_chain(table: FoundTable) -> FoundTable:
     return replace(table, chains=(*table.chains, FoundChain("ip", "mine")))
 
 
+def with_dropping_chain(table: FoundTable) -> FoundTable:
+    chain = FoundChain("ip", "mine", "forward", "drop")
+    return replace(table, chains=(*table.chains, chain))
+
+
+def with_busy_chain(table: FoundTable) -> FoundTable:
+    rule = FoundNftRule("ip", "mine", 0)
+    return replace(with_chain(table), rules=(*table.rules, rule))
+
+
 def without_rule(table: FoundTable) -> FoundTable:
     return replace(table, rules=tuple(r for r in table.rules if r.chain != "masq"))
 
@@ -84,13 +95,24 @@ def of_other_text(table: FoundTable) -> FoundTable:
         pytest.param(without_family, "had vanished (ip6)", id="no-ip6-table"),
         pytest.param(without_chain, "lacks chain ip masq, or has it elsewhere", id="no-chain"),
         pytest.param(with_policy, "lacks chain ip arrive, ip leave, ip masq", id="policy"),
-        pytest.param(with_chain, "has a chain more: ip mine", id="a-chain-more"),
+        pytest.param(with_dropping_chain, "has a chain more: ip mine", id="a-chain-that-drops"),
+        pytest.param(with_busy_chain, "has a chain more: ip mine", id="a-chain-with-a-rule"),
         pytest.param(without_rule, "has 0 rules in chain ip masq instead of 5", id="no-rules"),
         pytest.param(of_other_text, "was made from another text", id="another-text"),
     ],
 )
 def test_what_was_changed_is_named(change: Callable[[FoundTable], FoundTable], said: str) -> None:
     assert difference(TEXT, change(written())).startswith(said)
+
+
+def test_an_empty_chain_of_a_former_setting_or_version_stays() -> None:
+    assert difference(TEXT, with_chain(written())) == ""
+    assert not is_elsewhere(TEXT, with_chain(written()))
+
+
+def test_a_chain_that_drops_by_itself_cannot_be_emptied_away() -> None:
+    assert is_elsewhere(TEXT, with_dropping_chain(written()))
+    assert not is_elsewhere(TEXT, with_busy_chain(written()))
 
 
 def test_a_kernel_without_ipv6_lacks_no_ipv6_table() -> None:
