@@ -5,6 +5,10 @@ namespace open and send their frame again when the daemon dies before it answers
 given once to the end, and then once for each step of the daemon's loop and of the kernel in it:
 the daemon is killed there, and the next one starts a second later. A row says how each call may
 be answered, by a daemon that lives and by one that was killed, and who has a wire in the end.
+
+    python -m tests.chaos.lane_rows        every kill, as a table (`make matrix`)
+
+Long, because it is one table, and each row is a few lines.
 """
 
 from __future__ import annotations

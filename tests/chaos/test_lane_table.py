@@ -12,7 +12,7 @@ from tests.chaos.lane_rows import NEVER, ROWS, Row, kills, perform
 from tests.chaos.laws import LawBrokenError
 
 EVERY = 24
-"""Of so many points one is always tried: about 60 of 1300."""
+"""Of so many points one is always tried: about 50 of 1100."""
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
