@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from socket import AF_INET, SOCK_DGRAM
 
-from tests.lab.flows.town import NODE_PORTS, PODS, PORT, Flow, Town
+from cni.dataplane import USUAL_MARKS
+from tests.lab.flows.town import CLIENT, NODE_PORTS, PODS, PORT, Flow, Town
+from tests.lab.flows.tracked import Tracked, tracked
 from tests.lab.patience import PATIENCE
 
 AT_ONCE = 40
@@ -126,6 +128,31 @@ class Load:
                 heard = key.fileobj.recv(100).decode()
                 if heard != f"{flow.far} {self._town.addresses[flow.seen]}":
                     self.count.astray[f"{flow}: {heard}"] += 1
+
+
+def pinned(town: Town) -> tuple[int, list[Tracked]]:
+    """Return how many flows of `kinds` conntrack knows, and those of them on the wrong ENI.
+
+    Who looks only at packets would miss one whose way is wrong from its next packet on.
+    """
+    pods = {town.addresses[pod] for pod in PODS}
+    own = {link.address: USUAL_MARKS.of(link.number) for link in town.links}
+    outside = {CLIENT, town.vpc.internet.address}
+    known, wrong = 0, []
+    for flow in tracked(town.node):
+        begun_by, asked = flow.original.source, flow.original.to
+        if begun_by in pods and flow.reply.source in outside:
+            wanted = (USUAL_MARKS.primary, town.node.primary)
+        elif begun_by in pods:
+            wanted = (0, begun_by)
+        elif begun_by == CLIENT:
+            wanted = (own.get(asked, 0), flow.reply.to)
+        else:
+            continue  # the daemon's own, to EC2
+        known += 1
+        if (flow.mark, flow.reply.to) != wanted:
+            wrong.append(flow)
+    return known, wrong
 
 
 def settings_in_turn() -> Iterator[dict[str, str]]:

@@ -23,7 +23,7 @@ from ipamd.cli import DaemonAwayError, ask_status
 from ipamd.layers import read_settings
 from ipamd.settings import Settings
 from ipamd.status import Status
-from tests.lab.flows.load import Load, settings_in_turn
+from tests.lab.flows.load import Load, pinned, settings_in_turn
 from tests.lab.flows.town import CLIENT, PODS, PORT, Flow, Town
 from tests.lab.flows.tracked import Way, tracked
 from tests.lab.patience import PATIENCE
@@ -49,11 +49,14 @@ HEARD_SECONDS = 40.0
 
 def check(town: Town, load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing was lost, nobody was seen as somebody else, the VPC dropped nothing."""
+    known, wrong = pinned(town)
     if FULL:
         with capsys.disabled():
-            print(f"\n{what} under {load.count}")  # noqa: T201 - the figures are to be seen
+            print(f"\n{what} under {load.count}, {len(wrong)} of {known} pinned")  # noqa: T201 - the figures are to be seen
     assert not load.count.lost
     assert not load.count.astray
+    assert known > 0
+    assert wrong == []
     assert not any(town.vpc.drops().values()), town.vpc.drops()
     assert load.count.packets >= PACKETS
 
@@ -69,6 +72,7 @@ def keep_on(load: Load, packets: int) -> None:
 
 def test_rewrites_of_the_table(proxied: Town, capsys: pytest.CaptureFixture[str]) -> None:
     turn = settings_in_turn()
+    proxied.forget_flows()
     texts = [nft.render(proxied.wish(read_settings(next(turn)))) for _ in range(2)]
     with Load(proxied) as load:
         for number in range(REWRITES):
@@ -126,6 +130,7 @@ def test_kills_of_the_daemon(
     """At random moments of its life, its start among them, when it brings everything to rights."""
     if not FULL and proxied.flavour != "nft":
         pytest.skip("make flows: kills beside iptables")
+    proxied.forget_flows()
     chance = random.Random(SEED)
     served = 0
     with Load(proxied) as load:
