@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 
 import pytest
 
@@ -187,7 +189,7 @@ def test_a_pod_on_the_node_s_network_is_not_ours(stage: Stage) -> None:
 @pytest.mark.cri("pause dies")
 def test_a_sandbox_whose_process_dies_keeps_its_address_until_it_is_stopped(stage: Stage) -> None:
     web = stage.a.run("web")
-    stage.a.node.run(["kill", "-9", str(web.pid)])
+    os.kill(web.pid, signal.SIGKILL)
     poll(lambda: stage.a.cri.state(web.sandbox) == NOT_READY, "the sandbox is not ready")
     assert web.shapes == ["ADD"]
     assert web.is_leased
