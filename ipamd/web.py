@@ -101,8 +101,9 @@ def render(path: str, now: Status, audience: Audience) -> tuple[str, str, bytes]
         text = generate_latest(REGISTRY) + generate_latest(snapshot)
         return "200 OK", "text/plain; version=0.0.4; charset=utf-8", text
     if path == "/readyz" and not now["ready"]:
-        reason = now["trouble"] or "no address has been usable yet"
-        return "503 Service Unavailable", PLAIN, f"{reason}\n".encode()
+        # Not EC2's own words, which name the account and the role: any pod may read this.
+        said = f"no address has been usable yet ({now['mode']}): see `enid status` on the node\n"
+        return "503 Service Unavailable", PLAIN, said.encode()
     return "200 OK", PLAIN, b"ok\n"
 
 

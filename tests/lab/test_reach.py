@@ -118,14 +118,14 @@ class Elsewhere:
         self.node = vpc.launch_node(
             "other", "m5.large", vpc.add_subnet("10.0.2.0/24", "us-east-1a")
         )
-        self._status, self._loop = status, asyncio.new_event_loop()
+        self.status, self._loop = status, asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
 
     @contextlib.contextmanager
-    def serving(self, environ: dict[str, str]) -> Iterator[None]:
-        who = audience(read_settings(environ))
-        stop = self.node.worker.call(serve, self._loop, lambda: self._status, lambda: who)
+    def serving(self, environ: dict[str, str], status: Status | None = None) -> Iterator[None]:
+        who, shown = audience(read_settings(environ)), status or self.status
+        stop = self.node.worker.call(serve, self._loop, lambda: shown, lambda: who)
         yield
         stop()
 
@@ -173,6 +173,19 @@ def test_pods_are_named_when_somebody_asks_for_it(elsewhere: Elsewhere, daemon: 
     for environ, named in (({"ENID_METRICS_POD_NAMES": "true"}, True), ({}, False)):
         with elsewhere.serving(environ):
             assert (row in ask(elsewhere.node, "127.0.0.1")) is named
+
+
+def test_who_is_not_ready_says_its_mode_and_not_what_ec2_said(
+    elsewhere: Elsewhere, pod: PodNetns
+) -> None:
+    """EC2's words name the account and the role, and any pod may read them."""
+    denied = "arn:aws:sts::123456789012:assumed-role/node is not authorized"
+    status: Status = {**elsewhere.status, "ready": False, "mode": "denied", "trouble": denied}
+    with elsewhere.serving({}, status):
+        answer = ask(pod, elsewhere.node.primary, "/readyz")
+    assert answer.startswith("HTTP/1.0 503")
+    assert "(denied): see `enid status`" in answer
+    assert "123456789012" not in answer
 
 
 def test_a_port_that_is_taken_is_named(elsewhere: Elsewhere) -> None:
