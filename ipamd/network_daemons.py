@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import fnmatch
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 NETWORKD_WISHES = ("ManageForeignRoutes", "ManageForeignRoutingPolicyRules")
@@ -44,7 +45,7 @@ def networkmanager_complaints(
     kept: list[str] = []
     for text in texts:
         value = _section(text, "keyfile").get("unmanaged-devices", "")
-        added = [spec.strip() for spec in value.removeprefix("+=").split(";") if spec.strip()]
+        added = _specs(value.removeprefix("+="))
         kept = added or kept
         kept += _unmanaged_sections(text)
     free = sorted(name for name in ifnames if not any(_matches(spec, name) for spec in kept))
@@ -74,8 +75,13 @@ def _unmanaged_sections(text: str) -> list[str]:
     found: list[str] = []
     for name, values in _parse(text).items():
         if name.startswith("device") and values.get("managed", "1") in {"0", "false", "no"}:
-            found += [s.strip() for s in values.get("match-device", "*").split(";")]
+            found += _specs(values.get("match-device", "*"))
     return found
+
+
+def _specs(text: str) -> list[str]:
+    """Return what a list of NetworkManager's names: its separators are both."""
+    return [spec.strip() for spec in re.split("[;,]", text) if spec.strip()]
 
 
 def _matches(spec: str, ifname: str) -> bool:
