@@ -35,6 +35,10 @@ fidelity: setup-tests ## what the lab shows of AWS, a line for each row of docs/
 flows: setup-tests ## the data plane's settings x all flows beside kube-proxy; rewrites and kills under load
 	@FLOWS=all $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/flows $(ARGS)
 
+drift: setup-tests ## what others change of ours, mended; enid doctor after each sabotage; an upgrade under traffic
+	@DRIFT=all $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/test_mending.py tests/lab/test_doctor.py \
+	  tests/lab/test_upgrade.py tests/lab/test_events.py tests/lab/test_dropins.py $(ARGS)
+
 kube: setup-tests ## against a real kube-apiserver, built at the first time (six minutes, 3 GB meanwhile, Go)
 	@tools/build-apiserver >/dev/null
 	@$(PYTHON) -m pytest tests/e2e $(ARGS)
@@ -86,4 +90,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows kube cri matrix chaos fuzz plugin kernels lint bare clean setup setup-tests
+.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels lint bare clean setup setup-tests

@@ -141,7 +141,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         root=Path(arguments.root),
         asks_ec2=not arguments.no_ec2,
     )
-    report, refused = doctor.run(places, fix=arguments.fix)
+    report, refused = doctor.run(places, fix=arguments.fix, wait_seconds=arguments.wait)
     if arguments.output == "json":
         print(json.dumps({**report, "refused": refused}, indent=2))  # noqa: T201 - a command's answer
     else:
@@ -250,7 +250,7 @@ Examples:
   enid doctor -o json | jq -r '.findings[] | select(.fixed | not) | .sentence'
 
 Exit status: 0 all agree (or were made to), 1 something differs, 2 the command line is wrong, 3 what
-was heard agrees, but one of the four was not heard."""
+was heard agrees, but one of the four was not heard, or no ipamd answers."""
 
 
 def _add_doctor(commands: Subparsers) -> None:
@@ -267,6 +267,10 @@ def _add_doctor(commands: Subparsers) -> None:
     _add_common(doctor)
     doctor.add_argument("--fix", action="store_true", help="do what is safe about it")
     doctor.add_argument("--no-ec2", action="store_true", help="do not ask EC2")
+    doctor.add_argument(
+        "--wait", type=float, default=3.0, metavar="SECONDS",
+        help="between the two looks; default: %(default)s",
+    )  # fmt: skip
     where = doctor.add_argument_group("where things are")
     for name, folder, what in (
         ("--run-folder", "/run/enid", "ipamd's leases and lock"),

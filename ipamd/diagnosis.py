@@ -108,7 +108,7 @@ class Finding:
     """What `--fix` does about it; None: it is not safe to do unasked."""
 
 
-BY_ITSELF = "ipamd mends it by itself within half a minute; `enid doctor --fix` does at once"
+BY_ITSELF = "`enid doctor --fix` puts it back at once; an ipamd that runs does within half a minute"
 BY_DAEMON = "ipamd takes it away at its second look; if none runs, start it"
 TAKE_UP = "ipamd takes it up at its next look at EC2 (minutes); if it stays, restart ipamd"
 LET_GO = "ipamd lets it go after two looks at EC2 (minutes); if it stays, restart ipamd"

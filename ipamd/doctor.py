@@ -46,9 +46,6 @@ from ipamd.start import DaemonRunningError, Paths, lock
 from ipamd.surroundings import read_notes
 from ipamd.wired import TABLES, WIRED, Wired, read_tables, read_wired
 
-SECOND_LOOK_SECONDS = 3.0
-"""Between the two looks: the daemon mends within one, and an ADD takes less."""
-
 LATELY_SECONDS = 3600.0
 """How far back what ipamd has mended is shown."""
 
@@ -82,7 +79,11 @@ class Heard:
     """What ipamd has mended of late."""
     troubles: tuple[str, ...] = ()
     """What ipamd says is not right yet."""
-    is_served: bool = False
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a daemon answers."""
+        return "ipamd" not in self.silent
 
 
 class FindingReport(TypedDict):
@@ -113,9 +114,10 @@ class Report(TypedDict):
 def hear(places: Places) -> Heard:
     """Ask every witness, and note why one could not be heard."""
     heard = Heard()
-    with contextlib.suppress(DaemonAwayError):
-        status = ask_status(places.socket)
-        heard.is_served, heard.troubles = True, tuple(status["troubles"])
+    try:
+        heard.troubles = tuple(ask_status(places.socket)["troubles"])
+    except DaemonAwayError:
+        heard.silent["ipamd"] = f"does not answer on {places.socket}: start it"
     journal = _read_journal(places, heard)
     pods = _read_sandboxes(places, heard)
     names = _names(journal, pods)
@@ -267,10 +269,11 @@ def _who(places: Places) -> tuple[Identity, str]:
 
 
 # Twice ---------------------------------------------------------------------------------
-def examine(
-    places: Places, wait_seconds: float = SECOND_LOOK_SECONDS
-) -> tuple[Heard, list[Finding], list[Finding]]:
-    """Return what was heard last, what differs at both looks, and what only at the first."""
+def examine(places: Places, wait_seconds: float) -> tuple[Heard, list[Finding], list[Finding]]:
+    """Return what was heard last, what differs at both looks, and what only at the first.
+
+    The daemon mends within a second and an ADD takes less: what lasts from one to the other is.
+    """
     heard = hear(places)
     first = list(diagnose(heard.witnesses))
     if not first:
@@ -328,9 +331,7 @@ def _take(mender: KernelMender, net: NodeNetlink, repair: Repair) -> str:
 
 
 # The command ---------------------------------------------------------------------------
-def run(
-    places: Places, *, fix: bool, wait_seconds: float = SECOND_LOOK_SECONDS
-) -> tuple[Report, list[str]]:
+def run(places: Places, *, fix: bool, wait_seconds: float) -> tuple[Report, list[str]]:
     """Return the report, and what could not be mended."""
     heard, findings, passed = examine(places, wait_seconds)
     refused: list[str] = []
@@ -393,8 +394,7 @@ WORDS = {"pods": "sandboxes", "journal": "leases", "kernel": "veths", "EC2": "EN
 def lines(said: Report, refused: Sequence[str]) -> Iterator[str]:
     """Yield the report as a person reads it."""
     counts = [f"{name}: {number} {WORDS[name]}" for name, number in said["heard"].items()]
-    daemon = "ipamd answers" if said["daemon"] else "no ipamd answers: start it"
-    yield "   ".join([*counts, daemon])
+    yield "   ".join([*counts, *(["ipamd answers"] if said["daemon"] else [])])
     for name, why in said["silent"].items():
         yield f"not heard: {name}: {why}"
     for finding in said["findings"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 CAP_SECONDS = 15.0 * PATIENCE
 """Until everything is back: what an event tells of 0.2 s on a calm machine, 3 s more what is too
 much, and some more what had been mended a moment ago; and this machine is shared."""
+
+thorough = pytest.mark.skipif(os.environ.get("DRIFT") != "all", reason="`make drift` runs it")
 
 STRANGERS = """
 ip link add stranger type veth peer name strangers-end

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.spoiled import CAP_SECONDS, Scene, a_scene
+from tests.lab.spoiled import CAP_SECONDS, Scene, a_scene, thorough
 from tests.lab.test_daemon import container_id
 from tests.tools.pure import ROOT
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 ENID = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ipamd.cli import main; main()"
 CONFIG = base64.b64encode(json.dumps({"plugins": [{"type": "enid-cni"}]}).encode()).decode()
+
+
+WAIT = ("--wait", "1.5")
+"""Enough for a daemon that runs, and more than enough without one."""
 
 
 class Clinic:
@@ -50,7 +54,7 @@ class Clinic:
 
     def ask(self, *words: str) -> tuple[int, dict[str, Any]]:
         """Return the doctor's exit status and report."""
-        argv = [sys.executable, "-c", ENID, "doctor", "-o", "json", *words]
+        argv = [sys.executable, "-c", ENID, "doctor", "-o", "json", *WAIT, *words]
         done = self.node.run(argv, check=False, cwd="/", timeout=120)
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
@@ -127,11 +131,13 @@ def test_without_a_daemon_each_sabotage_is_one_sentence_and_mended(clinic: Clini
     status, report = clinic.ask("--no-ec2", "--fix")
     assert [f["sentence"] for f in report["findings"] if not f["fixed"]] == []
     assert report["refused"] == []
-    assert status == 3  # EC2 was not heard
+    assert status == 3
+    assert set(report["silent"]) == {"EC2", "ipamd"}
     assert scene.dump() == before
     scene.daemon.start()
 
 
+@thorough
 def test_a_daemon_that_runs_has_mended_it_before_and_the_doctor_says_so(clinic: Clinic) -> None:
     scene = clinic.scene
     before = scene.dump()
@@ -145,6 +151,7 @@ def test_a_daemon_that_runs_has_mended_it_before_and_the_doctor_says_so(clinic: 
     assert "nft table enid had vanished (ip) (by nft)" in lately
 
 
+@thorough
 def test_the_fix_is_the_daemons_where_one_runs(clinic: Clinic) -> None:
     scene = clinic.scene
     before = scene.dump()
@@ -199,5 +206,5 @@ def test_what_only_one_of_the_four_knows_is_said(clinic: Clinic, vpc: EmbeddedVP
 def test_where_nothing_can_be_read_it_says_so(clinic: Clinic) -> None:
     nowhere = ("--run-folder", "/nowhere", "--state-folder", "/nowhere", "--results", "/nowhere")
     status, report = clinic.ask(*nowhere, "--no-ec2")
-    assert set(report["silent"]) == {"pods", "journal", "EC2"}
+    assert set(report["silent"]) == {"pods", "journal", "EC2", "ipamd"}
     assert status == 3

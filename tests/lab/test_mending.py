@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ipamd.cli import ask
 from tests.lab.spoiled import CAP_SECONDS, Scene, a_scene
 
 if TYPE_CHECKING:
@@ -87,3 +88,15 @@ def test_what_was_changed_is_back_and_strangers_things_are_as_they_were(
     scene.await_dump(before)
     wanted = [sentence.format(**scene.names) for sentence in sabotages.values()]
     scene.daemon.wait(lambda _: not scene.unsaid(wanted, said), CAP_SECONDS)
+
+
+def test_inside_a_pod_nothing_is_mended_and_check_says_what_differs(scene: Scene) -> None:
+    pod = scene.daemon.netns("web-0")
+    _, result = scene.daemon.call("ADD", "web-0")  # the same once more
+    pod.run(["ip", "route", "del", "default"])
+    before, said = scene.dump(), len(scene.said())
+    ask(scene.daemon.socket, "MEND")
+    assert pod.run(["ip", "route", "show", "default"]).stdout == ""
+    assert (scene.dump(), scene.said()[said:]) == (before, [])
+    code, answer = scene.daemon.call("CHECK", "web-0", prevResult=result)
+    assert (code, "default" in answer["msg"] + answer["details"]) == (1, True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab.patience import PATIENCE
+from tests.lab.spoiled import thorough
 from tests.lab.test_daemon import MAIN, Ipamd
 from tests.tools.pure import ROOT
 from vpclab.enid import prepare
@@ -157,6 +158,7 @@ def layout(daemon: Ipamd) -> str:
 OURS = "512 1024 1536 32765 table 2 table 5120 priority dstnat + 10"
 
 
+@thorough
 def test_a_new_layout_is_in_before_the_old_one_goes_and_no_packet_is_lost(
     daemon: Ipamd, vpc: EmbeddedVPC
 ) -> None:
