@@ -100,7 +100,9 @@ class Cri:
         try:
             answer: Message = stub(request, timeout=deadline)
         except grpc.RpcError as error:
-            raise CriError(error.code().name, error.details() or "") from None
+            # A runtime knows the deadline, too, and may be the first to end the call; nobody else does.
+            code = error.code().name.replace("CANCELLED", "DEADLINE_EXCEEDED")
+            raise CriError(code, error.details() or "") from None
         return answer
 
     # Sandboxes ---------------------------------------------------------------------------
