@@ -1,6 +1,6 @@
 """`make kernels`: Debian's own kernels, booted here, and what our tests say in them. Shell.
 
-    python -m tests.kernels [--only 6.1] [--check flows]... [--write] [--refresh]
+    python -m tests.kernels [--only 6.1] [--check flows]... [--at-once 2] [--write] [--refresh]
 
 The table goes to stdout, all that is known to build/kernels.json, each guest's console to
 .cache/kernels/log. With --write the table goes into docs/support.md, with what is known of those
@@ -16,7 +16,9 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from threading import Lock
 
 from tests.kernels import root
 from tests.kernels.debian import PackageError
@@ -47,6 +49,10 @@ SAID_SECONDS = 10.0
 """How often a guest that is well says how far it is."""
 
 
+ONE_AT_A_TIME = Lock()
+"""Guests of one release are made of the same files."""
+
+
 def main() -> int:
     """Boot what was asked for; return 1 if anything failed or could not be had."""
     wishes = _parser().parse_args()
@@ -61,7 +67,8 @@ def main() -> int:
         for folder in root.CACHE.glob("apt-*"):
             shutil.rmtree(folder)
     (root.CACHE / "log").mkdir(parents=True, exist_ok=True)
-    rows = [boot(target, checks) for target in targets]
+    with ThreadPoolExecutor(wishes.at_once) as pool:
+        rows = list(pool.map(lambda target: boot(target, checks), targets))
     print("\n".join(plain(table(rows, checks))), flush=True)
     known = keep(rows, checks)
     if wishes.write:
@@ -74,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
     parser.add_argument("--only", default="", help="kernels whose name has this in it (6.1-arm64)")
     parser.add_argument("--check", action="append", help="one check; more than once for more")
+    parser.add_argument("--at-once", type=int, default=1, help="so many guests together")
     parser.add_argument("--write", action="store_true", help="write the table into docs/support.md")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
     return parser
@@ -101,7 +109,8 @@ def boot(target: Target, checks: Sequence[Check]) -> Row:
     began = time.monotonic()
     try:
         _say(f"{target.name}: fetching what is not here yet")
-        guest = prepare(target)
+        with ONE_AT_A_TIME:
+            guest = prepare(target)
         began = time.monotonic()
         _say(f"{target.name}: booting {guest.image.name}")
         _follow(row, guest, [test for check in checks for test in check.tests])
@@ -117,7 +126,7 @@ def prepare(target: Target) -> Guest:
     """Return the guest of *target*, with everything that it needs fetched and packed."""
     kernel = root.kernel(root.release(target.kernel_of, target.processor))
     programs = root.userland(root.release(target.programs_of, target.processor))
-    code = root.code(target.programs_of)
+    code = root.code(target.programs_of, target.name)
     log = root.CACHE / "log" / f"{target.name}.log"
     return Guest(target.processor, kernel.image, (programs.archive, kernel.modules, code), log)
 

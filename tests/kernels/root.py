@@ -222,9 +222,9 @@ def _python(name: str) -> list[str]:
     ]  # fmt: skip
 
 
-def code(name: str) -> Path:
-    """Return this checkout's archive, with bytecode of the release's Python."""
-    folder = CACHE / "code" / name
+def code(name: str, guest: str) -> Path:
+    """Return this checkout's archive for one guest, with bytecode of the release's Python."""
+    folder = CACHE / "code" / guest
     shutil.rmtree(folder, ignore_errors=True)
     tree = folder / "tree" / "enid"
     tree.mkdir(parents=True)
