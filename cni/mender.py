@@ -81,11 +81,29 @@ class KernelMender:
         try:
             self._channel.send(*_messages(step))
         except rtnl.NetlinkError as error:
+            if isinstance(step, SetLink) and step.name and error.errno == errno.EBUSY:
+                return self._rename(step)
             is_done = error.errno in GONE if takes_away else error.errno == errno.EEXIST
             return "" if is_done else str(error)
         except OSError as error:
             return str(error)
         return ""
+
+    def _rename(self, step: SetLink) -> str:
+        """Rename a link that is up, which kernels before 6.2 refuse.
+
+        It is down for a moment, and what went with that is found wanting at the next look.
+        """
+        wishes = (
+            rtnl.LinkWish(index=step.index, is_up=False, conf={}),
+            rtnl.LinkWish(index=step.index, name=step.name, conf={}),
+            rtnl.LinkWish(index=step.index, is_up=True, conf={}),
+        )
+        try:
+            _, errors = self._channel.try_all(list(map(rtnl.change_link, wishes)))
+        except OSError as error:
+            return str(error)
+        return str(errors[0]) if errors else ""
 
 
 def _messages(step: Step) -> tuple[rtnl.Message, ...]:

@@ -293,7 +293,7 @@ class Witnesses:
         rows = {row.sandbox: row for row in self.leases.rows()}
         for link in links:
             if link.group != dataplane.DYING_GROUP and link.alias.sandbox not in rows:
-                row = _row_from(link, moment.wall)
+                row = self._row_from(link, moment.wall)
                 with contextlib.suppress(LeasesError):  # its veth tells the next life, too
                     self.leases.insert(row)
                 rows[row.sandbox] = row
@@ -306,6 +306,25 @@ class Witnesses:
                 log.error("two leases of one address", extra={"sandboxes": str((row, losers))})
             self.attachments.restore(row, veths.get(row.sandbox))
         self._restore_cooling()
+
+    def _row_from(self, link: HostLink, wall: float) -> LeaseRow:
+        """Return the lease that a host veth's alias tells of.
+
+        Its ENI's number is the journal's, if that knows it: somebody may have changed the group.
+        """
+        alias = link.alias
+        intent = self.holdings.lifecycle.book.intent_of(EniId(alias.eni_id))
+        number = link.group - dataplane.POD_GROUP if intent is None else intent.device_index + 1
+        return LeaseRow(
+            sandbox=alias.sandbox,
+            pod=Pod("", "", alias.pod_uid),
+            addresses=tuple(ip_address(str(a)) for a in alias.addresses),
+            eni_id=EniId(alias.eni_id),
+            eni_number=number,
+            netns=None,
+            started_ns=0,
+            since=wall,
+        )
 
     def _restore_cooling(self) -> None:
         """Let addresses cool on; what the rest is, a pod of before the boot may have had.
@@ -330,18 +349,3 @@ class Witnesses:
             blocks = pool.blocks_of(eni_id)
             await lifecycle.blocks.take(eni_id, blocks)
             lifecycle.blocks.taken(blocks)
-
-
-def _row_from(link: HostLink, wall: float) -> LeaseRow:
-    """Return the lease that a host veth's alias tells of."""
-    alias = link.alias
-    return LeaseRow(
-        sandbox=alias.sandbox,
-        pod=Pod("", "", alias.pod_uid),
-        addresses=tuple(ip_address(str(a)) for a in alias.addresses),
-        eni_id=EniId(alias.eni_id),
-        eni_number=link.group - dataplane.POD_GROUP,
-        netns=None,
-        started_ns=0,
-        since=wall,
-    )

@@ -272,6 +272,19 @@ def test_a_pod_whose_veth_somebody_calls_his_own_keeps_its_address(world: World)
     assert isinstance(sandbox, Sandbox)
 
 
+def test_a_lease_that_is_rebuilt_from_its_veth_has_its_enis_number_whatever_its_group(
+    world: World,
+) -> None:
+    before = picture(world.kernel)
+    world.kill()
+    for path in world.folder.glob("run-*/leases.db*"):
+        path.unlink()
+    veth(world, "pod-3").group = 7
+    world.start()
+    world.run(REST_SECONDS)
+    assert picture(world.kernel) == before
+
+
 # Who undoes it ---------------------------------------------------------------------------
 def test_who_undoes_every_repair_is_mended_ever_later_and_said(world: World) -> None:
     times = []

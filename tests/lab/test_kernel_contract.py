@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 from cni.dataplane import NODE_SYSCTLS, PODS_TABLE, PROTOCOL, Address
+from cni.desired import SetLink
 from cni.mender import KernelMender
 from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
@@ -210,3 +211,13 @@ class TestLinuxNode(NodeContract):
 
 class TestLinuxMender(MenderContract):
     """The contract, of the kernel that runs here."""
+
+    def test_a_link_that_may_not_be_renamed_while_it_is_up_is_renamed(
+        self, bench: LinuxBench
+    ) -> None:
+        """What kernels before 6.2 make necessary is done the same on all."""
+        bench.add_link("mine")
+        bench.run("ip", "link", "set", "mine", "up")
+        index = int(bench.run("ip", "-o", "link", "show", "mine").partition(":")[0])
+        assert bench.do(bench.mender._rename, SetLink(index, name="ours")) == ""  # noqa: SLF001 - as above
+        assert "MULTICAST,UP" in bench.run("ip", "-o", "link", "show", "ours")
