@@ -73,6 +73,24 @@ def test_a_full_run_is_a_mode_refuses_pods_and_is_said_once(
     assert late.address is not None
 
 
+@pytest.mark.parametrize(
+    ("left", "answered_after"),
+    [pytest.param(30.0, 25.0, id="waits"), pytest.param(4.0, 0.0, id="at-once")],
+)
+def test_an_add_is_answered_five_seconds_before_its_own_deadline(
+    world: World, left: float, answered_after: float
+) -> None:
+    world.start(30)
+    world.daemon.attachments.hand_out = lambda: None  # type: ignore[method-assign]  # none is free
+    call = world.add("late")
+    call.frame = replace(call.frame, deadline_ns=call.frame.started_ns + int(left * 1e9))
+    world.run(max(0.0, answered_after - 0.1))
+    assert call.pod.answers == []
+    world.run(0.2)
+    ((code, answer),) = call.pod.answers
+    assert (code, answer["code"]) == (1, 11)
+
+
 def test_a_type_that_nobody_knows_takes_the_enis_that_are_here(world: World) -> None:
     world.start(30)
     for number in range(12):
