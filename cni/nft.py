@@ -1,11 +1,14 @@
 """The nft tables, as text. Pure.
 
-Four base chains of `ip enid`, each deciding once per connection or not at all: *spoof* drops
-what a pod may not send; *arrive* remembers by which ENI a connection came in; *leave*, after
-every DNAT, sends replies back the same way, marks a pod's connections to outside the VPC for
-the primary, and gives everything else the ENI of its veth's group; *masq* gives the marked ones
-the node's address. Two more are there if a setting asks for them: *imds* keeps pods from the
-instance metadata, *clamp* lowers the segment size of TCP to what the path takes.
+Three base chains of `ip enid`, and a packet of a connection that is there passes one of them:
+*arrive* remembers by which ENI a connection came in, before every DNAT; *leave*, after every DNAT,
+drops what a pod may not send, sends replies back the same way, marks a pod's connections to
+outside the VPC for the primary, and gives everything else the ENI of its veth's group; *masq*
+gives the marked ones the node's address. Two more are there if a setting asks for them: *imds*
+keeps pods from the instance metadata, *clamp* lowers TCP's segment size to what the path takes.
+
+*arrive* and *masq* are of type nat, which the kernel asks about a connection's first packet alone.
+*leave* may not be: behind kube-proxy's DNAT no other nat chain is asked.
 
 Plain compares only: a set looked up while a transaction swaps it can miss, and a connection
 mark makes the miss last for the connection's life. What decides for life is asked of the first
@@ -40,6 +43,9 @@ nf_conntrack_common.h) is set as soon as one has passed. A number, because not e
 `! confirmed`."""
 METADATA_V4, METADATA_V6 = "169.254.169.254", "fd00:ec2::254"
 """Where an instance's metadata, and its role's credentials, are (IMDS)."""
+LOOPBACK = "ip daddr 127.0.0.0/8 counter drop"
+BEFORE_DNAT = -150
+"""Before every chain that translates destinations (-100 and later), behind conntrack (-200)."""
 FINGERPRINT = "enid-"
 """A rule's comment begins with this, then the hash of the text: nft lists a table in other
 words than it was written in, so the text itself cannot be compared."""
@@ -96,7 +102,7 @@ def render(wish: NftWish) -> str:
     """Return the tables as one transaction: made if missing, emptied, filled."""
     v4, v6 = "\n".join(_chains(wish)), "\n".join(_chains6(wish))
     mark = fingerprint(v4 + v6)
-    first = f'add rule ip {TABLE} spoof iifgroup {DYING_GROUP} drop comment "{mark}"'
+    first = f'insert rule ip {TABLE} others iifgroup {DYING_GROUP} drop comment "{mark}"'
     return f"{_table('ip', v4)}{first}\n{_table('ip6', v6)}"
 
 
@@ -128,7 +134,7 @@ def is_in_force(text: str, listed: str) -> bool:
 
 def _rules(text: str) -> int:
     """Count the lines that are rules: deepest within braces, and one that stands alone."""
-    return len(re.findall(r"^(?:  |\t\t|add rule)(?!type )", text, re.MULTILINE))
+    return len(re.findall(r"^(?:  |\t\t|insert rule)(?!type )", text, re.MULTILINE))
 
 
 def _chain(name: str, rules: list[str], hook: str = "") -> Iterator[str]:
@@ -140,14 +146,8 @@ def _chain(name: str, rules: list[str], hook: str = "") -> Iterator[str]:
 
 
 def _chains(wish: NftWish) -> Iterator[str]:
-    yield from _chain(
-        "spoof",
-        [f"iifgroup {PODS} ip daddr 127.0.0.0/8 counter drop"],
-        _base("prerouting", "raw"),
-    )
     yield from _ways(wish)
-    if wish.node_port_support:
-        yield from _arrive(wish)
+    yield from _arrive(wish)
     yield from _leave(wish)
     if not wish.external_snat:
         yield from _masq(wish)
@@ -175,15 +175,16 @@ def _ways(wish: NftWish) -> Iterator[str]:
 
 
 def _arrive(wish: NftWish) -> Iterator[str]:
+    remember = [
+        f"iifgroup {NO_ENIS} return",
+        "fib daddr type != local return",
+        *(f"iifgroup {ENI_GROUP + n} goto came{n}" for n in _numbers(wish)),
+    ]
     return _chain(
         "arrive",
-        [
-            f"iifgroup {NO_ENIS} return",
-            "ct state != new return",
-            "fib daddr type != local return",
-            *(f"iifgroup {ENI_GROUP + n} goto came{n}" for n in _numbers(wish)),
-        ],
-        _base("prerouting", "mangle"),
+        # DNAT would make another address of it, and *leave* is behind that.
+        [f"iifgroup {PODS} {LOOPBACK}", *(remember if wish.node_port_support else [])],
+        _base("prerouting", str(BEFORE_DNAT), "nat"),
     )
 
 
@@ -202,14 +203,18 @@ def _leave(wish: NftWish) -> Iterator[str]:
             "outside",
             [*_inside(wish), "fib daddr type local return", f"ct mark set ct mark or {primary}"],
         )
+    back = "ct direction reply goto back"
+    by_group = [f"iifgroup {POD_GROUP + n} goto via{n}" for n in numbers if n > 1]
+    yield from _chain("others", [f"ct mark and {mask} != 0x0 {back}"])
+    yield from _chain("marked", [back, f"ct mark and {primary} == {primary} goto via1", *by_group])
     yield from _chain(
         "leave",
         [
-            f"ct direction reply ct mark and {mask} != 0x0 goto back",
-            f"iifgroup {NO_PODS} return",
+            f"iifgroup {NO_PODS} goto others",
+            LOOPBACK,
             *([] if wish.external_snat else [f"ct state new {FIRST} jump outside"]),
-            f"ct direction original ct mark and {primary} == {primary} goto via1",
-            *(f"iifgroup {POD_GROUP + n} goto via{n}" for n in numbers if n > 1),
+            f"ct mark and {mask} != 0x0 goto marked",
+            *by_group,
         ],
         _base("prerouting", "dstnat + 10"),
     )

@@ -55,7 +55,7 @@ _TABLE = re.compile(r"^table (\w+) \w+ \{$(.*?)^\}$", re.MULTILINE | re.DOTALL)
 _CHAIN = re.compile(r"^ chain (\w+) \{$(.*?)^ \}$", re.MULTILINE | re.DOTALL)
 _HOOK = re.compile(r"^  type \w+ hook (\w+) priority .*; policy (\w+);$", re.MULTILINE)
 _MARK = re.compile(rf'comment "({FINGERPRINT}\w+)"')
-_LATER = re.compile(r"^add rule (\w+) \w+ (\w+) ", re.MULTILINE)
+_LATER = re.compile(r"^insert rule (\w+) \w+ (\w+) ", re.MULTILINE)
 
 
 def mark_of(text: str) -> str:

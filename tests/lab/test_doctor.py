@@ -86,7 +86,7 @@ def test_all_agree_on_a_node_that_is_well(clinic: Clinic) -> None:
 
 
 ADDRESS = "ip -br -4 addr show ens6 | tr -s ' ' | cut -d' ' -f3"
-SPOOF_RULE = "nft -a list chain ip enid spoof | sed -n 's/.*127.0.0.0.*handle //p'"
+SPOOF_RULE = "nft -a list chain ip enid leave | sed -n 's/.*127.0.0.0.*handle //p'"
 
 SABOTAGES = {
     "ip rule del pref 512 lookup 5120 protocol 151": "rule 512: from all lookup 5120 is missing",
@@ -96,7 +96,7 @@ SABOTAGES = {
     "ip route replace {pod1} dev ens5 table 5120": "route to {pod1} of default/web-1 leads to link #",
     "ip route del unreachable {pod2} table 5120 metric 4278198272": "guard of {pod2}/32 is missing",
     "ip route flush table 2": "route default of ENI 2, table 2 is missing",
-    f"nft replace rule ip enid spoof handle $({SPOOF_RULE}) accept": (
+    f"nft replace rule ip enid leave handle $({SPOOF_RULE}) accept": (
         "nft table enid has other rules than were written"
     ),
     "ip neigh del {pod3} dev {veth3}": "permanent neighbour {pod3} of default/web-3 is missing",

@@ -21,7 +21,7 @@ def scene(vpc: EmbeddedVPC, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 PODS_ROUTES = "ip route show table 5120 | grep proto.151"
-SPOOF_RULE = "nft -a list chain ip enid spoof | sed -n 's/.*127.0.0.0.*handle //p'"
+SPOOF_RULE = "nft -a list chain ip enid leave | sed -n 's/.*127.0.0.0.*handle //p'"
 ENI_ADDRESS = "ip -br -4 addr show ens6 | tr -s ' ' | cut -d' ' -f3"
 OTHER_HOOK = "'{{ type filter hook prerouting priority -90; policy drop; }}'"
 
@@ -59,7 +59,7 @@ ROUNDS = {
         "ip rule del pref 32765": "lookup 2 had vanished",
         f"{PODS_ROUTES} | while read r; do ip route del table 5120 $r; done": "guard of 10.0.77.",
         "ip route flush table 2": "route 10.0.77.1/32 of ENI 2, table 2 had vanished",
-        f"nft replace rule ip enid spoof handle $({SPOOF_RULE}) accept": (
+        f"nft replace rule ip enid leave handle $({SPOOF_RULE}) accept": (
             "nft table enid has other rules than were written"
         ),
         "ip addr add 10.0.77.200/32 dev ens6": "address 10.0.77.200/32 of ens6 is foreign",

@@ -189,7 +189,7 @@ def test_every_eni_the_instance_may_have_is_there_already() -> None:
             ["chain masq", "chain outside", "jump outside"],
             id="nat-gateway",
         ),
-        pytest.param({"node_port_support": False}, ["chain arrive"], id="no-node-ports"),
+        pytest.param({"node_port_support": False}, ["goto came1"], id="no-node-ports"),
         pytest.param({"randomize": ""}, ["fully-random"], id="no-random-ports"),
     ],
 )
@@ -200,8 +200,12 @@ def test_what_is_switched_off_is_absent(change: dict[str, Any], missing: list[st
 
 
 def test_a_connection_that_was_translated_keeps_its_way_under_external_snat() -> None:
-    leave = nft.render(replace(WISH, external_snat=True)).split("chain leave {")[1].split("}")[0]
-    assert "ct direction original ct mark and 0x80 == 0x80 goto via1" in leave
+    text = nft.render(replace(WISH, external_snat=True))
+    marked, leave = (
+        text.split(f"chain {name} {{")[1].split("}")[0] for name in ("marked", "leave")
+    )
+    assert "ct mark and 0xff != 0x0 goto marked\n  iifgroup 5122 goto via2" in leave
+    assert "ct direction reply goto back\n  ct mark and 0x80 == 0x80 goto via1" in marked
 
 
 @pytest.mark.parametrize(
@@ -257,9 +261,11 @@ def test_excluded_cidrs_are_neither_marked_nor_translated() -> None:
 def listed(text: str) -> str:
     """The table as nft lists it: other words, the same lines and the comment."""
     v4, _, v6 = text.partition("add table ip6 enid\n")
-    first = v4.splitlines()[-1].removeprefix("add rule ip enid spoof ")
-    body = v4.replace(" chain spoof {", f" chain spoof {{\n  {first}") + v6
-    keep = [line for line in body.splitlines() if not line.startswith(("add ", "flush "))]
+    first = v4.splitlines()[-1].removeprefix("insert rule ip enid others ")
+    body = v4.replace(" chain others {", f" chain others {{\n  {first}") + v6
+    keep = [
+        line for line in body.splitlines() if not line.startswith(("add ", "flush ", "insert "))
+    ]
     return "\n".join(keep).replace("\n  ", "\n\t\t")
 
 

@@ -90,9 +90,10 @@ def counted(town: Town, name: str) -> int:
 
 
 def dropped(town: Town, family: str) -> int:
-    """Return how many packets the chain *spoof* has dropped."""
-    listed = town.node.run(["nft", "list", "chain", family, "enid", "spoof"]).stdout
-    return sum(map(int, re.findall(r"counter packets (\d+)", listed)))
+    """Return how many packets have been dropped that no pod may send."""
+    chains = {"ip": ("arrive", "leave"), "ip6": ("spoof",)}[family]
+    listed = [town.node.run(["nft", "list", "chain", family, "enid", c]).stdout for c in chains]
+    return sum(map(int, re.findall(r"counter packets (\d+)", "".join(listed))))
 
 
 FOREIGN = {
