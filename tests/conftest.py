@@ -1,4 +1,7 @@
-"""The rows of `docs/fidelity.md`: `--rows` runs their tests and tells of each row (`make fidelity`)."""
+"""The rows of `docs/fidelity.md`: `--rows` runs their tests and tells of each row (`make fidelity`).
+
+And what hypothesis is told for all tests: no deadline, because the machine may be busy.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 import pytest
+from hypothesis import settings
 
 from tests.tools.fidelity import ABOUT, ROWS
+
+settings.register_profile("enid", deadline=None)
+settings.load_profile("enid")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -209,7 +209,7 @@ def _pick(listed: list[Any], number: int) -> Any:
     return listed[number % len(listed)] if listed else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS)
 def test_nothing_is_lost_and_nothing_had_twice(steps: list[tuple[str, int, int, int]]) -> None:
     world = World()

@@ -790,4 +790,4 @@ class ToyMachine(RuleBasedStateMachine):
 
 
 TestToyMachine = ToyMachine.TestCase
-TestToyMachine.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestToyMachine.settings = settings(max_examples=120, stateful_step_count=40)

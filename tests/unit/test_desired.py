@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.dataplane import (
@@ -58,6 +58,7 @@ from cni.desired import (
     moved,
     rule_words,
 )
+from cni.kernel import Heard
 from cni.nft import NftWish, render
 from cni.nft_found import FoundTable, difference, rendered_chains
 from cni.spec import Sandbox
@@ -513,7 +514,6 @@ founds = st.builds(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(founds)
 def test_what_was_mended_once_needs_no_mending(have: Found) -> None:
     known = learned()
@@ -522,7 +522,6 @@ def test_what_was_mended_once_needs_no_mending(have: Found) -> None:
     assert list(mending(WANT, have, known)) == []
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(founds)
 def test_puts_come_before_deletes_and_what_is_not_ours_stays(have: Found) -> None:
     known, before = learned(), have
@@ -548,3 +547,20 @@ def test_a_rule_is_said_as_ip_says_it() -> None:
 def test_an_ipv6_address_needs_no_source_of_the_other_family() -> None:
     assert IPv6Address("2001:db8::21") in DUAL.addresses
     assert next(w for w in WAYS if w.metric == METRIC_V6).source is None
+
+
+@pytest.mark.parametrize(
+    ("heard", "anything"),
+    [
+        (Heard(), False),
+        (Heard(by="kube-proxy"), False),
+        (Heard(everything=True), True),
+        (Heard(table=True), True),
+        (Heard(links={7}), True),
+    ],
+    ids=["nothing", "a name alone", "everything", "the table", "a link"],
+)
+def test_what_was_heard_is_something_where_there_is_something_to_look_at(
+    heard: Heard, *, anything: bool
+) -> None:
+    assert bool(heard) is anything

@@ -177,7 +177,7 @@ def history(seed: int, terms: Terms = TERMS, skew: float = 0.2) -> tuple[World, 
     return world, violations
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_two_never_lead_at_once(seed: int) -> None:
     _, violations = history(seed)
@@ -197,7 +197,7 @@ def test_the_model_would_show_two_leaders(terms: Terms, skew: float) -> None:
     assert any(history(seed, terms, skew)[1] for seed in range(60))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32))
 def test_when_calm_returns_one_leads(seed: int) -> None:
     world, _ = history(seed)

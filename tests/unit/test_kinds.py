@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipamd.kinds import (
@@ -160,7 +160,6 @@ def test_a_range_names_both_ends() -> None:
     assert Whole("bytes", 576, 9001).range == "bytes, 576 to 9001"
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(KINDS), st.text(min_size=1))
 def test_whatever_is_written_is_read_or_refused(kind: Kind, text: str) -> None:
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipamd.kinds import Boolean, Choice, Whole
@@ -317,7 +317,6 @@ wild_sources = st.builds(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(wild_sources, wild_sources)
 def test_whatever_comes_is_taken_or_refused(first: Sources, second: Sources) -> None:
     running = None
@@ -354,7 +353,6 @@ def valid_texts(draw: st.DrawFn) -> dict[str, str]:
     return found
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(valid_texts(), valid_texts())
 def test_a_valid_layer_below_a_complete_one_changes_nothing(
     below: dict[str, str], above: dict[str, str]
@@ -364,7 +362,6 @@ def test_a_valid_layer_below_a_complete_one_changes_nothing(
     assert resolve([under, over]) == resolve([over])
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(valid_texts(), st.sets(names))
 def test_an_empty_layer_above_is_as_if_the_names_were_not_set(
     texts: dict[str, str], cleared: set[str]
@@ -377,7 +374,6 @@ def test_an_empty_layer_above_is_as_if_the_names_were_not_set(
     )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(valid_texts())
 def test_resolving_twice_is_resolving_once(texts: dict[str, str]) -> None:
     layers = [Layer(Origin.CONFIG_MAP, "ConfigMap", texts)]
@@ -385,7 +381,6 @@ def test_resolving_twice_is_resolving_once(texts: dict[str, str]) -> None:
     assert resolve(layers, once) == once
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(valid_texts())
 def test_a_target_that_holds_has_no_excuse(texts: dict[str, str]) -> None:
     """A target is a field or has a reason why it is none, and never both."""
