@@ -480,8 +480,8 @@ def _pod_links(wires: Mapping[PodWire, FoundLink | None]) -> Iterator[Repair]:
             mac=HOST_MAC,
             conf=tuple(POD_CONF.items()),
         )
-        # The name by itself: kernels before 6.2 refuse it of a link that is up.
-        for part in (wish, SetLink(link.index, name=pod.name)):
+        # The name first and by itself: kernels before 6.2 refuse it of a link that is up.
+        for part in (SetLink(link.index, name=pod.name), wish):
             step, words = _changes(link, part)
             if words:
                 what = f"veth {pod.name} of {pod.who}"

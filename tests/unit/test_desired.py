@@ -361,8 +361,8 @@ def test_a_link_is_known_by_its_index_when_its_mac_and_alias_are_others() -> Non
     )
     have = with_link(3, alias="mine", name="mine")
     assert [s.split(": ")[1] for s in sentences(WANT, have, learned())] == [
-        f"its alias was 'mine' and must be {POD.alias.text()!r}",
         f"its name was 'mine' and must be {POD.name!r}",
+        f"its alias was 'mine' and must be {POD.alias.text()!r}",
     ]
 
 
