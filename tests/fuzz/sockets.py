@@ -12,7 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -96,9 +96,15 @@ class Target:
         """Return what the daemon has open, but its connections to others."""
         return Counter(
             file if file.startswith("/") else file.partition(":")[0]
-            for path in Path(f"/proc/{self.pid}/fd").iterdir()
-            if self._may_have_come(file := str(path.readlink()))
+            for file in self._files()
+            if self._may_have_come(file)
         )
+
+    def _files(self) -> Iterator[str]:
+        """Yield what each descriptor of the daemon is; it may close some meanwhile."""
+        for path in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                yield str(path.readlink())
 
     def _may_have_come(self, file: str) -> bool:
         if not file.startswith("socket:["):
