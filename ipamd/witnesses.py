@@ -191,9 +191,10 @@ class Witnesses:
         """Put pods' routes where this version has them, before anything else of it is there."""
         found = await self._in_net(self.mender.look, ())
         steps = moved(found, self.around.identity.primary)
+        if not steps:
+            return
         said = [word for word in await self._in_net(self.mender.mend, steps) if word]
-        if steps:
-            log.warning("pods' routes moved", extra={"pods": len(steps), "failed": said})
+        log.warning("pods' routes moved", extra={"pods": len(steps), "failed": said})
         if said:
             raise NodeError(f"pods' routes cannot be moved: {said[0]}")
 

@@ -317,7 +317,7 @@ def an_attached_eni_nobody_noted(s: Stage) -> None:
     "addresses counted as assigned with no pod",
     "leases, pods and wires are the same",
     "nobody looks for leases without a veth",
-    (Upkeep, "look", to(nothing_later)),
+    (Upkeep, "judge", to(nothing)),
 )
 def pods_that_vanish(s: Stage) -> None:
     """Namespaces go without a DEL."""

@@ -256,7 +256,7 @@ _add(
 _add(
     "absence-not-looked-for",
     "a lease whose veth is gone stays",
-    (upkeep.Upkeep, "look", to(nothing_later)),
+    (upkeep.Upkeep, "judge", to(nothing)),
     needs=(Trouble.VANISHING,),
 )
 _add(

@@ -653,7 +653,8 @@ class World:
                 del self.pods[pod.name]
             self.note(f"{pod.name} is gone")
         else:
-            self.note(f"{call.verb} {pod.name} refused: {answer.get('msg')}")
+            why = str(answer.get("msg")).replace(str(self.folder), "")  # another in each run
+            self.note(f"{call.verb} {pod.name} refused: {why}")
         self._tell(call, code, answer)
 
     def _tell(self, call: Call, code: int, answer: dict[str, Any]) -> None:
