@@ -122,7 +122,7 @@ def read(arguments: argparse.Namespace, stdin: Callable[[], Sequence[str]]) -> A
         changes=changes,
         nodes=nodes,
         spread_seconds=seconds("--spread", arguments.spread or "60"),
-        plot=_plot(arguments.plot, arguments.trace),
+        plot=_plot(arguments.plot, over_time=bool(arguments.trace or nodes)),
         limits_name=arguments.account_limits or "assumed",
         warnings=resolved.warnings,
     )
@@ -225,11 +225,11 @@ def _pods(
     return tuple(whole("--pods", part.strip(), 0, MOST_PODS) for part in parts), len(parts) > 1
 
 
-def _plot(path: str | None, trace: str | None) -> Path | None:
+def _plot(path: str | None, *, over_time: bool) -> Path | None:
     if path is None:
         return None
-    if trace is None:
-        raise PlanInputError("--plot draws what --trace FILE does over time: give one")
+    if not over_time:
+        raise PlanInputError("--plot draws what --trace FILE or --nodes N do over time: give one")
     if Path(path).suffix.lower() != ".svg":
         raise PlanOutputError(f"--plot {path}: pictures are SVG; name a file that ends in .svg")
     folder = Path(path).parent

@@ -94,7 +94,7 @@ def _add_load(plan: argparse.ArgumentParser) -> None:
     load.add_argument(
         "--trace", metavar="FILE", help="lines `SECONDS +PODS` or `SECONDS -PODS`; - is stdin"
     )
-    load.add_argument("--plot", metavar="FILE.svg", help="with --trace: a picture")
+    load.add_argument("--plot", metavar="FILE.svg", help="with --trace or --nodes: a picture")
     load.add_argument(
         "--cooldown", metavar="SECONDS", help="how long a released address cools (default: not)"
     )

@@ -93,15 +93,16 @@ def _title(answer: Answer) -> str:
 
 
 def _draw_all(figure: Figure, courses: Sequence[Course]) -> None:
+    ratios = (4, 1) if any(course.marks for course in courses) else (1,)  # a fleet has no marks
     grid = figure.subplots(
-        2, len(courses), sharex=True, sharey="row", squeeze=False, height_ratios=(4, 1)
+        len(ratios), len(courses), sharex=True, sharey="row", squeeze=False, height_ratios=ratios
     )
     unit, name = _unit(max(course.seconds for course in courses))
     for column, course in enumerate(courses):
-        upper, lower = grid[0][column], grid[1][column]
-        _draw_pods(upper, course, unit)
-        _draw_calls(lower, course, unit)
-        lower.set_xlabel(name)
+        _draw_pods(grid[0][column], course, unit)
+        if len(ratios) > 1:
+            _draw_calls(grid[1][column], course, unit)
+        grid[-1][column].set_xlabel(name)
     grid[0][0].set_ylim(0, 1.06 * max(_top(course) for course in courses))
     grid[0][0].set_ylabel("addresses")
     handles, labels = grid[0][0].get_legend_handles_labels()

@@ -271,14 +271,19 @@ def test_a_picture_that_cannot_be_written_is_said_first(
         assert sentence in capsys.readouterr().err
 
 
-def test_a_picture_is_an_svg_that_names_what_it_shows(tmp_path: Path, burst: str) -> None:
+@pytest.mark.parametrize("what", ["trace", "fleet"])
+def test_a_picture_is_an_svg_that_names_what_it_shows(
+    tmp_path: Path, burst: str, what: str
+) -> None:
     path = tmp_path / "x.svg"
-    words = ["plan", "--instance-type", "m5.large", "--trace", burst, "--compare", "-o", "json"]
+    load = {"trace": ["--trace", burst], "fleet": ["--nodes", "2", "--pods", "3"]}[what]
+    words = ["plan", "--instance-type", "m5.large", *load, "--compare", "-o", "json"]
     with pytest.raises(SystemExit) as end:
         main([*words, "--plot", str(path)])
     assert end.value.code == 0
     drawn = path.read_text()
-    for words_in in ("m5.large", "AWS VPC CNI", "waiting", "new ENI"):
+    named = {"trace": "new ENI", "fleet": "2 nodes of m5.large"}[what]
+    for words_in in ("m5.large", "AWS VPC CNI", "waiting", named):
         assert words_in in drawn
 
 
