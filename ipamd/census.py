@@ -20,7 +20,7 @@ from ipamd.drift import Held, Verdict
 from ipamd.flights import Flights
 from ipamd.holdings import Holdings
 from ipamd.intents import INSTANCE_TAG, UNMANAGED_TAG, EniState
-from ipamd.pool import Assigned, Free, Leaving
+from ipamd.pool import Assigned, Cooling, Free, Leaving
 
 log = logging.getLogger(__name__)
 
@@ -243,12 +243,13 @@ class Census:
     def _withhold(self, blocks: Iterable[Block]) -> None:
         """Give nothing new of what a former life noted and EC2 does not show, until it is settled.
 
-        What this life has had from EC2 may be missing in an answer that is late.
+        What this life has had from EC2 may be missing in an answer that is late. In a young boot
+        what a former life noted cools first: it is not free afterwards either.
         """
         pool = self.holdings.pool
         for block in blocks:
             slots = [slot for a in block if (slot := pool.slots.get(a)) is not None]
-            if any(isinstance(s.state, Free) and not s.confirmed for s in slots):
+            if any(isinstance(s.state, Free | Cooling) and not s.confirmed for s in slots):
                 pool.withhold(block)
 
     async def _keep(self, blocks: Sequence[Block]) -> None:
