@@ -155,7 +155,9 @@ class Row:
 
     def result(self, checks: Sequence[Check]) -> str:
         """Return the row's last word."""
-        return self.trouble or ("ok" if self.is_well(checks) else "FAILED")
+        failed = any(told["outcome"] == "failed" for check in checks for told in self.of(check))
+        rest = "ok" if self.is_well(checks) else "incomplete"
+        return self.trouble or ("FAILED" if failed else rest)
 
 
 def table(rows: Iterable[Row], checks: Sequence[Check]) -> list[list[str]]:
