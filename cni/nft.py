@@ -43,7 +43,7 @@ nf_conntrack_common.h) is set as soon as one has passed. A number, because not e
 `! confirmed`."""
 METADATA_V4, METADATA_V6 = "169.254.169.254", "fd00:ec2::254"
 """Where an instance's metadata, and its role's credentials, are (IMDS)."""
-LOOPBACK = "ip daddr 127.0.0.0/8 counter drop"
+LOOPBACK = "ip daddr 127.0.0.0/8"
 BEFORE_DNAT = -150
 """Before every chain that translates destinations (-100 and later), behind conntrack (-200)."""
 FINGERPRINT = "enid-"
@@ -183,7 +183,7 @@ def _arrive(wish: NftWish) -> Iterator[str]:
     return _chain(
         "arrive",
         # DNAT would make another address of it, and *leave* is behind that.
-        [f"iifgroup {PODS} {LOOPBACK}", *(remember if wish.node_port_support else [])],
+        [f"iifgroup {PODS} {LOOPBACK} counter drop", *(remember if wish.node_port_support else [])],
         _base("prerouting", str(BEFORE_DNAT), "nat"),
     )
 
@@ -206,12 +206,14 @@ def _leave(wish: NftWish) -> Iterator[str]:
     back = "ct direction reply goto back"
     by_group = [f"iifgroup {POD_GROUP + n} goto via{n}" for n in numbers if n > 1]
     yield from _chain("others", [f"ct mark and {mask} != 0x0 {back}"])
+    # A reply has its destination back by now: the node itself may have asked a host port.
+    yield from _chain("loopback", ["ct direction reply return", "counter drop"])
     yield from _chain("marked", [back, f"ct mark and {primary} == {primary} goto via1", *by_group])
     yield from _chain(
         "leave",
         [
             f"iifgroup {NO_PODS} goto others",
-            LOOPBACK,
+            f"{LOOPBACK} jump loopback",
             *([] if wish.external_snat else [f"ct state new {FIRST} jump outside"]),
             f"ct mark and {mask} != 0x0 goto marked",
             *by_group,
