@@ -14,7 +14,7 @@ CHECK's to tell.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Interface, ip_network
 
@@ -480,13 +480,16 @@ def _pod_links(wires: Mapping[PodWire, FoundLink | None]) -> Iterator[Repair]:
             mac=HOST_MAC,
             conf=tuple(POD_CONF.items()),
         )
-        # The name first and by itself: kernels before 6.2 refuse it of a link that is up.
-        for part in (SetLink(link.index, name=pod.name), wish):
+        # Kernels before 6.2 refuse a name to a link that is up: by itself it holds nothing else
+        # up, and where the link is down the kernel changes the name before it puts it up.
+        name = SetLink(link.index, name=pod.name)
+        parts = (wish, name) if link.is_up else (replace(wish, name=pod.name),)
+        for part in parts:
             step, words = _changes(link, part)
             if words:
                 what = f"veth {pod.name} of {pod.who}"
                 sentence = f"{what}: {', '.join(words)}"
-                what += "" if part is wish else ", its name"
+                what += ", its name" if part is name else ""
                 yield Repair(Part.POD_LINK, what, sentence, step, pod.sandbox)
 
 

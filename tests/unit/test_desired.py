@@ -296,6 +296,11 @@ DRIFTS: dict[str, tuple[Found, str, Step]] = {
         f"veth {POD.name} of default/web-0: its name was 'mine' and must be '{POD.name}'",
         SetLink(4, name=POD.name),
     ),
+    "a veth's name while it is down": (
+        with_link(3, name="mine", is_up=False),
+        f"veth {POD.name} of default/web-0: was down, its name was 'mine' and must be '{POD.name}'",
+        SetLink(4, is_up=True, name=POD.name),
+    ),
     "the nft tables": (
         replace(HAVE, table=FoundTable()),
         "nft table enid had vanished (ip, ip6)",
@@ -361,8 +366,8 @@ def test_a_link_is_known_by_its_index_when_its_mac_and_alias_are_others() -> Non
     )
     have = with_link(3, alias="mine", name="mine")
     assert [s.split(": ")[1] for s in sentences(WANT, have, learned())] == [
-        f"its name was 'mine' and must be {POD.name!r}",
         f"its alias was 'mine' and must be {POD.alias.text()!r}",
+        f"its name was 'mine' and must be {POD.name!r}",
     ]
 
 
