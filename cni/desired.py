@@ -14,7 +14,7 @@ CHECK's to tell.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Interface, ip_network
 
@@ -478,19 +478,13 @@ def _pod_links(wires: Mapping[PodWire, FoundLink | None]) -> Iterator[Repair]:
             group=POD_GROUP + pod.eni_number,
             alias=None if _says(link.alias, pod.alias) else pod.alias.text(),
             mac=HOST_MAC,
+            name=pod.name,
             conf=tuple(POD_CONF.items()),
         )
-        # Kernels before 6.2 refuse a name to a link that is up: by itself it holds nothing else
-        # up, and where the link is down the kernel changes the name before it puts it up.
-        name = SetLink(link.index, name=pod.name)
-        parts = (wish, name) if link.is_up else (replace(wish, name=pod.name),)
-        for part in parts:
-            step, words = _changes(link, part)
-            if words:
-                what = f"veth {pod.name} of {pod.who}"
-                sentence = f"{what}: {', '.join(words)}"
-                what += ", its name" if part is name else ""
-                yield Repair(Part.POD_LINK, what, sentence, step, pod.sandbox)
+        step, words = _changes(link, wish)
+        if words:
+            what = f"veth {pod.name} of {pod.who}"
+            yield Repair(Part.POD_LINK, what, f"{what}: {', '.join(words)}", step, pod.sandbox)
 
 
 @dataclass(frozen=True, slots=True)

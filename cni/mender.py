@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from cni import rtnl
@@ -92,15 +93,12 @@ class KernelMender:
     def _rename(self, step: SetLink) -> str:
         """Rename a link that is up, which kernels before 6.2 refuse.
 
-        It is down for a moment, and what went with that is found wanting at the next look.
+        It is down for a moment, and what went with that is found wanting at the next look. Of one
+        message the kernel changes the name before the state, so *step* itself puts it up again.
         """
-        wishes = (
-            rtnl.LinkWish(index=step.index, is_up=False, conf={}),
-            rtnl.LinkWish(index=step.index, name=step.name, conf={}),
-            rtnl.LinkWish(index=step.index, is_up=True, conf={}),
-        )
+        steps = SetLink(step.index, is_up=False), replace(step, is_up=True)
         try:
-            _, errors = self._channel.try_all(list(map(rtnl.change_link, wishes)))
+            _, errors = self._channel.try_all(list(map(rtnl.change_link, steps)))
         except OSError as error:
             return str(error)
         return str(errors[0]) if errors else ""
@@ -124,7 +122,7 @@ def _messages(step: Step) -> tuple[rtnl.Message, ...]:
 def _putting(step: SetLink | PutWay | PutRule | PutNeighbour | WriteTable) -> rtnl.Message:
     match step:
         case SetLink():
-            return rtnl.change_link(_link_wish(step))
+            return rtnl.change_link(step)
         case PutWay(way):
             return rtnl.new_route(path(way))
         case PutRule(rule):
@@ -135,19 +133,6 @@ def _putting(step: SetLink | PutWay | PutRule | PutNeighbour | WriteTable) -> rt
             raise TypeError("nft writes tables, not this")
         case _:  # pragma: no cover - a new step must be placed above
             assert_never(step)
-
-
-def _link_wish(step: SetLink) -> rtnl.LinkWish:
-    return rtnl.LinkWish(
-        index=step.index,
-        is_up=step.is_up,
-        group=step.group,
-        alias=step.alias,
-        mac=step.mac,
-        mtu=step.mtu,
-        name=step.name,
-        conf=dict(step.conf),
-    )
 
 
 def path(way: Way) -> rtnl.Path:

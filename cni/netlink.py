@@ -39,7 +39,7 @@ from cni.dataplane import (
     eni_table,
     steps,
 )
-from cni.desired import Way
+from cni.desired import ENI_CONF, PRIMARY_CONF, SetLink, Way
 from cni.kernel import Link, NodeError
 from cni.mender import path, rule_wish
 from cni.rtdump import HAS_IPV6, Looks
@@ -98,19 +98,17 @@ class NodeNetlink:
     def configure_eni(self, eni: EniLink) -> None:
         """Bring an ENI's link, address and table to their desired state.
 
-        The primary ENI is the node's own: only its group, its rp_filter and an MTU that is
-        given are ours. Raises NodeError if there is no link with its MAC.
+        The primary ENI is the node's own: only its group, its settings (`PRIMARY_CONF`) and an
+        MTU that is given are ours. Raises NodeError if there is no link with its MAC.
         """
         link = self.find_link(eni.mac)
         if link is None:
             raise NodeError(f"there is no link with MAC {eni.mac}")
-        conf = {"rp_filter": 2, "send_redirects": 0}
-        wish = rtnl.LinkWish(index=link.index, group=ENI_GROUP + eni.number, mtu=eni.mtu, conf=conf)
+        conf = tuple((PRIMARY_CONF if eni.is_primary else ENI_CONF).items())
+        wish = SetLink(link.index, group=ENI_GROUP + eni.number, mtu=eni.mtu, conf=conf)
         if eni.is_primary:
             self._fast.send(rtnl.change_link(wish))
             return
-        # With a foreign address before ours, the kernel would take ours away along with it.
-        conf["promote_secondaries"] = 1
         self._fast.send(rtnl.change_link(replace(wish, is_up=True)))
         self._set_address(link, eni)
         table = eni_table(eni.number)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_address
 from typing import ClassVar, TypeVar
 
+from cni.desired import SetLink
+
 T = TypeVar("T")
 Address = IPv4Address | IPv6Address
 
@@ -111,14 +113,15 @@ class Veth:
     peer_mac: str
     netns_fd: int
     mtu: int
+    queues: int = QUEUES
 
 
 def new_veth(veth: Veth) -> Message:
     """Make the pair. The peer must not be up yet: the kernel refuses it before the tie."""
     both = (
         attribute(4, _u32(veth.mtu))  # IFLA_MTU
-        + attribute(31, _u32(QUEUES))  # IFLA_NUM_TX_QUEUES
-        + attribute(32, _u32(QUEUES))  # IFLA_NUM_RX_QUEUES
+        + attribute(31, _u32(veth.queues))  # IFLA_NUM_TX_QUEUES
+        + attribute(32, _u32(veth.queues))  # IFLA_NUM_RX_QUEUES
     )
     peer = (
         _LINK.pack(0, 0, 0, 0, 0)
@@ -190,21 +193,7 @@ def without_ipv6(index: int) -> Message:
     return Message(16, REQUEST | ACK, body, f"ip link set #{index} addrgenmode none")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkWish:
-    """What to change of a link, by its *index*; what is None stays."""
-
-    index: int
-    is_up: bool | None = None
-    group: int | None = None
-    alias: str | None = None
-    mac: str | None = None
-    mtu: int | None = None
-    name: str | None = None
-    conf: Mapping[str, int]
-
-
-def change_link(wish: LinkWish) -> Message:
+def change_link(wish: SetLink) -> Message:
     """Change a link, by index, in one message."""
     up, words = wish.is_up, f"ip link set #{wish.index}"
     body = _LINK.pack(0, 0, wish.index, int(bool(up)), 0 if up is None else IFF_UP)
@@ -220,7 +209,7 @@ def change_link(wish: LinkWish) -> Message:
             body += attribute(kind, value)
             words += f" {name}"
     if wish.conf:
-        body += devconf(wish.conf)
+        body += devconf(dict(wish.conf))
         words += f" {dict(wish.conf)}"
     return Message(16, REQUEST | ACK, body, words)
 

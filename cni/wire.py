@@ -87,9 +87,10 @@ def check_netns(descriptor: int) -> NetnsId:
 
 
 class KernelWiring:
-    """Wires in the real kernel; a `cni.kernel.Wiring`."""
+    """Wires in the real kernel; a `cni.kernel.Wiring`. Each end gets *queues* both ways."""
 
-    def __init__(self) -> None:
+    def __init__(self, queues: int = rtnl.QUEUES) -> None:
+        self._queues = queues
         self._host = rtnl.Channel()
         self._reaper = rtnl.Channel()
         self._dying: deque[str] = deque()
@@ -130,6 +131,7 @@ class KernelWiring:
             peer_mac=mac,
             netns_fd=netns_fd,
             mtu=wish.mtu,
+            queues=self._queues,
         )
         index, peer_index = self._make_pair(veth, wish.sandbox)
         with contextlib.ExitStack() as undo:

@@ -25,7 +25,7 @@ from vpclab.enid import prepare
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
 
-CAP_SECONDS = 15.0 * PATIENCE
+CAP_SECONDS = 15.0
 """Until everything is back: what an event tells of 0.2 s on a calm machine, 3 s more what is too
 much, and some more what had been mended a moment ago; and this machine is shared."""
 
@@ -99,7 +99,7 @@ class Scene:
         return [wanted for wanted in sentences if not any(wanted in what for what in said)]
 
     def await_dump(self, wanted: str, seconds: float = CAP_SECONDS) -> None:
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * PATIENCE
         while (found := self.dump()) != wanted:
             if time.monotonic() > end:
                 lines = difflib.unified_diff(

@@ -545,11 +545,10 @@ def test_the_neighbours_are_permanent_on_both_ends(host: Host) -> None:
     assert inside.split() == ["169.254.1.1", "lladdr", HOST_MAC, "PERMANENT"]
 
 
-def test_both_ends_have_as_many_queues_as_were_asked_for(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_ends_have_as_many_queues_as_were_asked_for(host: Host) -> None:
     """Not one for each CPU that the machine might have, which is the kernel's own choice."""
-    monkeypatch.setattr(rtnl, "QUEUES", rtnl.queues(192))
+    host.do(host.wiring.close)
+    host.wiring = host.do(KernelWiring, rtnl.queues(192))
     attached = host.connect()
     for name, is_pod in ((attached.host_ifname, False), ("eth0", True)):
         link = host.run("ip", "-d", "link", "show", name, pod=is_pod)
