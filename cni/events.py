@@ -44,13 +44,13 @@ _NEWGEN = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN
 class Events:
     """What the kernel of this namespace tells; a `cni.kernel.Ears`."""
 
-    def __init__(self) -> None:
+    def __init__(self, receive_bytes: int = RECEIVE_BYTES) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self.route = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         self.nft = socket.socket(socket.AF_NETLINK, kind, 12)  # NETLINK_NETFILTER
         for sock in (self.route, self.nft):
             with contextlib.suppress(PermissionError):  # beyond rmem_max, who may not gets less
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             sock.bind((0, 0))
         _let_through(self.nft, _NEWGEN)
         for group in _GROUPS:

@@ -53,10 +53,15 @@ class FolderUnreadableError(Exception):
     """The ConfigMap's folder cannot be read whole; the text says why."""
 
 
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 class Folder:
     """The folder where a ConfigMap is mounted; without *path*, or while it is not there, none."""
 
-    def __init__(self, path: Path | str | None) -> None:
+    def __init__(self, path: Path | str | None, read: Callable[[Path], str] = _read) -> None:
+        self._read = read
         self._path = None if path is None else Path(path)
         self._seen: Fingerprint | None = None
         self._files: Mapping[str, str] | None = None
@@ -73,7 +78,7 @@ class Folder:
             found = _fingerprint(self._path)
             if found == self._seen:
                 break
-            files = None if found is None else _texts(self._path, found)
+            files = None if found is None else _texts(self._path, found, self._read)
             if _fingerprint(self._path) == found:
                 self._seen, self._files = found, files
                 break
@@ -104,13 +109,13 @@ def _fingerprint(path: Path) -> Fingerprint | None:
     )
 
 
-def _texts(path: Path, found: Fingerprint) -> Mapping[str, str]:
+def _texts(path: Path, found: Fingerprint, read: Callable[[Path], str]) -> Mapping[str, str]:
     texts, root = {}, _root(path)
     for name, _, _, size in found:
         if size > MAX_FILE_BYTES:
             raise FolderUnreadableError(f"{path / name} has {size} bytes: no ConfigMap holds that")
         try:
-            texts[name] = (root / name).read_text(encoding="utf-8")
+            texts[name] = read(root / name)
         except OSError as error:
             raise FolderUnreadableError(
                 f"{path / name} cannot be read: {error.strerror}"
@@ -168,10 +173,10 @@ class Configuration:
         """Return what `enid settings` shows."""
         return settings_report(self.resolved, self.complaint)
 
-    async def watch(self) -> None:
+    async def watch(self, every_seconds: float = LOOK_SECONDS) -> None:
         """Look at the folder again and again, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(every_seconds)
             self.look()
 
     def look(self) -> None:

@@ -475,6 +475,8 @@ class ModelMender:
 
     def _mend(self, step: Step) -> str:
         kernel = self._kernel
+        if isinstance(step, kernel.cannot):
+            return "no memory"
         try:
             kernel.send(str(step), partial(self._take, step))
         except NetlinkError as error:

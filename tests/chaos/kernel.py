@@ -198,6 +198,8 @@ class Kernel:
         self.crash_after: int | None = None
         """Steps until the process that asks for them is killed."""
         self._refuse_in: int | None = None
+        self.cannot: tuple[type, ...] = ()
+        """What steps of a mender are refused for now."""
         self.log: deque[str] = deque(maxlen=100)
         """The last steps, in `ip`'s words."""
         self.reboot()

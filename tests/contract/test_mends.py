@@ -18,7 +18,6 @@ from cni.spec import Sandbox
 from ipamd.reconcile import PERIOD_SECONDS, SECOND_LOOK_SECONDS
 from ipamd.settings import Settings
 from ipamd.undone import LONGEST_WAIT_SECONDS, STOOD_SECONDS
-from tests.chaos.daemon_side import ModelMender
 from tests.chaos.kernel import HostSide, Kernel, Way
 from tests.chaos.world import World
 
@@ -319,24 +318,14 @@ def test_whoever_hurries_it_is_told_when_everything_is_mended(world: World) -> N
     assert done == [before]
 
 
-def test_what_cannot_be_mended_is_said_until_it_is(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse = True
-    former = ModelMender._mend  # noqa: SLF001 - what the kernel says is the model's
-
-    def mend(self: ModelMender, step: object) -> str:
-        if refuse and isinstance(step, PutWay):
-            return "no memory"
-        return former(self, step)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ModelMender, "_mend", mend)
+def test_what_cannot_be_mended_is_said_until_it_is(world: World) -> None:
+    world.kernel.cannot = (PutWay,)
     route_deleted(world)
     world.kernel.tell(ALL)
     world.run(5.0)
     (trouble,) = world.daemon.reconcile.troubles
     assert trouble == f"route to {address(world, 'pod-3')} of default/pod-3 cannot be mended"
-    refuse = False
+    world.kernel.cannot = ()
     world.run(PERIOD_SECONDS)
     assert (
         world.daemon.reconcile.troubles == [] or "cannot" not in world.daemon.reconcile.troubles[0]

@@ -128,11 +128,8 @@ def test_what_we_asked_for_ourselves_is_not_told(node: Node, worker: Worker) -> 
     worker.call(mender.close)
 
 
-def test_what_was_lost_has_everything_looked_at(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cni.events.RECEIVE_BYTES", 1)
-    deaf: Events = worker.call(Events)
+def test_what_was_lost_has_everything_looked_at(worker: Worker) -> None:
+    deaf: Events = worker.call(Events, 1)
     channel: rtnl.Channel = worker.call(rtnl.Channel)
     path = rtnl.Path(POD, 32, table=300, kind=7)
     for _ in range(50):

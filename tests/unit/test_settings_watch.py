@@ -236,38 +236,32 @@ def test_a_path_that_is_no_folder_is_said(tmp_path: Path) -> None:
         Folder(path).look()
 
 
-def test_a_folder_that_changes_while_it_is_read_is_read_again(
-    config_map: ConfigMap, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_changes_while_it_is_read_is_read_again(config_map: ConfigMap) -> None:
     config_map.write(MAX_ENI="1")
-    folder = Folder(config_map.path)
-    read, changes = Path.read_text, iter("23")
+    changes = iter("23")
 
-    def read_text(path: Path, encoding: str | None = None) -> str:
-        text = read(path, encoding)
+    def read(path: Path) -> str:
+        text = path.read_text()
         for number in changes:
             config_map.write(MAX_ENI=number)
             break
         return text
 
-    monkeypatch.setattr(Path, "read_text", read_text)
+    folder = Folder(config_map.path, read)
     assert folder.look() == {"MAX_ENI": "3"}
     changes = iter("4567")
     os.utime(config_map.path / "MAX_ENI", ns=(1, 1))
     assert folder.look() == {"MAX_ENI": "3"}, "after three spoiled readings, what was there before"
 
 
-def test_watching_looks_again_and_again(
-    config_map: ConfigMap, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(configuration, "LOOK_SECONDS", 0.0)
+def test_watching_looks_again_and_again(config_map: ConfigMap) -> None:
     configured = Configuration({}, folder=config_map.path)
     config_map.write(MAX_ENI="2")
 
     async def watch_until_changed() -> None:
         changed = asyncio.Event()
         configured.on_change = lambda _old, _new: changed.set()
-        watching = asyncio.create_task(configured.watch())
+        watching = asyncio.create_task(configured.watch(0.0))
         await asyncio.wait_for(changed.wait(), 5)
         watching.cancel()
 
