@@ -38,12 +38,12 @@ WHEELS = (
 )  # fmt: skip
 """The Python packages of a guest, in the lock's versions."""
 
-SERVICES = {"ec2", "sts", "iam"}
-"""Of the 400 services that botocore knows, those that the embedded VPC answers for."""
+SERVICES = {"ec2", "sts", "iam", "autoscaling", "elbv2"}
+"""Of the 400 services that botocore knows, those that the embedded VPC answers for, and two that
+moto tells of an instance's end."""
 
 MOTO = SERVICES | {
-    "autoscaling", "cloudwatch", "core", "elb", "elbv2", "events", "moto_api", "moto_server", "s3",
-    "utilities",
+    "cloudwatch", "core", "elb", "events", "moto_api", "moto_server", "s3", "utilities",
 }  # fmt: skip
 """The same of moto, and what those import."""
 
