@@ -40,7 +40,7 @@ ROUNDS = {
             "permanent neighbour {pod4} of default/web-4 had another MAC"
         ),
         f"ip addr del $({ENI_ADDRESS}) dev ens6": "of ens6 had vanished",
-        "ip link set ens6 mtu 1500; ip link set ens6 address 02:00:00:00:00:66": (
+        "ip link set dev ens6 mtu 1500 address 02:00:00:00:00:66": (
             "link ens6 of ENI 2: its MAC was 02:00:00:00:00:66 and must be"
         ),
         "ip link set ens5 group default": "link ens5 of ENI 1: its group was 0 and must be 5249",
@@ -64,7 +64,7 @@ ROUNDS = {
         "echo 0 > /proc/sys/net/ipv4/conf/ens5/rp_filter": "of ENI 1: rp_filter was 0 and must be 2",
         "echo 0 > /proc/sys/net/ipv4/conf/{veth0}/rp_filter": "web-0: rp_filter was 0 and must be 1",
         "echo 0 > /proc/sys/net/ipv4/conf/{veth1}/forwarding": "web-1: forwarding was 0 and must be",
-        "ip link set {veth2} down; ip link set {veth2} alias ''; ip link set {veth2} group 7": (
+        "ip link set dev {veth2} down alias '' group 7": (
             "veth {veth2} of default/web-2: was down, its group was 7 and must be 5121, its alias had"
         ),
     },
@@ -90,10 +90,11 @@ def test_what_was_changed_is_back_and_strangers_things_are_as_they_were(
 def test_a_veth_that_was_renamed_gets_its_name_back(scene: Scene) -> None:
     """Also before 6.2, where a kernel refuses it of a link that is up."""
     before = scene.dump()
-    scene.sh("ip link set {veth10} down; ip link set {veth10} name mine; ip link set mine up")
-    scene.await_dump(before)
-    scene.sh("ip link set {veth10} down; ip link set {veth10} name mine")
-    scene.await_dump(before)
+    renamed = "printf 'link set {veth10} %s\n' down 'name mine'"
+    for then in ("; echo link set mine up", ""):
+        # One process, and it goes on: the daemon may have put a part back meanwhile.
+        scene.sh(f"({renamed}{then}) | ip -force -batch - || true")
+        scene.await_dump(before)
 
 
 def test_inside_a_pod_nothing_is_mended_and_check_says_what_differs(scene: Scene) -> None:
