@@ -44,7 +44,7 @@ from ipamd.settings import Settings
 from ipamd.subnets import Candidate, Subnets
 from ipamd.surroundings import look_around
 from ipamd.terms import Mode, modes_of
-from ipamd.told_by_aws import IMDS_KEYS, IMDS_SECONDS, ToldByAws
+from ipamd.told_by_aws import IMDS_KEYS, IMDS_SECONDS, TYPES, TYPES_SECONDS, ToldByAws
 from ipamd.told_by_cluster import ToldByCluster
 from ipamd.upkeep import Upkeep
 from ipamd.wired import TABLES, WIRED, Wired, note_tables, note_wired, read_tables
@@ -199,6 +199,7 @@ class Daemon:
             nat=self.nat,
             journal=self.journal,
             keys=self.imds_keys,
+            types=self.caches.cache("instance types", size=TYPES, age_seconds=TYPES_SECONDS),
         )
         self.by_cluster = ToldByCluster(
             outlook=self.outlook,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Network
 
-from eni import limits as types
 from eni.errors import EniError
+from eni.limits import InstanceLimits, noted
 from eni.model import Eni, ImdsEni
 from ipamd.budget import Priority
 from ipamd.caches import Cache
@@ -42,7 +42,13 @@ IMDS_KEYS = 4
 """Answers of IMDS that are remembered; today the one of all ENIs."""
 
 LIMITS_SECONDS = 300.0
-"""Until EC2 is asked again for the type's limits; our table serves meanwhile."""
+"""Between looks at the type's limits; our table serves until EC2 has told them."""
+
+TYPES_SECONDS = 86400.0
+"""How long EC2's word on an instance type is believed: AWS has raised limits of a type in use."""
+
+TYPES = 2
+"""Instance types that are remembered; a running instance keeps its own."""
 
 
 @dataclass(slots=True)
@@ -59,6 +65,7 @@ class ToldByAws:
     nat: NatTable
     journal: Journal
     keys: Cache[str, tuple[ImdsEni, ...]]
+    types: Cache[str, InstanceLimits]
 
     async def watch(self) -> None:
         """Learn from IMDS what AWS is about to do, and what our ENIs are like now."""
@@ -96,24 +103,25 @@ class ToldByAws:
         return tuple(as_eni(eni, self.around.identity.instance_id) for eni in found)
 
     async def confirm_limits(self) -> None:
-        """Ask EC2 for the instance type's limits: its answer wins over our table."""
+        """Ask EC2 for the instance type's limits, daily: its answer wins over our table."""
         await self.engine.census.done.wait()
         kind = self.around.identity.instance_type
-        if self.outlook.settings.imds_only:
-            return
-        while True:
+        while not self.outlook.settings.imds_only:
             try:
-                found = await self.line.call(Priority.SWEEP, self.ec2.limits, kind)
-                break
+                await self.types.fetch(kind, partial(self._ask_limits, kind))
             except EniError as error:
                 log.warning("limits not confirmed", extra={"type": kind, "reason": str(error)})
-                await asyncio.sleep(LIMITS_SECONDS)
+            await asyncio.sleep(LIMITS_SECONDS)
+
+    async def _ask_limits(self, kind: str) -> InstanceLimits:
+        found = await self.line.call(Priority.SWEEP, self.ec2.limits, kind)
         with contextlib.suppress(JournalError):
             write = self.journal.note_fact
-            await run_in(self.ports.threads.journal, write, f"limits {kind}", types.noted(found))
+            await run_in(self.ports.threads.journal, write, f"limits {kind}", noted(found))
         if found != self.outlook.limits:
             log.warning("ec2 knows other limits", extra={"limits": str(found)})
             self.outlook.limits = found
             self.nat.hear_eni_numbers(found.enis)
             await self.nat.renew()
             self.outlook.retell()
+        return found

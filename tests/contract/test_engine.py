@@ -19,6 +19,7 @@ from eni.model import EniId
 from ipamd.intents import UNMANAGED_TAG
 from ipamd.pool import Assigned
 from ipamd.settings import Settings
+from ipamd.told_by_aws import TYPES_SECONDS
 from tests.chaos.world import Call, Pod
 from tests.contract.embedded import Fault
 from tests.contract.node_world import WARM, Node, by_address
@@ -168,6 +169,21 @@ def test_limits_of_ec2_beat_those_of_our_table(
     node.restart()
     assert len(list(said(caplog, "ec2 knows other limits"))) == 1
     assert node.daemon.engine.terms.slots == 4, "noted in the journal"
+
+
+def test_limits_that_aws_raised_are_known_a_day_later(
+    new_node: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = new_node(settings=WARM)
+    node.ec2.limits_are(ipv4_per_eni=5)
+    node.boot_up()
+    node.run(3600)
+    node.ec2.limits_are(ipv4_per_eni=6)
+    node.run(TYPES_SECONDS / 2)
+    assert node.daemon.engine.terms.slots == 4
+    node.run(TYPES_SECONDS / 2)
+    assert node.daemon.engine.terms.slots == 5
+    assert len(list(said(caplog, "ec2 knows other limits"))) == 2
 
 
 def test_a_type_that_nobody_knows_serves_and_does_not_grow_until_ec2_tells(
