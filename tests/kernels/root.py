@@ -38,14 +38,12 @@ WHEELS = (
 )  # fmt: skip
 """The Python packages of a guest, in the lock's versions."""
 
-SERVICES = {"ec2", "sts", "iam", "autoscaling", "elbv2"}
-"""Of the 400 services that botocore knows, those that the embedded VPC answers for, and two that
-moto tells of an instance's end."""
-
-MOTO = SERVICES | {
-    "cloudwatch", "core", "elb", "events", "moto_api", "moto_server", "s3", "utilities",
+SERVICES = {
+    "ec2", "sts", "iam", "autoscaling", "cloudwatch", "core", "elb", "elbv2", "events", "moto_api",
+    "moto_server", "s3", "utilities",
 }  # fmt: skip
-"""The same of moto, and what those import."""
+"""Of the 400 services that botocore and moto know: those that the embedded VPC answers for, what
+moto's of them import, and whom they ask of an instance's end."""
 
 MODULES = (
     "kernel/net", "kernel/lib", "kernel/crypto", "kernel/arch", "kernel/drivers/net/veth*",
@@ -185,9 +183,9 @@ def _install_wheels(tree: Path, processor: str, lock: str) -> None:
 
 def _thin(site: Path) -> None:
     """Leave out the services that nobody calls, and the packages' own tests."""
-    for folder, kept in ((site / "botocore" / "data", SERVICES), (site / "moto", MOTO)):
+    for folder in (site / "botocore" / "data", site / "moto"):
         for path in folder.iterdir():
-            if path.is_dir() and path.name not in kept:
+            if path.is_dir() and path.name not in SERVICES:
                 shutil.rmtree(path)
     for path in [p for p in site.rglob("tests") if p.is_dir()]:
         shutil.rmtree(path, ignore_errors=True)
