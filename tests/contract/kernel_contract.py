@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface, ip_network
+from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import pytest
@@ -45,6 +46,8 @@ GUARD = f"unreachable {POD} proto 151 metric {GUARD_METRIC}"
 ROUTE = f"{POD} dev {NAME} proto 151 scope link src {NET[4]}"
 WISH = Wish(SANDBOX, (POD,), 2, "eni-0123", "uid-1", 9001, NET[4])
 TABLE = nft.render(nft.NftWish(vpc_cidrs=(NET,), node_primary=NET[4], eni_numbers=3))
+FORMER_TABLE = (Path(__file__).parent / "table_before_adr_31.nft").read_text()
+"""A release's whose *arrive* hangs where no flush can move it; the node is `NET[4]` there, too."""
 
 
 PREVIOUS = Previous(
@@ -665,6 +668,14 @@ class NodeContract:
         other = nft.render(nft.NftWish(vpc_cidrs=(), node_primary=NET[4], eni_numbers=3))
         assert bench.do(bench.net.apply_nft, other)
         assert bench.do(bench.net.apply_nft, TABLE)
+
+    def test_a_table_whose_chains_hang_elsewhere_is_replaced(self, bench: Bench) -> None:
+        bench.do(bench.net.write_nft, FORMER_TABLE)
+        assert bench.do(bench.net.apply_nft, TABLE)
+        assert not bench.do(bench.net.apply_nft, TABLE)
+        bench.do(bench.net.write_nft, FORMER_TABLE)  # a release that is taken back
+        bench.do(bench.net.write_nft, TABLE)
+        assert not bench.do(bench.net.apply_nft, TABLE)
 
     def test_flows_of_released_addresses_are_purged_and_others_stay(self, bench: Bench) -> None:
         purge = bench.net.purge_conntrack

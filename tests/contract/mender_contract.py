@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Interface, ip_network
 
 import pytest
@@ -32,10 +33,12 @@ from cni.desired import (
     SetLink,
     Step,
     Way,
+    WriteTable,
     mending,
 )
 from cni.kernel import Mender
 from tests.contract.kernel_contract import (
+    FORMER_TABLE,
     NAME,
     NET,
     POD,
@@ -221,6 +224,20 @@ class MenderContract:
         assert set(mend(bench, *(repair.step for repair in repairs))) == {""}
         # What went with a link that was down is put back together with it.
         assert wanting(bench) == []
+
+    def test_a_table_of_another_release_is_seen_and_replaced(self, bench: MenderBench) -> None:
+        make(bench)
+        bench.do(bench.net.write_nft, FORMER_TABLE)
+        (repair,) = mending(WANT, look(bench))
+        assert "lacks chain ip loopback, ip marked, ip others" in repair.sentence
+        assert isinstance(repair.step, WriteTable)
+        bench.do(partial(bench.net.write_nft, repair.step.text, anew=repair.step.anew))
+        assert wanting(bench) == []
+        chains = look(bench).table
+        assert chains is not None
+        assert {chain.name for chain in chains.chains if chain.hook} == {
+            "arrive", "leave", "masq", "spoof",
+        }  # fmt: skip
 
     def test_what_is_done_twice_is_done(self, bench: MenderBench) -> None:
         eni, pod = index_of(make(bench))

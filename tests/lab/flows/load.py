@@ -80,8 +80,8 @@ class Count:
 class Load:
     """Flows of a town, until they are told to stop; on a thread of its own."""
 
-    def __init__(self, town: Town) -> None:
-        self.count, self._town = Count(), town
+    def __init__(self, town: Town, count: Count | None = None) -> None:
+        self.count, self._town = count or Count(), town
         self._ways = itertools.cycle(kinds())
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -91,6 +91,9 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         self._stop.set()
         self._thread.join()
 

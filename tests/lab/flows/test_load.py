@@ -8,22 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cni import nft
+from cni.rtdump import Looks
 from ipamd.cli import DaemonAwayError, ask_status
 from ipamd.layers import read_settings
 from ipamd.settings import Settings
 from ipamd.status import Status
-from tests.lab.flows.load import Load, pinned, settings_in_turn
+from tests.contract.kernel_contract import FORMER_TABLE, NET
+from tests.lab.flows.load import Load, kinds, pinned, settings_in_turn
 from tests.lab.flows.town import CLIENT, PODS, PORT, Flow, Town
 from tests.lab.flows.tracked import Way, tracked
 from tests.lab.patience import PATIENCE
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 FULL = os.environ.get("FLOWS") == "all"
 REWRITES, KILLS, PACKETS = (100, 20, 100_000) if FULL else (30, 1, 10_000)
+UPGRADES, UPGRADE_PACKETS = (100, 100_000) if FULL else (4, 2_000)
 SEED = 5
 
 SERVES_SECONDS = 20.0 * PATIENCE
@@ -47,7 +51,14 @@ HEARD_SECONDS = 40.0
 """IMDS is asked every 10 s."""
 
 
-def check(town: Town, load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def check(
+    town: Town,
+    load: Load,
+    what: str,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    packets: int = PACKETS,
+) -> None:
     """Nothing was lost, nobody was seen as somebody else, the VPC dropped nothing."""
     known, wrong = pinned(town)
     if FULL:
@@ -58,7 +69,7 @@ def check(town: Town, load: Load, what: str, capsys: pytest.CaptureFixture[str])
     assert known > 0
     assert wrong == []
     assert not any(town.vpc.drops().values()), town.vpc.drops()
-    assert load.count.packets >= PACKETS
+    assert load.count.packets >= packets
 
 
 def keep_on(load: Load, packets: int) -> None:
@@ -81,6 +92,68 @@ def test_rewrites_of_the_table(proxied: Town, capsys: pytest.CaptureFixture[str]
         keep_on(load, PACKETS)
     proxied.live_by(Settings())
     check(proxied, load, f"{REWRITES} rewrites", capsys)
+
+
+class Former:
+    """The table of the release before ADR 31 is there, with connections that began by it."""
+
+    def __init__(self, town: Town, stack: contextlib.ExitStack) -> None:
+        self.town, self.load = town, Load(town)
+        town.forget_flows()
+        stack.callback(town.live_by, Settings())
+        self.go_back()
+        self.talks = [stack.enter_context(contextlib.closing(town.open(way))) for way in kinds()]
+
+    def go_back(self) -> None:
+        """Have the old table again; nobody sends meanwhile."""
+        text = FORMER_TABLE.replace(f"snat to {NET[4]}", f"snat to {self.town.node.primary}")
+        self.town.node.worker.call(self.town.net.write_nft, text)
+        assert self.kind() == "filter"
+
+    def kind(self) -> str:
+        """Return the type of the chain *arrive*."""
+        listed = self.town.node.run(["nft", "list", "chain", "ip", "enid", "arrive"]).stdout
+        return str(re.findall(r"type (\w+) hook", listed)[0])
+
+    def under_load(self, upgrade: Callable[[], None], packets: int) -> None:
+        """Upgrade in the middle of so many packets."""
+        begun = self.load.count.packets
+        self.load = Load(self.town, self.load.count)
+        with self.load:
+            keep_on(self.load, begun + packets // 2)
+            upgrade()
+            keep_on(self.load, begun + packets)
+        assert self.kind() == "nat"
+        assert all(talk.exchange() for talk in self.talks)
+
+    def end(self) -> None:
+        for talk in self.talks:
+            talk.end()
+
+
+def test_upgrades_from_a_table_whose_chains_hang_elsewhere(
+    proxied: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kernel moves no chain to another type: old and new are in one transaction."""
+    if not FULL and proxied.flavour != "nft":
+        pytest.skip("make flows: upgrades beside iptables")
+    call, text = proxied.node.worker.call, nft.render(proxied.wish(Settings()))
+    with contextlib.ExitStack() as stack:
+        looks = call(Looks)
+        stack.callback(call, looks.close)
+        former = Former(proxied, stack)
+
+        def write() -> None:
+            generation = call(looks.generation)
+            assert call(proxied.net.apply_nft, text)
+            assert call(looks.generation) == generation + 1
+
+        for _ in range(UPGRADES):
+            former.go_back()
+            former.under_load(write, UPGRADE_PACKETS // UPGRADES)
+        what = f"{UPGRADES} upgrades, {len(former.talks)} connections kept,"
+        check(proxied, former.load, what, capsys, packets=UPGRADE_PACKETS)
+        former.end()
 
 
 class Lives:
@@ -127,18 +200,23 @@ def lives(proxied: Town, tmp_path: Path) -> Iterator[Lives]:
 def test_kills_of_the_daemon(
     proxied: Town, lives: Lives, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At random moments of its life, its start among them, when it brings everything to rights."""
+    """At random moments of its life, its start among them, when it brings everything to rights.
+
+    The first finds the table of another release, and upgrades it.
+    """
     if not FULL and proxied.flavour != "nft":
         pytest.skip("make flows: kills beside iptables")
-    proxied.forget_flows()
     chance = random.Random(SEED)
     served = 0
-    with Load(proxied) as load:
+    with contextlib.ExitStack() as stack:
+        former = Former(proxied, stack)
+        load = stack.enter_context(Load(proxied))
         for number in range(KILLS):
             keep_on(load, number * PACKETS // KILLS)
             lives.begin()
             if number % 2 == 0:
                 lives.until_it_serves()
+                assert former.kind() == "nat"
                 served += 1
             # A moment of its start, or of its first second: no event tells of all of them.
             time.sleep(chance.uniform(0.05, 1.0))
@@ -146,11 +224,14 @@ def test_kills_of_the_daemon(
         lives.begin()
         status = lives.until_it_serves()
         keep_on(load, PACKETS)
-    assert served >= KILLS // 2
-    assert {lease["address"] for lease in status["leases"]} == {
-        str(proxied.addresses[pod]) for pod in PODS
-    }
-    check(proxied, load, f"{KILLS} kills, {served} of them while it served,", capsys)
+        load.stop()
+        assert all(talk.exchange() for talk in former.talks)
+        assert served >= KILLS // 2
+        assert {lease["address"] for lease in status["leases"]} == {
+            str(proxied.addresses[pod]) for pod in PODS
+        }
+        check(proxied, load, f"{KILLS} kills, {served} of them while it served,", capsys)
+        former.end()
 
 
 @contextlib.contextmanager
