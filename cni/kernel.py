@@ -23,6 +23,7 @@ from cni.dataplane import (
     host_ifname,
 )
 from cni.desired import Found, FoundLink, Step
+from cni.nft import PROBED, NftWish
 from cni.nft_found import FoundTable
 from cni.spec import Attached, Sandbox
 
@@ -185,8 +186,11 @@ class NodeNet(Protocol):
         In one transaction, so that no packet finds nothing.
         """
 
-    def missing_features(self) -> tuple[str, ...]:
-        """Return a sentence for each kernel feature that pods need and is not there."""
+    def missing_features(self, wish: NftWish = PROBED) -> tuple[str, ...]:
+        """Return a sentence for each kernel feature that pods need and is not there.
+
+        Among them what tables as in *wish* need; they are tried, and nothing is changed.
+        """
 
     def sysctl_complaints(self) -> tuple[str, ...]:
         """Return a sentence for each node-wide sysctl that would break pods."""

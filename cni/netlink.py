@@ -244,20 +244,18 @@ class NodeNetlink:
             raise NodeError(f"nft {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def missing_features(self) -> tuple[str, ...]:
+    def missing_features(self, wish: nft.NftWish = nft.PROBED) -> tuple[str, ...]:
         """Return a sentence for each kernel feature that pods need and is not there."""
-        return (*features.missing(), *self._missing_for_nft())
+        return (*features.missing(), *self._missing_for_nft(wish))
 
-    def _missing_for_nft(self) -> tuple[str, ...]:
+    def _missing_for_nft(self, wish: nft.NftWish) -> tuple[str, ...]:
         """Try the whole table, and each feature alone only where that fails."""
-        cidr = IPv4Network("10.0.0.0/8")
-        wish = nft.NftWish(vpc_cidrs=(cidr,), node_primary=cidr[1], eni_numbers=2)
         trouble = self._refusal(_taken(nft.anew(nft.render(wish))))
         if not trouble:
             return ()
         lacking = tuple(
             f"{name} is needed (kernel 5.10 and newer have it): {refusal}"
-            for name, probe in nft.FEATURES.items()
+            for name, probe in nft.features(wish).items()
             if (refusal := self._refusal(probe))
         )
         return lacking or (f"nf_tables does not take our table: {trouble}",)

@@ -97,6 +97,26 @@ FEATURES: Mapping[str, str] = {
 }
 """What the tables need of the kernel, each as a table that needs nothing else."""
 
+CLAMP_FEATURES: Mapping[str, str] = {
+    "nf_tables exthdr (tcp option maxseg size set, for ENID_MSS_CLAMP)": _probe(
+        "tcp option maxseg size set 1400", hook=_base("forward", "mangle")
+    ),
+    "nf_tables rt (rt mtu, for ENID_MSS_CLAMP)": _probe(
+        "rt mtu 1400 counter", hook=_base("forward", "mangle")
+    ),
+}
+"""What *clamp* needs besides; the kernel gives it behind routing only."""
+
+PROBED = NftWish(
+    vpc_cidrs=(IPv4Network("10.0.0.0/8"),), node_primary=IPv4Address("10.0.0.1"), eni_numbers=2
+)
+"""Tables to try before anybody knows the VPC, and the settings' part of them as it usually is."""
+
+
+def features(wish: NftWish) -> Mapping[str, str]:
+    """Return what the tables of *wish* need of the kernel."""
+    return {**FEATURES, **(CLAMP_FEATURES if wish.mss_clamp else {})}
+
 
 def render(wish: NftWish) -> str:
     """Return the tables as one transaction: made if missing, emptied, filled."""

@@ -86,7 +86,7 @@ class Daemon:
         """Read all witnesses and make them agree. Raises StartError where no pod can be served."""
         ports, threads = self.ports, self.ports.threads
         self.net = await run_in(threads.net, ports.make_net)
-        await witnesses.check_node(self.net, threads)
+        await witnesses.check_node(self.net, threads, self.settings)
         self.background_net = await run_in(threads.back, ports.make_net)
         self.wiring = await run_in(threads.wire, ports.make_wiring)
         self.mender = await run_in(threads.net, ports.make_mender)

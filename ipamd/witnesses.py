@@ -21,11 +21,12 @@ from typing import TypeVar
 from cni import dataplane
 from cni.desired import moved
 from cni.kernel import HostLink, Mender, NodeError, NodeNet, WireError, Wiring
+from cni.nft import PROBED
 from cni.spec import Pod
 from eni import limits as types
 from eni.limits import InstanceLimits, shipped
 from eni.model import Address, Block, EniId
-from ipamd import demand
+from ipamd import demand, wires
 from ipamd.attachments import Attachments
 from ipamd.clock import Instant
 from ipamd.holdings import Holdings
@@ -37,6 +38,7 @@ from ipamd.nat_table import NatTable
 from ipamd.outlook import Outlook
 from ipamd.pool import PoolEni
 from ipamd.ports import Ports, Threads, run_in
+from ipamd.settings import Settings
 from ipamd.start import NodeUnfitError
 from ipamd.surroundings import Surroundings, note_surroundings, read_notes
 
@@ -53,13 +55,19 @@ LEARN_SECONDS = 3600.0
 """How far back they tell it: after six half-lives nothing of it is left."""
 
 
-async def check_node(net: NodeNet, threads: Threads) -> None:
-    """Raise NodeUnfitError naming all that pods need and this node lacks.
+async def check_node(net: NodeNet, threads: Threads, settings: Settings) -> None:
+    """Raise NodeUnfitError naming all that pods need and this node lacks, with these *settings*.
 
     Nobody else needs to be asked for that, so it is said before IMDS or EC2 answer.
     """
+    wish = wires.nft_wish(
+        settings,
+        vpc_cidrs=PROBED.vpc_cidrs,
+        node_primary=PROBED.node_primary,
+        eni_numbers=PROBED.eni_numbers,
+    )
     complaints = (
-        *await run_in(threads.net, net.missing_features),
+        *await run_in(threads.net, net.missing_features, wish),
         *await run_in(threads.net, net.sysctl_complaints),
     )
     if complaints:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cni.dataplane import USUAL_ROUTING, EniLink, Network, Routing
 from cni.dataplane import Address as HostAddress
 from cni.kernel import Link
+from cni.nft import PROBED, NftWish
 from cni.spec import Sandbox
 from eni.model import Identity, InstanceId, Notices
 from ipamd import decide, demand
@@ -102,8 +103,9 @@ class PlannedNet:
     def write_nft(self, text: str, *, anew: bool = False) -> None:
         """Do nothing."""
 
-    def missing_features(self) -> tuple[str, ...]:
+    def missing_features(self, wish: NftWish = PROBED) -> tuple[str, ...]:
         """Return that nothing is missing."""
+        del wish
         return ()
 
     def sysctl_complaints(self) -> tuple[str, ...]:

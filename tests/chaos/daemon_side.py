@@ -73,6 +73,7 @@ from cni.kernel import (
     WireError,
     Wish,
 )
+from cni.nft import PROBED, NftWish
 from cni.nft_found import FoundNftRule, FoundTable, mark_of, rendered_chains
 from cni.rtnl import MAX_BATCH, NetlinkError
 from cni.spec import Attached, CniError, Code, Sandbox
@@ -218,8 +219,9 @@ class ModelNet:
         del anew
         self._kernel.send("nft -f -", partial(self._kernel.write_nft, text))
 
-    def missing_features(self) -> tuple[str, ...]:
+    def missing_features(self, wish: NftWish = PROBED) -> tuple[str, ...]:
         """Return what a test says is missing."""
+        del wish
         return self._kernel.lacks
 
     def sysctl_complaints(self) -> tuple[str, ...]:

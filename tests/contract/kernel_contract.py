@@ -660,6 +660,7 @@ class NodeContract:
     # The rest --------------------------------------------------------------------------
     def test_a_fit_kernel_has_no_complaints(self, bench: Bench) -> None:
         assert bench.do(bench.net.missing_features) == ()
+        assert bench.do(bench.net.missing_features, replace(nft.PROBED, mss_clamp=True)) == ()
         assert bench.do(bench.net.sysctl_complaints) == ()
 
     def test_the_table_is_written_only_when_it_differs(self, bench: Bench) -> None:

@@ -107,23 +107,35 @@ def test_an_add_leaves_no_descriptor_open_and_a_namespace_goes_with_its_pod(ipam
 
 LACKS = """#!/bin/sh
 text=$(cat)
-case $text in *"fib daddr"*) echo "Error: Could not process rule: Operation not supported" >&2; exit 1;; esac
+case $text in *"$LACKS"*) echo "Error: Could not process rule: Operation not supported" >&2; exit 1;; esac
 """
 
 
+@pytest.mark.parametrize(
+    ("lacks", "setting", "name"),
+    [
+        pytest.param("fib daddr", {}, "nf_tables fib for IPv4 (CONFIG_NFT_FIB_IPV4)", id="fib"),
+        pytest.param(
+            "rt mtu",
+            {"ENID_MSS_CLAMP": "true"},
+            "nf_tables rt (rt mtu, for ENID_MSS_CLAMP)",
+            id="for-a-setting",
+        ),
+    ],
+)
 def test_a_kernel_that_lacks_a_feature_is_refused_with_its_name(
-    ipamd: Ipamd, tmp_path: Path
+    ipamd: Ipamd, tmp_path: Path, lacks: str, setting: dict[str, str], name: str
 ) -> None:
     """Before any pod is served, and before anything is changed."""
     ipamd.kill()
     (tmp_path / "nft").write_text(LACKS)
     (tmp_path / "nft").chmod(0o755)
     before = ipamd.node.run(["nft", "list", "ruleset"]).stdout
-    env = {**ipamd.env, "PATH": f"{tmp_path}:{ipamd.node.env['PATH']}"}
+    env = {**ipamd.env, **setting, "PATH": f"{tmp_path}:{ipamd.node.env['PATH']}", "LACKS": lacks}
     argv = [sys.executable, "-c", MAIN]
     done = ipamd.node.run(argv, env=env, rights=RIGHTS, check=False)
     assert done.returncode == 78
-    assert "nf_tables fib for IPv4 (CONFIG_NFT_FIB_IPV4) is needed" in done.stderr
+    assert f"{name} is needed" in done.stderr
     assert "Operation not supported" in done.stderr
     assert "NODE-UNFIT" in done.stderr
     assert ipamd.node.run(["nft", "list", "ruleset"]).stdout == before

@@ -439,6 +439,8 @@ case $text in *{without}*) echo "{error}" >&2; exit 1;; esac
         pytest.param("snat to", ["nf_tables nat (CONFIG_NFT_NAT)"], id="nat"),
         pytest.param("iifgroup", ["link groups in nf_tables (meta iifgroup, kernel 5.7 in postrouting)"], id="groups"),
         pytest.param("table ip6", ["nf_tables for IPv6 (CONFIG_NF_TABLES_IPV6)", "nf_tables fib for IPv6 (CONFIG_NFT_FIB_IPV6)"], id="ipv6"),
+        pytest.param("maxseg", ["nf_tables exthdr (tcp option maxseg size set, for ENID_MSS_CLAMP)"], id="tcp-options"),
+        pytest.param("rt mtu", ["nf_tables rt (rt mtu, for ENID_MSS_CLAMP)"], id="rt"),
     ],
 )  # fmt: skip
 def test_a_missing_feature_is_named(
@@ -448,9 +450,20 @@ def test_a_missing_feature_is_named(
     (tmp_path / "nft").write_text(fake)
     (tmp_path / "nft").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    found = host.do(host.net.missing_features)
+    found = host.do(host.net.missing_features, replace(TABLE, mss_clamp=True))
     assert [sentence.partition(" is needed")[0] for sentence in found] == named
     assert all(sentence.endswith(REFUSES) for sentence in found)
+
+
+@pytest.mark.parametrize("without", ["maxseg", "rt mtu"])
+def test_what_only_a_setting_needs_is_no_matter_without_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, without: str
+) -> None:
+    (tmp_path / "nft").write_text(FAKE.format(without=without.replace(" ", "\\ "), error=REFUSES))
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert host.do(host.net.missing_features, TABLE) == ()
+    assert host.do(host.net.missing_features, replace(TABLE, mss_clamp=True)) != ()
 
 
 @pytest.mark.parametrize(
@@ -506,7 +519,7 @@ def test_a_refusal_that_no_feature_explains_is_in_the_kernels_words(
 
 
 def test_each_probe_of_a_feature_is_taken_by_this_kernel_and_leaves_nothing(host: Host) -> None:
-    for probe in nft.FEATURES.values():
+    for probe in nft.features(replace(TABLE, mss_clamp=True)).values():
         argv = ["nft", "-c", "-f", "-"]
         host.do(partial(subprocess.run, argv, input=probe, text=True, check=True))
     assert host.run("nft", "list", "ruleset") == ""

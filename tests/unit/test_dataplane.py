@@ -243,8 +243,15 @@ def test_a_kernel_without_ipv6_gets_the_rest() -> None:
 
 def test_each_feature_that_is_probed_is_one_that_the_tables_use() -> None:
     assert all(
-        "enid-probe" in probe and "; policy accept;" in probe for probe in nft.FEATURES.values()
+        "enid-probe" in probe and "; policy accept;" in probe
+        for probe in nft.features(replace(WISH, mss_clamp=True)).values()
     )
+
+
+def test_what_only_a_setting_needs_is_probed_only_with_it() -> None:
+    more = nft.features(replace(WISH, mss_clamp=True)).keys() - nft.features(WISH).keys()
+    assert more == nft.CLAMP_FEATURES.keys()
+    assert all("ENID_MSS_CLAMP" in name for name in more)
 
 
 def test_excluded_cidrs_are_neither_marked_nor_translated() -> None:
