@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.kernels.inside import tell
-from tests.lab.starts import WANTED, Start
+from tests.lab.starts import WANTED, starts_of
 
 LONGEST = 6000
 """Of what a failure says; its end is what matters."""
@@ -15,14 +13,9 @@ LONGEST = 6000
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the plugin's source and its files for others: the guest's own file is the question."""
-    others = [item for item in items if any(s.name not in WANTED for s in _starts(item))]
+    others = [item for item in items if any(s.name not in WANTED for s in starts_of(item))]
     items[:] = [item for item in items if item not in others]
     config.hook.pytest_deselected(items=others)
-
-
-def _starts(item: pytest.Item) -> list[Start]:
-    call: Any = getattr(item, "callspec", None)
-    return [value for value in call.params.values() if isinstance(value, Start)] if call else []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab.starts import WANTED, starts_of
 from vpclab import box
 from vpclab.enid import prepare
 
@@ -24,6 +25,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if not box.in_box():
                 reason = "needs a box: python -m vpclab.box python -m pytest"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let no test start a plugin that is not there.
+
+    What is skipped here, and not in a fixture, is one line of pytest's summary for each reason.
+    """
+    for start in starts_of(item):
+        if start.lacks:
+            (pytest.fail if start.name in WANTED else pytest.skip)(start.lacks)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,13 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "cni" / "plugin.py"
+NOT_BUILT = "the static plugin is not built: make plugin"
+"""Said of all of its files where there is none, so that pytest makes one line of it."""
+
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -36,7 +40,9 @@ class Start:
 def of_file(name: str, arch: str) -> Start:
     file = ROOT / "build" / name
     if not file.exists():
-        return Start(name, file, lacks=f"build/{name} is not built: make plugin")
+        is_alone = any(file.parent.glob("enid-cni*-a*64"))
+        lacks = f"build/{name} is not built: make plugin" if is_alone else NOT_BUILT
+        return Start(name, file, lacks=lacks)
     if not is_of_this_source(file, file.with_name(name.removesuffix(f"-{arch}") + ".from")):
         return Start(name, file, lacks=f"build/{name} is of another source: make plugin")
     if MACHINES[arch] == platform.machine():
@@ -69,3 +75,9 @@ FILES = [of_file(f"enid-cni{init}-{arch}", arch) for arch in MACHINES for init i
 STARTS = [Start("source", SOURCE, (sys.executable, "-I", "-S")), *FILES]
 WANTED = os.environ.get("ENID_STARTS", "").split()
 """Names that must not be skipped: what was just built must be there."""
+
+
+def starts_of(item: object) -> list[Start]:
+    """Return the ways that one of pytest's items starts the plugin in."""
+    call: Any = getattr(item, "callspec", None)
+    return [value for value in call.params.values() if isinstance(value, Start)] if call else []
