@@ -4,37 +4,25 @@
 
 The table goes to stdout, all that is known to build/kernels.json, each guest's console to
 .cache/kernels/log. With --write the table goes into docs/support.md, with what is known of those
-kernels and checks that were not asked for.
+kernels and checks that were not asked for. Both are written whenever a guest has ended.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from threading import Lock
 
 from tests.kernels import root
 from tests.kernels.debian import PackageError
 from tests.kernels.machine import Guest, GuestError
-from tests.kernels.rows import (
-    CHECKS,
-    TARGETS,
-    Check,
-    Row,
-    Target,
-    into,
-    legend,
-    markdown,
-    plain,
-    table,
-)
+from tests.kernels.results import Results
+from tests.kernels.rows import CHECKS, TARGETS, Check, Row, Target, plain, table
 from tests.tools.pure import ROOT
 
 SUPPORT = ROOT / "docs" / "support.md"
@@ -67,13 +55,10 @@ def main() -> int:
         for folder in root.CACHE.glob("apt-*"):
             shutil.rmtree(folder)
     (root.CACHE / "log").mkdir(parents=True, exist_ok=True)
+    results = Results(RESULTS, SUPPORT if wishes.write else None)
     with ThreadPoolExecutor(wishes.at_once) as pool:
-        rows = list(pool.map(lambda target: boot(target, checks), targets))
+        rows = list(pool.map(lambda target: results.keep(boot(target, checks), checks), targets))
     print("\n".join(plain(table(rows, checks))), flush=True)
-    known = keep(rows, checks)
-    if wishes.write:
-        said = [*markdown(table(known, CHECKS)), "", *legend(CHECKS)]
-        SUPPORT.write_text(into(SUPPORT.read_text(), said))
     return 0 if all(row.is_well(checks) for row in rows) else 1
 
 
@@ -85,22 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--write", action="store_true", help="write the table into docs/support.md")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
     return parser
-
-
-def keep(rows: Sequence[Row], checks: Sequence[Check]) -> list[Row]:
-    """Keep *rows* beside what earlier runs told of other kernels and checks; return one of each."""
-    saved = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    known = {
-        row.target: row for row in (Row(**{**s, "target": Target(**s["target"])}) for s in saved)
-    }
-    for row in rows:
-        if row.target in known:
-            row.remember(known[row.target], checks)
-        known[row.target] = row
-    every = [known.get(target, Row(target, trouble="not run here yet")) for target in TARGETS]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(row) for row in every], indent=1) + "\n")
-    return every
 
 
 def boot(target: Target, checks: Sequence[Check]) -> Row:

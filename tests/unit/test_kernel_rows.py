@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kernels.results import Results
 from tests.kernels.rows import (
     BEGIN,
     CHECKS,
@@ -70,6 +74,45 @@ def test_a_former_run_of_another_kernel_tells_nothing() -> None:
     row = heard(told("one.py::a"))
     row.remember(former, [ONE])
     assert row.cell(OTHER) == "not run"
+
+
+def kept(results: Results) -> list[str]:
+    """Return the results of *results*' document, kernel by kernel."""
+    assert results.document is not None
+    lines = results.document.read_text().splitlines()
+    return [line.split("|")[-2].strip() for line in lines if line.startswith("| ")][2:]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    document = tmp_path / "support.md"
+    document.write_text(f"{BEGIN}{END}")
+    return Results(tmp_path / "build" / "kernels.json", document)
+
+
+def test_each_row_is_kept_as_its_guest_ends_and_the_next_run_goes_on(results: Results) -> None:
+    for target in TARGETS[:2]:  # and there the run is cut short
+        results.keep(replace(heard(told("one.py::a")), target=target), [ONE])
+    lost = "not run here yet"
+    assert kept(results) == ["incomplete", "incomplete", lost, lost]
+    again = Results(results.file, results.document)
+    row = again.keep(replace(heard(told("other.py::b")), target=TARGETS[1]), [OTHER])
+    assert [row.cell(check) for check in (ONE, OTHER)] == ["1 ok", "1 ok"]
+    again.keep(replace(heard(), target=TARGETS[3]), [ONE])
+    assert kept(again) == ["incomplete", "incomplete", lost, "incomplete"]
+
+
+def test_guests_that_end_together_are_all_kept(results: Results) -> None:
+    rows = [replace(heard(told("one.py::a")), target=target) for target in TARGETS * 3]
+    with ThreadPoolExecutor(len(rows)) as pool:
+        assert list(pool.map(lambda row: results.keep(row, [ONE]), rows)) == rows
+    assert kept(results) == ["incomplete"] * len(TARGETS)
+
+
+def test_without_a_document_only_the_rows_are_kept(tmp_path: Path) -> None:
+    results = Results(tmp_path / "kernels.json")
+    results.keep(heard(told("one.py::a")), [ONE])
+    assert [path.name for path in tmp_path.iterdir()] == ["kernels.json"]
 
 
 def test_a_row_is_as_long_as_the_head_whatever_happened() -> None:
