@@ -26,6 +26,7 @@ from cni.spec import (
     CniError,
     Code,
     Collect,
+    Pod,
     Previous,
     Request,
     Sandbox,
@@ -138,6 +139,8 @@ class Attachments:
         self.on_unwired: Callable[[], None] = lambda: None
         self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
         """Told each verb, its answer, and the seconds from the frame's arrival."""
+        self.on_refused: Callable[[Pod, replies.AddRefusedError], None] = lambda *_: None
+        """Told of each pod whose ADD is refused, when it is answered."""
         self.shortage: Callable[[], replies.Shortage]
         self.events: list[Event] = []
         self._wiring, self._thread, self._clock = wiring, thread, clock
@@ -231,12 +234,7 @@ class Attachments:
 
     def _netns_of(self, client: Client, request: Request) -> lanes.Netns:
         if len(client.descriptors) < 2:  # noqa: PLR2004 - the pod's netns, and a netlink socket in it
-            raise CniError(
-                Code.INVALID_ENVIRONMENT,
-                "no network namespace came with the"
-                f" {request.verb} of {request.sandbox.container_id}",
-                "CNI_NETNS must name the pod's network namespace",
-            )
+            raise replies.no_netns(request.sandbox, request.verb)
         netns = self._wiring.identify(client.descriptors[0])
         return (netns.dev, netns.ino)
 
@@ -388,7 +386,7 @@ class Attachments:
         try:
             self.leases.insert(row)
         except LeasesError as error:
-            ask.error = CniError(Code.IO, str(error), "see `enid status`; /run may be full")
+            ask.error = replies.lease_not_written(error)
             self._refused("lease not written", error, **_fields(ask))
             self._step(sandbox, lanes.NotGranted())
             return
@@ -433,7 +431,7 @@ class Attachments:
                 self._thread, self._wiring.connect, wish, netns_fd, netlink_fd, path
             )
         except WireError as error:
-            ask.error = CniError(Code.IO, str(error), f"{error.id}; kubelet retries")
+            ask.error = replies.wire_not_made(error)
             log.warning("wire not made", extra={**_fields(ask), "reason": str(error)})
             self._step(sandbox, lanes.WireFailed())
         else:
@@ -542,6 +540,8 @@ class Attachments:
             log.warning("refused", extra={**_fields(ask), "code": what.code, "reason": what.msg})
         else:
             ask.client.reply(0, result_json(version, what) if what else b"")
+        if isinstance(what, replies.AddRefusedError) and ask.request.verb is Verb.ADD:
+            self.on_refused(ask.request.pod, what)
         self.on_answer(ask.request.verb, what, self._clock().elapsed(ask.since))
         self._end(ask)
 

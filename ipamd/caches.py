@@ -135,6 +135,7 @@ class Cache(Generic[K, V]):
 class _Said:
     at: float
     kept_back: int = 0
+    kept_since: float = 0.0
 
 
 class Once(Generic[K]):
@@ -157,16 +158,23 @@ class Once(Generic[K]):
 
         The first time is 1: this one counts, too.
         """
+        return self.count(key)[0]
+
+    def count(self, key: K) -> tuple[int, float]:
+        """Return what `due` does, and when the first of those came, by the timer."""
         now = self._timer()
         said = self._said.get(key)
         if said is not None and now - said.at < self._interval_seconds:
+            said.kept_since = said.kept_since if said.kept_back else now
             said.kept_back += 1
             self._hits += 1
-            return 0
+            return 0, said.kept_since
         self._misses += 1
         self._evictions += said is None and len(self._said) == self.size
         self._said[key] = _Said(now)
-        return 1 if said is None else said.kept_back + 1
+        if said is None or not said.kept_back:
+            return 1, now
+        return said.kept_back + 1, said.kept_since
 
     def over(self, key: K) -> int:
         """Return how often *key* was kept back since it was last said, and forget it.

@@ -23,6 +23,7 @@ from ipamd.cluster import (
 )
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
+from ipamd.event_poster import EventPoster
 from ipamd.kube import Access, Api
 from ipamd.subnets import Candidate
 from ipamd.watch import KubeCluster
@@ -66,6 +67,7 @@ class Joined:
         """ENIConfigs as they were last read, however long ago."""
         self._noted: tuple[Candidate, ...] = ()
         self._look_now = asyncio.Event()
+        self._events = EventPoster(daemon, self._cluster)
         self._cluster.on_node = self._on_node
         self._cluster.on_bound = daemon.by_cluster.hear_bound
         self._cluster.on_leader = lambda is_elected: daemon.engine.sweep.elect(
@@ -81,6 +83,7 @@ class Joined:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._cluster.run())
             tasks.create_task(self._look())
+            tasks.create_task(self._events.run())
 
     def _on_node(self, view: NodeView) -> None:
         self._configuration.node_changed(view.labels, view.annotations)

@@ -43,6 +43,12 @@ flows_purged = Counter(
     "enid_flows_purged", "Conntrack entries of released addresses deleted.", registry=REGISTRY
 )
 
+kube_events = Counter(
+    "enid_kube_events",
+    "Events for Kubernetes, by whether the API server has taken them (posted, lost).",
+    ("outcome",),
+    registry=REGISTRY,
+)
 repairs = Counter(
     "enid_repairs",
     "Things of ours in the kernel that somebody had deleted or changed, put back.",
@@ -184,6 +190,8 @@ COUNTED: Mapping[str, Counter] = {
     "leases_rebuilt": leases_rebuilt,
     "leases_dropped": leases_dropped,
     "flows_purged": flows_purged,
+    "events_posted": kube_events.labels("posted"),
+    "events_lost": kube_events.labels("lost"),
     **{f"repaired_{part}": repairs.labels(part.value) for part in Part},
 }
 """What the daemon counts, by the name it calls it."""
@@ -219,7 +227,7 @@ def render_metrics() -> Iterator[str]:
     yield ""
     yield "| name | type | labels | meaning |"
     yield "| --- | --- | --- | --- |"
-    for noted in (requests, leases_rebuilt, leases_dropped, flows_purged, repairs):
+    for noted in (requests, leases_rebuilt, leases_dropped, flows_purged, kube_events, repairs):
         family = next(iter(noted.collect()))
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = ", ".join(noted._labelnames) or "-"  # noqa: SLF001 - it has no public name

@@ -1,8 +1,9 @@
-"""What follows from an error of EC2 or IMDS: the one table. Pure.
+"""What follows from an error of EC2 or IMDS, and from an ADD that is refused: the tables. Pure.
 
 The engine reads what it does next, an ADD its code and its advice, a pod its event; metrics
 are labelled with the error's `id`, which needs no second name. Every class of `EniError` has
 a row, the families too, because EC2 has codes that nobody has seen; a test keeps that so.
+What an ADD is refused for that is no error of EC2's has a row in `REFUSALS`.
 """
 
 from __future__ import annotations
@@ -134,6 +135,69 @@ CONSEQUENCES: Mapping[type[EniError], Consequence] = {
     EniError: Consequence(Reaction.WAIT_AND_RETRY, "Ec2Failed", "kubelet retries"),
 }
 """By class, families last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an ADD is refused, if it is not EC2; *event* is the reason of an Event on the pod."""
+
+    event: str
+    meaning: str
+    advice: str
+    code: Code = Code.TRY_AGAIN_LATER
+
+
+NODE_FULL = Refusal(
+    "NodeFull",
+    "The node has all ENIs that it may have, and all their addresses are taken",
+    "the node is full: lower its max-pods, or use a larger instance type",
+)
+ADDRESSES_LATE = Refusal(
+    "AddressesLate",
+    "Addresses were asked for, and did not come in time",
+    "more addresses are on their way; kubelet retries",
+)
+GROWTH_HINDERED = Refusal(
+    "GrowthHindered",
+    "An ENIConfig, the disk or the kernel keeps the pool from growing; the text says which",
+    "see `enid status`",
+)
+QUEUE_FULL = Refusal(
+    "AddQueueFull",
+    "As many ADDs as may wait for an address do (ADD_WAITING_MAX); the text says why they wait",
+    "what those need that wait; more may wait if memory allows",
+)
+LEASE_NOT_WRITTEN = Refusal(
+    "LeaseNotWritten",
+    "/run takes nothing, so no address can be given",
+    "see `enid status`; /run may be full",
+    Code.IO,
+)
+WIRE_NOT_MADE = Refusal(
+    "WireNotMade",
+    "The kernel refused the pod's link, route or rule; the text has its words",
+    "kubelet retries",
+    Code.IO,
+)
+OTHER_NETNS = Refusal(
+    "SandboxReused",
+    "The same sandbox is attached in another network namespace",
+    "send DEL first",
+    Code.INVALID_CONFIG,
+)
+NO_NETNS = Refusal(
+    "NetnsMissing",
+    "No network namespace came with the ADD",
+    "CNI_NETNS must name the pod's network namespace",
+    Code.INVALID_ENVIRONMENT,
+)
+
+REFUSALS = (
+    NODE_FULL, ADDRESSES_LATE, GROWTH_HINDERED, QUEUE_FULL, LEASE_NOT_WRITTEN, WIRE_NOT_MADE,
+    OTHER_NETNS, NO_NETNS,
+)  # fmt: skip
+"""What a pod's owner should see. Not here: an ADD that its own DEL has overtaken, because nobody
+waits for it any more, and what cannot be read, because it names no pod."""
 
 
 def consequence(error: EniError) -> Consequence:

@@ -1,7 +1,7 @@
 """What a caller is told when an attachment cannot be had. Pure.
 
-`msg` says what and which object, `details` the next step; what an error of EC2 means for
-the caller is in the one table (ipamd/reactions.py).
+`msg` says what and which object, `details` the next step; what that is, and the event of a
+pod whose ADD is refused, is in the one table (ipamd/reactions.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cni.spec import CniError, Code, Sandbox
+from cni.kernel import WireError
+from cni.spec import CniError, Code, Sandbox, Verb
 from eni.errors import EniError
+from ipamd import reactions
 from ipamd.pool import EniCensus
-from ipamd.reactions import consequence
+from ipamd.reactions import Refusal, consequence
+
+
+class AddRefusedError(CniError):
+    """A refusal that a pod's owner should see; *event* is the reason of its Event."""
+
+    def __init__(self, event: str, code: Code, msg: str, details: str) -> None:
+        super().__init__(code, msg, details)
+        self.event = event
+
+
+def _refused(why: Refusal, msg: str, details: str = "") -> AddRefusedError:
+    return AddRefusedError(why.event, why.code, msg, details or why.advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,7 @@ class Shortage:
     trouble: EniError | str | None = None
 
 
-def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> CniError:
+def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> AddRefusedError:
     """Return what an ADD hears that got no address in time."""
     s = shortage
     msg = (
@@ -37,19 +51,13 @@ def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> C
     match s.trouble:
         case EniError():
             told = consequence(s.trouble)
-            return CniError(told.code, f"{msg}; {s.trouble}", told.advice)
+            return AddRefusedError(told.event, told.code, f"{msg}; {s.trouble}", told.advice)
         case str():
-            return CniError(Code.TRY_AGAIN_LATER, f"{msg}; {s.trouble}", "see `enid status`")
+            return _refused(reactions.GROWTH_HINDERED, f"{msg}; {s.trouble}")
         case None if s.enis >= s.max_enis:
-            return CniError(
-                Code.TRY_AGAIN_LATER,
-                msg,
-                "the node is full: lower its max-pods, or use a larger instance type",
-            )
+            return _refused(reactions.NODE_FULL, msg)
         case _:
-            return CniError(
-                Code.TRY_AGAIN_LATER, msg, "more addresses are on their way; kubelet retries"
-            )
+            return _refused(reactions.ADDRESSES_LATE, msg)
 
 
 def exhaustion(census: Iterable[EniCensus], shortage: Shortage) -> str:
@@ -69,15 +77,32 @@ def exhaustion(census: Iterable[EniCensus], shortage: Shortage) -> str:
     )
 
 
-def queue_full(sandbox: Sandbox, waiting: int, shortage: Shortage) -> CniError:
+def queue_full(sandbox: Sandbox, waiting: int, shortage: Shortage) -> AddRefusedError:
     """Return what an ADD hears at once when as many wait as may (ADD_WAITING_MAX)."""
     error = no_address(sandbox, shortage, 0)
-    return CniError(
-        Code.TRY_AGAIN_LATER,
+    return _refused(
+        reactions.QUEUE_FULL,
         f"{waiting} ADDs wait for an address already, so {sandbox.container_id}/{sandbox.ifname}"
         f" does not: {error.msg.partition(': ')[2]}",
         error.details,
     )
+
+
+def lease_not_written(reason: object) -> AddRefusedError:
+    """Return what an ADD hears while the lease file takes nothing."""
+    return _refused(reactions.LEASE_NOT_WRITTEN, str(reason))
+
+
+def wire_not_made(error: WireError) -> AddRefusedError:
+    """Return what an ADD hears whose wire the kernel refused."""
+    why = reactions.WIRE_NOT_MADE
+    return _refused(why, str(error), f"{error.id}; {why.advice}")
+
+
+def no_netns(sandbox: Sandbox, verb: Verb) -> AddRefusedError:
+    """Return what an ADD or a CHECK hears that brought no network namespace."""
+    msg = f"no network namespace came with the {verb} of {sandbox.container_id}"
+    return _refused(reactions.NO_NETNS, msg)
 
 
 def stale(sandbox: Sandbox) -> CniError:
@@ -89,12 +114,11 @@ def stale(sandbox: Sandbox) -> CniError:
     )
 
 
-def other_netns(sandbox: Sandbox) -> CniError:
+def other_netns(sandbox: Sandbox) -> AddRefusedError:
     """Return what an ADD hears whose attachment exists in another network namespace."""
-    return CniError(
-        Code.INVALID_CONFIG,
+    return _refused(
+        reactions.OTHER_NETNS,
         f"{sandbox.container_id}/{sandbox.ifname} is attached in another network namespace",
-        "send DEL first",
     )
 
 

@@ -161,6 +161,12 @@ class KubeCluster:
         """Return an ENIConfig. Raises ClusterError."""
         return await _threaded(f"ENIConfig {name}", lambda: self.eni_config(name))
 
+    # Events ----------------------------------------------------------------------------
+    async def post_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Create an Event. Raises ClusterError."""
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/events"
+        await _threaded("event", lambda: self.api.create(path, body))
+
     # Life ------------------------------------------------------------------------------
     async def run(self) -> None:
         """Follow and elect until cancelled. Raises nothing of the API server's."""

@@ -15,6 +15,7 @@ import random
 import selectors
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface
@@ -117,16 +118,17 @@ class Add:
 
     numbers = count(1)
 
-    def __init__(self, node: JoinedNode) -> None:
+    def __init__(self, node: JoinedNode, pod: str = "") -> None:
         self.id = next(self.numbers)
         self.name = f"pod-{self.id}"
+        pod = pod or self.name
         self.on_gone: Callable[[], None] = lambda: None
         self._node = node
         with node.lock:
             self.descriptors: tuple[int, ...] = node.kernel.open(node.kernel.new_netns(self.name))
         self._answer: Future[tuple[int, dict[str, Any]]] = Future()
         started = int(node.clock().boot * 1e9)
-        who = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={self.name};K8S_POD_UID={self.name}-uid"
+        who = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID={pod}-uid"
         self.frame = Frame(
             env={
                 "CNI_COMMAND": "ADD",
@@ -194,6 +196,7 @@ class JoinedNode:
         )
         self._random = random.Random(seed).random
         self._tokens = count(1)
+        self.counted: Counter[str] = Counter()
         self._loop: HastyLoop | None = None
 
     # Time --------------------------------------------------------------------------------
@@ -268,6 +271,7 @@ class JoinedNode:
                 leases=leases,
                 spool_in=self.folder / "spool",
             )
+            daemon.on_counted = lambda what, number: self.counted.update({what: number})
             await daemon.start()
             stack.callback(daemon.upkeep.flush)
             async with asyncio.TaskGroup() as tasks:
@@ -321,9 +325,9 @@ class JoinedNode:
         self._loop.call_soon_threadsafe(top)
         return done.result(30)
 
-    def add(self) -> Add:
-        """Ask for the address of a new pod."""
-        ask = Add(self)
+    def add(self, pod: str = "") -> Add:
+        """Ask for the address of a new sandbox, of *pod* or of a pod of its own."""
+        ask = Add(self, pod)
         self.call(lambda: self.daemon.on_call(ask, ask.frame))
         return ask
 

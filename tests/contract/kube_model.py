@@ -1,4 +1,4 @@
-"""A model of the Kubernetes API: nodes, pods, ENIConfigs and Leases, by HTTPS on loopback.
+"""A model of the Kubernetes API: nodes, pods, ENIConfigs, Leases and Events, by HTTPS on loopback.
 
 It keeps state and history as the API server does: versions, watches that replay, 409 for who is
 late, 410 for who asks for history that is gone. What it claims is held to a real kube-apiserver by the
@@ -12,6 +12,7 @@ import copy
 import datetime as dt
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import threading
@@ -36,11 +37,12 @@ ALL_PODS = "/api/v1/pods"
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 SWEEPER = f"{LEASES}/enid-sweeper"
+EVENTS = re.compile(r"/api/v1/namespaces/[^/]+/events")
 
 ALLOWED = frozenset({
     ("GET", NODES), ("GET", ALL_PODS), ("POST", LEASES), ("GET", SWEEPER), ("PUT", SWEEPER),
 })  # fmt: skip
-"""What the daemon's account may do, and GET of each ENIConfig: docs/kubernetes.md."""
+"""What the daemon's account may do, GET of each ENIConfig, and POST of Events: docs/kubernetes.md."""
 
 Object = dict[str, Any]
 
@@ -99,7 +101,9 @@ class Store:
     def create(self, collection: str, body: Object) -> Object:
         """Create an object; 409 if there is one."""
         thing = copy.deepcopy(body)
-        name = thing["metadata"]["name"]
+        name = thing["metadata"].get("name")
+        if not name:
+            raise RefusalError(422, "metadata.name: Required value")
         if (collection, name) in self.objects:
             raise RefusalError(409, f'"{name}" already exists')
         thing["metadata"]["uid"] = f"uid-{self.version}"
@@ -156,6 +160,7 @@ class ModelServer:
     def __init__(self, folder: Path) -> None:
         self.store = Store()
         self.ca = folder / "ca.crt"
+        self.events_allowed = True
         self._tokens: dict[str, str] = {}
         self._tls = _self_signed(folder)
         self._http: _Http | None = None
@@ -197,7 +202,7 @@ class ModelServer:
     def do(self, method: str, path: str, query: Mapping[str, str], body: Any = None) -> Object:
         """Return the answer to a request that is no watch. Raises RefusalError."""
         with self.store.changed:
-            if path in {NODES, PODS, ALL_PODS, ENI_CONFIGS, LEASES}:
+            if path in {NODES, PODS, ALL_PODS, ENI_CONFIGS, LEASES} or EVENTS.fullmatch(path):
                 if method == "POST":
                     return self.store.create(path, body)
                 return self._list(path, query)
@@ -250,11 +255,14 @@ class ModelServer:
         collection, _, name = path.rpartition("/")
         if (method, path) in ALLOWED or (method, collection) == ("GET", ENI_CONFIGS):
             return
+        if method == "POST" and EVENTS.fullmatch(path) and self.events_allowed:
+            return
         verb = (
             "get"
             if "/" in path.removeprefix("/api/v1/") and name not in {"leases", "pods"}
             else "list"
         )
+        verb = "create" if method == "POST" else verb
         raise RefusalError(403, f'User "enid" cannot {verb} resource "{name}"')
 
     # Objects -----------------------------------------------------------------------------
@@ -281,6 +289,10 @@ class ModelServer:
     def delete_pod(self, name: str) -> None:
         """Delete a pod."""
         self.ask("DELETE", f"{PODS}/{name}")
+
+    def allow_events(self, *, allowed: bool) -> None:
+        """Let the daemon's account create Events, or no longer."""
+        self.events_allowed = allowed
 
     def new_token(self, name: str) -> str:
         """Return a token of the daemon's account."""

@@ -56,6 +56,9 @@ class Server(Protocol):
     def delete_pod(self, name: str) -> None:
         """Delete a pod."""
 
+    def allow_events(self, *, allowed: bool) -> None:
+        """Let the daemon's account create Events, or no longer."""
+
     def new_token(self, name: str) -> str:
         """Return a token of the daemon's account."""
 

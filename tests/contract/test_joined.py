@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import socket
 import subprocess
 import sys
@@ -22,11 +23,13 @@ import pytest
 
 from eni.errors import UnauthorizedError
 from eni.model import CreateEni, EniId, SecurityGroupId
+from ipamd.cluster import ApiDeniedError, ClusterError
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
 from ipamd.intents import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
 from ipamd.joined import CONFIGS_SECONDS, Joined
 from ipamd.kube import Access
+from ipamd.kube_events import BURST, INTERVAL_SECONDS, PACE
 from ipamd.plan.account import Raise
 from ipamd.told_by_cluster import HEARING_SECONDS
 from tests.contract.joined_node import HASTE, JoinedNode, poll
@@ -34,6 +37,7 @@ from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_b
 
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/enid-sweeper"
+EVENTS = "/api/v1/namespaces/default/events"
 KEY = "k8s.amazonaws.com/eniConfig"
 HOME, FIRST, SECOND = "10.0.0.0/20", "100.64.0.0/24", "100.64.1.0/24"
 GROUP = SecurityGroupId("sg-00000000000000c0")
@@ -124,6 +128,30 @@ class Site:
         name = name or f"zone-{next(NUMBERS)}"
         self.server.ask("POST", ENI_CONFIGS, eni_config_body(name, spec))
         return name
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """Return this node's Events, of the object of that *name* only."""
+        found = self.server.ask("GET", EVENTS)["items"]
+        return [
+            event
+            for event in found
+            if event["source"]["host"] == self.name
+            and name in {"", event["involvedObject"]["name"]}
+        ]
+
+    def is_forbidden(self) -> bool:
+        """Whether the account may not create Events."""
+        try:
+            self.account.api(self.server.port).create(EVENTS, {"metadata": {}})
+        except ApiDeniedError:
+            return True
+        except ClusterError:
+            return False
+        raise AssertionError("an Event without a name was created")
+
+    def lost(self) -> int:
+        """Return how many Events could not be posted."""
+        return self.node.counted["events_lost"]
 
     def subnet(self, cidr: str, *groups: str) -> dict[str, Any]:
         """Return the spec of an ENIConfig."""
@@ -504,6 +532,102 @@ def test_a_daemon_that_starts_without_the_api_server_grows_by_itself_and_joins_l
     poll(lambda: here.node.modes == ["normal"], "the mode's end")
 
 
+# Events ----------------------------------------------------------------------------------
+def test_a_pod_without_an_address_has_one_event_with_cause_and_next_step(site: MakeSite) -> None:
+    here = site()
+    here.node.fill(HOME)
+    here.start()
+    pod = f"web-{next(NUMBERS)}"
+    refused = here.node.add(pod).error()
+    poll(lambda: here.events(pod), "an event")
+    (event,) = here.events(pod)
+    assert event["involvedObject"] == {
+        "apiVersion": "v1", "kind": "Pod", "namespace": "default", "name": pod, "uid": f"{pod}-uid",
+    }  # fmt: skip
+    assert (event["type"], event["reason"], event["count"]) == ("Warning", "SubnetExhausted", 1)
+    assert event["message"] == (
+        f"{refused.partition(': ')[2]}. Next step: free addresses in the subnet, or add one for"
+        " this zone"
+    )
+    assert event["source"] == {"component": "enid", "host": here.name}
+    assert event["reportingComponent"] == "enid"
+    assert event["firstTimestamp"] == event["lastTimestamp"]
+
+
+def test_a_pod_that_goes_on_failing_has_an_event_in_ten_minutes_with_its_count(
+    site: MakeSite,
+) -> None:
+    here = site()
+    here.node.fill(HOME)
+    here.start()
+    pod = f"web-{next(NUMBERS)}"
+    began = here.node.clock()
+    while len(here.events(pod)) < 2:
+        assert here.node.add(pod).error()
+        assert here.node.clock().elapsed(began) < 9 * INTERVAL_SECONDS
+    first, second = sorted(here.events(pod), key=lambda event: event["lastTimestamp"])
+    assert first["count"] == 1
+    assert second["count"] > 1
+    assert first["lastTimestamp"] < second["firstTimestamp"] < second["lastTimestamp"]
+
+
+def test_a_burst_of_failing_pods_is_posted_bit_by_bit(site: MakeSite) -> None:
+    here = site()
+    here.node.fill(HOME)
+    here.start()
+    pods = {here.node.add() for _ in range(2 * BURST)}
+    for pod in pods:
+        assert pod.error()
+    names = {pod.name for pod in pods}
+    poll(lambda: names <= {e["involvedObject"]["name"] for e in here.events()}, "all events")
+    refused = min(dt.datetime.fromisoformat(event["lastTimestamp"]) for event in here.events())
+    assert here.node.clock().wall - refused.timestamp() > BURST / PACE
+
+
+def test_events_are_lost_while_the_api_server_is_away_and_pods_are_answered(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site()
+    here.node.fill(HOME)
+    here.start()
+    here.server.kill()
+    try:
+        poll(lambda: here.node.modes[-1:] == ["api-away"], "the mode")
+        pod = f"web-{next(NUMBERS)}"
+        assert here.node.add(pod).error()
+    finally:
+        here.server.start()
+    poll(here.is_connected, "the API server's return")
+    assert not here.events(pod)
+    assert here.node.add(pod).error()
+    poll(lambda: here.events(pod), "the event of the next time")
+    assert not [r for r in caplog.records if r.message == "event not posted"], "none was tried"
+
+
+def test_events_that_are_forbidden_are_one_line_and_the_rest_works(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site()
+    here.node.fill(HOME)
+    here.start()
+    here.server.allow_events(allowed=False)
+    try:
+        poll(here.is_forbidden, "the right's end")
+        pods = [here.node.add() for _ in range(3)]
+        assert all(pod.error() for pod in pods)
+        poll(lambda: here.lost() == 3, "three events that are lost")
+    finally:
+        here.server.allow_events(allowed=True)
+    (line,) = [vars(r) for r in caplog.records if r.message == "event not posted"]
+    assert (line["id"], line["times"]) == ("KUBE-DENIED", 1)
+    assert "cannot create resource" in line["reason"]
+    assert here.is_connected()
+    poll(lambda: not here.is_forbidden(), "the right")
+    pod = f"web-{next(NUMBERS)}"
+    assert here.node.add(pod).error()
+    poll(lambda: here.events(pod), "an event")
+
+
 # The sweeper -----------------------------------------------------------------------------
 def test_only_the_leader_sweeps_for_nodes_that_are_gone_and_each_for_itself(
     site: MakeSite,
@@ -578,7 +702,8 @@ node.pass_time(20)
 assert node.status()["cluster"] == {"link": "off", "sentence": ""}, node.status()["cluster"]
 assert node.modes == ["normal"], node.modes
 node.stop()
-assert not [name for name in sys.modules if name.startswith(("kubernetes", "ipamd.kube"))]
+ours = ("kubernetes", "ipamd.kube", "ipamd.event_poster")
+assert not [name for name in sys.modules if name.startswith(ours)]
 assert not asked, asked
 """
 

@@ -27,6 +27,7 @@ ADMIN = "admin-token"
 ACCOUNT = "/api/v1/namespaces/kube-system/serviceaccounts"
 PODS = "/api/v1/namespaces/kube-system/pods"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
+ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/enid"
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
 
 CRD: Mapping[str, Any] = {
@@ -228,6 +229,13 @@ class ApiServer:
     def delete_pod(self, name: str) -> None:
         """Delete a pod; nobody is there to be gentle to."""
         self.ask("DELETE", f"{PODS}/{name}", {"gracePeriodSeconds": 0})
+
+    def allow_events(self, *, allowed: bool) -> None:
+        """Let the daemon's account create Events, or no longer."""
+        rules = self.ask("GET", ROLE)["rules"]
+        others = [rule for rule in rules if rule["resources"] != ["events"]]
+        right = {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
+        self.patch(ROLE, {"rules": [*others, right] if allowed else others})
 
     def new_token(self, name: str) -> str:
         """Return a token of the daemon's account that holds until `revoke`."""

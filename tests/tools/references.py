@@ -17,7 +17,7 @@ from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
 from ipamd.plan.errors import PlanError
-from ipamd.reactions import CONSEQUENCES
+from ipamd.reactions import CONSEQUENCES, REFUSALS
 from ipamd.settings import SettingsError
 from ipamd.settings_page import render_settings
 from ipamd.start import StartError
@@ -70,6 +70,15 @@ def render_errors() -> Iterator[str]:
             f"| `{kind.id}` | {meaning} | {told.advice} | {told.reaction}"
             f" | `{told.event}` | {told.code.value} |"
         )
+    yield ""
+    yield "## Other reasons why an ADD is refused"
+    yield ""
+    yield "What the pod that is refused has as its event, where there is a cluster."
+    yield ""
+    yield "| event | what it means | what to do | CNI code |"
+    yield "| --- | --- | --- | --- |"
+    for row in REFUSALS:
+        yield f"| `{row.event}` | {row.meaning} | {row.advice} | {row.code.value} |"
     yield ""
     yield "## Codes of the plugin's answers"
     yield ""

@@ -137,6 +137,15 @@ def test_a_repetition_is_said_at_the_first_and_then_with_a_count() -> None:
     assert heard == [1, 0, 0, 3, 0, 0, 3]
 
 
+def test_with_the_count_is_told_since_when() -> None:
+    said, clock = gate()
+    heard = []
+    for pause in (20, 20, 50, 100, 0):
+        heard.append(said.count("subnet full"))
+        clock.now += pause
+    assert heard == [(1, 1000), (0, 1020), (0, 1020), (3, 1020), (1, 1190)]
+
+
 def test_the_count_outlives_a_long_silence() -> None:
     said, clock = gate()
     said.due("subnet full")

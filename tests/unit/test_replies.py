@@ -7,7 +7,8 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 
 import pytest
 
-from cni.spec import Code, Pod, Sandbox
+from cni.kernel import WireError
+from cni.spec import Code, Pod, Sandbox, Verb
 from eni.errors import EniError, SubnetExhaustedError, ThrottledError
 from eni.model import EniId, SubnetId
 from ipamd import replies, status
@@ -16,31 +17,54 @@ from ipamd.caches import Usage
 from ipamd.clock import Instant
 from ipamd.lease import LeaseRow
 from ipamd.pool import EniCensus, Pool, PoolEni
-from ipamd.replies import Shortage, exhaustion, no_address, queue_full
+from ipamd.replies import AddRefusedError, Shortage, exhaustion, no_address, queue_full
 
 WEB = Sandbox("enid", "c1", "eth0")
 NOW = Instant(1000.0, 5000.0)
 
 
 @pytest.mark.parametrize(
-    ("enis", "trouble", "words", "advice"),
+    ("enis", "trouble", "words", "advice", "event"),
     [
-        pytest.param(3, None, "3 of 3 ENIs", "the node is full", id="full-node"),
-        pytest.param(2, None, "9 of 18 in use, 2 cooling", "on their way", id="capacity-comes"),
-        pytest.param(2, ThrottledError("slow down", action="x"), "slow down", "no action needed", id="throttled"),
-        pytest.param(2, SubnetExhaustedError("subnet-1 is full", action="x"), "subnet-1 is full", "add one", id="subnet-full"),
-        pytest.param(2, EniError("odd", action="x"), "odd", "kubelet retries", id="unknown-trouble"),
-        pytest.param(2, "disk full", "disk full", "enid status", id="no-journal"),
+        pytest.param(3, None, "3 of 3 ENIs", "the node is full", "NodeFull", id="full-node"),
+        pytest.param(2, None, "9 of 18 in use, 2 cooling", "on their way", "AddressesLate", id="capacity-comes"),
+        pytest.param(2, ThrottledError("slow down", action="x"), "slow down", "no action needed", "Ec2Throttled", id="throttled"),
+        pytest.param(2, SubnetExhaustedError("subnet-1 is full", action="x"), "subnet-1 is full", "add one", "SubnetExhausted", id="subnet-full"),
+        pytest.param(2, EniError("odd", action="x"), "odd", "kubelet retries", "Ec2Failed", id="unknown-trouble"),
+        pytest.param(2, "disk full", "disk full", "enid status", "GrowthHindered", id="no-journal"),
     ],
 )  # fmt: skip
 def test_an_add_without_an_address_hears_numbers_cause_and_next_step(
-    enis: int, trouble: EniError | str | None, words: str, advice: str
+    enis: int, trouble: EniError | str | None, words: str, advice: str, event: str
 ) -> None:
     error = no_address(WEB, Shortage(18, 9, 2, enis, 3, trouble), 105.2)
     assert error.code is Code.TRY_AGAIN_LATER
     assert "c1/eth0 after 105 s" in error.msg
     assert words in error.msg
     assert advice in error.details
+    assert error.event == event
+
+
+@pytest.mark.parametrize(
+    ("error", "event", "code"),
+    [
+        pytest.param(replies.lease_not_written("disk full"), "LeaseNotWritten", Code.IO, id="lease"),
+        pytest.param(replies.wire_not_made(WireError("no memory")), "WireNotMade", Code.IO, id="wire"),
+        pytest.param(replies.other_netns(WEB), "SandboxReused", Code.INVALID_CONFIG, id="netns"),
+        pytest.param(replies.no_netns(WEB, Verb.ADD), "NetnsMissing", Code.INVALID_ENVIRONMENT, id="no-netns"),
+    ],
+)  # fmt: skip
+def test_what_a_pods_owner_should_see_has_a_reason(
+    error: AddRefusedError, event: str, code: Code
+) -> None:
+    assert (error.event, error.code) == (event, code)
+    assert error.msg
+    assert error.details
+
+
+def test_nobody_is_told_of_an_add_that_nobody_waits_for() -> None:
+    for error in (replies.stale(WEB), replies.deleted_meanwhile(WEB)):
+        assert not isinstance(error, AddRefusedError)
 
 
 def test_the_other_refusals_name_the_attachment() -> None:
@@ -106,6 +130,7 @@ def test_beside_too_many_that_wait_the_next_hears_how_many_and_why() -> None:
     trouble = SubnetExhaustedError("subnet-1 is full", action="x")
     error = queue_full(WEB, 64, Shortage(18, 18, 0, 2, 3, trouble))
     assert error.code is Code.TRY_AGAIN_LATER
+    assert error.event == "AddQueueFull"
     assert error.msg.startswith("64 ADDs wait for an address already")
     assert "subnet-1 is full" in error.msg
     assert "add one for this zone" in error.details

@@ -1,0 +1,80 @@
+"""Events about pods whose ADD was refused, posted. Shell (the loop's; each POST has a thread).
+
+Part of the daemon that is joined to a cluster. Who reports is never held up: what is reported
+is posted later, once, or lost; while the API server is away it is not even tried. What kubelet
+shows of a refused ADD (FailedCreatePodSandBox) is there all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from cni.spec import Pod
+from ipamd import kube_events
+from ipamd.caches import Once
+from ipamd.cluster import ClusterError, Link
+from ipamd.daemon import Daemon
+from ipamd.kube_events import Outbox, Report, Subject, sentence, subject_of
+from ipamd.replies import AddRefusedError
+from ipamd.watch import KubeCluster
+
+log = logging.getLogger(__name__)
+
+FAILURES = 8
+"""Kinds of failures to post; each is logged as often as an Event is posted, with its count."""
+
+
+class EventPoster:
+    """Posts what is reported, at the outbox's pace."""
+
+    def __init__(self, daemon: Daemon, cluster: KubeCluster) -> None:
+        self._daemon, self._cluster = daemon, cluster
+        self._clock = daemon.ports.clock
+        gate: Once[tuple[Subject, str]] = daemon.caches.once(
+            "events said",
+            size=kube_events.SAID,
+            interval_seconds=kube_events.INTERVAL_SECONDS,
+        )
+        self._outbox = Outbox(gate, self._clock().boot)
+        daemon.caches.add("events waiting", self._outbox)
+        self._failures: Once[str] = daemon.caches.once(
+            "event failures said",
+            size=FAILURES,
+            interval_seconds=kube_events.INTERVAL_SECONDS,
+        )
+        self._filled = asyncio.Event()
+        daemon.attachments.on_refused = self._refused
+
+    def _refused(self, pod: Pod, error: AddRefusedError) -> None:
+        if (subject := subject_of(pod)) is not None:
+            self._report(subject, error.event, sentence(error.msg, error.details))
+
+    def _report(self, subject: Subject, reason: str, message: str) -> None:
+        if self._cluster.standing.link is not Link.CONNECTED:
+            return
+        if self._outbox.put(subject, reason, message, self._clock()):
+            self._filled.set()
+
+    async def run(self) -> None:
+        """Post until cancelled."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while (wait := self._outbox.delay(self._clock().boot)) is not None:
+                await asyncio.sleep(wait)
+                await self._post(self._outbox.take(self._clock().boot, waited=wait > 0))
+
+    async def _post(self, report: Report) -> None:
+        try:
+            await self._cluster.post_event(
+                report.subject.events_in, kube_events.body(report, self._cluster.node)
+            )
+        except ClusterError as error:
+            self._outbox.lose(report)
+            self._daemon.on_counted("events_lost", 1)
+            if times := self._failures.due(error.id):
+                told = {"id": error.id, "reason": str(error), "times": times}
+                log.warning("event not posted", extra=told)
+        else:
+            self._daemon.on_counted("events_posted", 1)
