@@ -1,8 +1,9 @@
-"""Events about pods whose ADD was refused, posted. Shell (the loop's; each POST has a thread).
+"""Events about pods and the node, posted. Shell (the loop's; each POST has a thread).
 
-Part of the daemon that is joined to a cluster. Who reports is never held up: what is reported
-is posted later, once, or lost; while the API server is away it is not even tried. What kubelet
-shows of a refused ADD (FailedCreatePodSandBox) is there all the same.
+Part of the daemon that is joined to a cluster. A pod has one when its ADD is refused, the node
+when it grows again only after somebody has acted. Who reports is never held up: what is
+reported is posted later, once, or lost; while the API server is away it is not even tried. What
+kubelet shows of a refused ADD (FailedCreatePodSandBox) is there all the same.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import asyncio
 import logging
 
 from cni.spec import Pod
+from eni.errors import EniError
 from ipamd import kube_events
 from ipamd.caches import Once
 from ipamd.cluster import ClusterError, Link
 from ipamd.daemon import Daemon
-from ipamd.kube_events import Outbox, Report, Subject, sentence, subject_of
-from ipamd.replies import AddRefusedError
+from ipamd.kube_events import Outbox, Report, Subject, node_subject, sentence, subject_of
+from ipamd.reactions import NODE_FULL, consequence, someone_must_act
+from ipamd.replies import AddRefusedError, exhaustion
 from ipamd.watch import KubeCluster
 
 log = logging.getLogger(__name__)
 
 FAILURES = 8
 """Kinds of failures to post; each is logged as often as an Event is posted, with its count."""
+
+LOOK_SECONDS = 10.0
+"""Between looks at what troubles the engine."""
 
 
 class EventPoster:
@@ -44,11 +50,19 @@ class EventPoster:
             interval_seconds=kube_events.INTERVAL_SECONDS,
         )
         self._filled = asyncio.Event()
+        self._node = node_subject(cluster.node)
+        self._told: dict[str, tuple[EniError, float]] = {}
+        """What troubles the node, by reason, and since when that was reported."""
         daemon.attachments.on_refused = self._refused
 
     def _refused(self, pod: Pod, error: AddRefusedError) -> None:
         if (subject := subject_of(pod)) is not None:
             self._report(subject, error.event, sentence(error.msg, error.details))
+        if error.event == NODE_FULL.event:
+            # A node whose pods have all its addresses is as it should be, until one more comes.
+            full = exhaustion(self._daemon.pool.census(), self._daemon.attachments.shortage())
+            if full:
+                self._report(self._node, error.event, sentence(full, error.details))
 
     def _report(self, subject: Subject, reason: str, message: str) -> None:
         if self._cluster.standing.link is not Link.CONNECTED:
@@ -58,6 +72,30 @@ class EventPoster:
 
     async def run(self) -> None:
         """Post until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._empty())
+            tasks.create_task(self._look())
+
+    async def _look(self) -> None:
+        """Report what troubles the node, each failure once, and what lasts once an interval."""
+        while True:
+            now, told = self._clock().boot, self._told
+            troubles = self._daemon.engine.flights.troubles.values()
+            acute = {
+                consequence(e).event: e
+                for e in troubles
+                if isinstance(e, EniError) and someone_must_act(e)
+            }
+            self._told = {reason: told[reason] for reason in acute if reason in told}
+            for reason, error in acute.items():
+                former, at = self._told.get(reason, (None, now))
+                if former is not error or now - at >= kube_events.INTERVAL_SECONDS:
+                    self._told[reason] = error, now
+                    advice = consequence(error).advice
+                    self._report(self._node, reason, sentence(str(error), advice))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _empty(self) -> None:
         while True:
             await self._filled.wait()
             self._filled.clear()

@@ -64,6 +64,11 @@ class Subject:
         return self.namespace or "default"
 
 
+def node_subject(name: str) -> Subject:
+    """Return the Node; kubelet gives its name as its uid, and `kubectl describe` looks for that."""
+    return Subject("Node", name, name)
+
+
 def subject_of(pod: Pod) -> Subject | None:
     """Return *pod*, None if CNI_ARGS tells no pod that Kubernetes can have."""
     if not (OBJECT_NAME.fullmatch(pod.namespace) and OBJECT_NAME.fullmatch(pod.name)):

@@ -212,6 +212,12 @@ def reaction_to(trouble: Exception) -> Reaction:
     return Reaction.WAIT_AND_RETRY
 
 
+def someone_must_act(trouble: Exception) -> bool:
+    """Whether the node has an Event of *trouble*, too: it grows again when somebody has acted."""
+    is_full = type(trouble) is errors.SubnetExhaustedError  # of /28s alone: singles serve
+    return is_full or reaction_to(trouble) is Reaction.STOP_GROWING
+
+
 def goes_elsewhere(trouble: Exception) -> bool:
     """Whether another subnet, or another kind of block, may give what this one did not."""
     return reaction_to(trouble) in {Reaction.TRY_ANOTHER_SUBNET, Reaction.USE_SINGLES}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Network
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -552,6 +552,42 @@ def test_a_pod_without_an_address_has_one_event_with_cause_and_next_step(site: M
     assert event["source"] == {"component": "enid", "host": here.name}
     assert event["reportingComponent"] == "enid"
     assert event["firstTimestamp"] == event["lastTimestamp"]
+
+
+def test_what_someone_must_act_on_is_an_event_of_the_node(site: MakeSite) -> None:
+    here = site()
+    denied = Raise(UnauthorizedError)
+    grows = {"AssignPrivateIpAddresses", "CreateNetworkInterface"}
+    here.node.account.faults = lambda action, _: denied if action in grows else None
+    here.start()
+    poll(lambda: here.events(here.name), "an event")
+    event = here.events(here.name)[0]
+    assert event["involvedObject"] == {
+        "apiVersion": "v1", "kind": "Node", "name": here.name, "uid": here.name,
+    }  # fmt: skip
+    assert (event["type"], event["reason"], event["count"]) == ("Warning", "Ec2Unauthorized", 1)
+    assert event["message"].endswith(". Next step: allow the named action in the node's IAM policy")
+    here.node.pass_time(INTERVAL_SECONDS / 2)
+    moments = [dt.datetime.fromisoformat(e["lastTimestamp"]) for e in here.events(here.name)]
+    since = sorted(moments)
+    assert all((b - a).total_seconds() >= INTERVAL_SECONDS - 1 for a, b in pairwise(since))
+
+
+def test_a_node_that_is_full_has_an_event_when_one_more_pod_comes(site: MakeSite) -> None:
+    here = site(MAX_ENI="1")
+    here.start()
+    held = [here.node.add() for _ in range(9)]
+    assert len({pod.address() for pod in held}) == 9
+    here.node.pass_time(60)
+    assert not here.events(), "a node whose pods have all of its addresses is as it should be"
+    pod = f"web-{next(NUMBERS)}"
+    assert here.node.add(pod).error()
+    poll(lambda: len(here.events()) == 2, "the pod's and the node's")
+    for name in (pod, here.name):
+        (event,) = here.events(name)
+        assert event["reason"] == "NodeFull"
+        assert "9 of 9 in use" in event["message"]
+        assert event["message"].endswith("lower its max-pods, or use a larger instance type")
 
 
 def test_a_pod_that_goes_on_failing_has_an_event_in_ten_minutes_with_its_count(

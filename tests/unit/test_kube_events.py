@@ -24,12 +24,13 @@ from ipamd.kube_events import (
     Report,
     Subject,
     body,
+    node_subject,
     sentence,
     subject_of,
 )
 
 WEB = Subject("Pod", "web-0", "0f3d", "prod")
-NODE = Subject("Node", "node-1", "node-1")
+NODE = node_subject("node-1")
 WALL = 1_700_000_000.25
 
 

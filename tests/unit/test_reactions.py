@@ -33,6 +33,7 @@ from ipamd.reactions import (
     consequence,
     goes_elsewhere,
     reaction_to,
+    someone_must_act,
 )
 
 
@@ -97,6 +98,21 @@ def test_what_follows(kind: type[EniError], reaction: Reaction) -> None:
 def test_the_disk_and_the_kernel_are_waited_for() -> None:
     assert reaction_to(OSError("no space")) is Reaction.WAIT_AND_RETRY
     assert not goes_elsewhere(OSError("no space"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "acts"),
+    [
+        pytest.param(UnauthorizedError, True, id="denied"),
+        pytest.param(QuotaExceededError, True, id="quota"),
+        pytest.param(SubnetExhaustedError, True, id="subnet-full"),
+        pytest.param(PrefixesExhaustedError, False, id="singles-serve"),
+        pytest.param(ThrottledError, False, id="throttled"),
+        pytest.param(CapacityError, False, id="short-of-something"),
+    ],
+)
+def test_the_node_has_an_event_where_someone_must_act(kind: type[EniError], *, acts: bool) -> None:
+    assert someone_must_act(kind("no", action="x")) is acts
 
 
 def test_what_one_subnet_has_not_another_may_have() -> None:
