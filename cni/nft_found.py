@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cni.nft import FAMILIES, FINGERPRINT
 
@@ -64,8 +65,12 @@ def mark_of(text: str) -> str:
     return found[1] if found else ""
 
 
+@lru_cache(maxsize=2)
 def rendered_chains(text: str) -> Mapping[FoundChain, int]:
-    """Return the chains that *text* makes, and how many rules each gets."""
+    """Return the chains that *text* makes, and how many rules each gets.
+
+    Remembered, because one look asks several times, and every look of the same text.
+    """
     later = Counter(_LATER.findall(text))
     return {
         chain: rules + later[chain.family, chain.name]

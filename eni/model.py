@@ -111,7 +111,7 @@ class Eni:
     @property
     def blocks(self) -> tuple[Block, ...]:
         """What takes its IPv4 slots: secondary addresses as /32, then prefixes."""
-        singles = tuple(IPv4Network(address) for address in self.secondary)
+        singles = tuple(IPv4Network((int(address), 32)) for address in self.secondary)  # no parsing
         return (*singles, *(p for p in self.prefixes if isinstance(p, IPv4Network)))
 
 
