@@ -429,10 +429,31 @@ class ModelMender:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._last: tuple[object, Found] = (None, Found())
 
     def look(self, tables: Iterable[int]) -> Found:
-        """Return what is there."""
+        """Return what is there: as `cni.rtdump` has it, the very same where nothing has changed."""
         del tables  # every route of the model's is ours
+        state = self._state()
+        if state != self._last[0]:
+            self._last = state, self._found()
+        return self._last[1]
+
+    def _state(self) -> object:
+        """Return all that a look shows, in few objects."""
+        kernel = self._kernel
+        links = [
+            (
+                *(link.index, link.name, link.mac, link.mtu, link.is_up, link.group, link.alias),
+                *(tuple(link.conf.items()), tuple(link.addresses), frozenset(link.silent)),
+                tuple(link.neighbours.items()),
+            )
+            for link in kernel.links
+        ]
+        ways, rules = tuple(kernel.ways.values()), frozenset(kernel.rules)
+        return links, ways, rules, kernel.nft, kernel.nft_writes
+
+    def _found(self) -> Found:
         kernel = self._kernel
         links = kernel.links
         return Found(

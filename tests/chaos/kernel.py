@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from itertools import count
@@ -207,7 +207,7 @@ class Kernel:
     # Its life --------------------------------------------------------------------------
     def reboot(self) -> None:
         """Lose everything, as a node's restart does; the primary ENI is set up by its OS."""
-        self._booted = self._clock()
+        self.booted = self._clock()
         self._numbers = count(1)
         self._eni_names = count(6)
         self._descriptors = count(100)
@@ -215,6 +215,8 @@ class Kernel:
         self.ways: dict[tuple[Network, int, int], Way] = {}
         self.rules: set[Rule] = set()
         self.nft = ""
+        self.nft_writes = 0
+        self._owners: tuple[object, Mapping[Address, tuple[str, ...]]] = (None, {})
         self.heard = Heard()
         self.on_told: Callable[[], None] | None = None
         self.flows: list[frozenset[Address]] = []
@@ -231,6 +233,7 @@ class Kernel:
     def write_nft(self, text: str) -> None:
         """Write our table."""
         self.nft = text
+        self.nft_writes += 1
 
     def tell(self, heard: Heard) -> None:
         """Tell whoever listens that somebody else has changed something."""
@@ -243,7 +246,7 @@ class Kernel:
 
     def boot_seconds(self) -> float:
         """Return CLOCK_BOOTTIME."""
-        return self._clock() - self._booted
+        return self._clock() - self.booted
 
     def send(self, words: str, *changes: Callable[[], None]) -> None:
         """Make *changes*, all of them, and raise the first one's error: one step.
@@ -288,6 +291,8 @@ class Kernel:
         """Let the links of ENIs come and go as the cloud has it."""
         plugged = {self._primary_mac, *self._plugged()}
         there = {link.mac: link for link in self._links.values() if link.name.startswith("ens")}
+        if plugged == there.keys():
+            return
         for mac in sorted(plugged - there.keys()):
             self.new_link(f"ens{next(self._eni_names)}", mac)
         for mac in there.keys() - plugged:
@@ -459,16 +464,30 @@ class Kernel:
         """Return who has an address, by route or by the pod's side: the host veths' names.
 
         More than one name is two pods with one address. A veth that was put to die is down,
-        and has nothing.
+        and has nothing. Worked out anew only when something of it has changed.
         """
+        links = self.links
+        pods = [
+            (link.name, frozenset(link.netns.links[link.peer].addresses))
+            for link in links
+            if link.netns is not None and link.group != DYING_GROUP
+        ]
+        names = [(link.index, link.name) for link in links]
+        state = names, pods, tuple(self.ways.values())
+        if state != self._owners[0]:
+            self._owners = state, self._owners_of(pods)
+        return self._owners[1]
+
+    def _owners_of(
+        self, pods: Iterable[tuple[str, Collection[Address]]]
+    ) -> Mapping[Address, tuple[str, ...]]:
         found: dict[Address, set[str]] = {}
         for way in self.ways.values():
             if way.table == PODS_TABLE and way.index:
                 found.setdefault(way.network.network_address, set()).add(self._name(way.index))
-        for link in self.links:
-            if link.netns is not None and link.group != DYING_GROUP:
-                for address in link.netns.links[link.peer].addresses:
-                    found.setdefault(address, set()).add(link.name)
+        for name, addresses in pods:
+            for address in addresses:
+                found.setdefault(address, set()).add(name)
         return {address: tuple(sorted(names)) for address, names in sorted(found.items(), key=str)}
 
     def half_made(self) -> tuple[str, ...]:

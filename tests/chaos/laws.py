@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address
 from operator import is_not
 from typing import TYPE_CHECKING, Any, cast
@@ -215,19 +216,17 @@ class Laws(Observer):
     # What the world tells ---------------------------------------------------------------
     def on_step(self) -> None:
         """Look now and then; end the run if something is broken."""
-        self._check_spin()
-        self._until_look -= 1
-        if self._until_look <= 0:
-            self._until_look = self.watch.every
-            self.look()
-        self.check()
-
-    def _check_spin(self) -> None:
         now = self.world.now
         self._at_once = self._at_once + 1 if now == self._moment else 0
         self._moment = now
         if self._at_once > SPIN_STEPS:
             self.broke(Law.ALIVE, f"{SPIN_STEPS} steps at {now}")
+        self._until_look -= 1
+        if self._until_look <= 0:
+            self._until_look = self.watch.every
+            self.look()
+        if self.broken:
+            self.check()
 
     def on_answer(self, call: Call, code: int, answer: Mapping[str, Any]) -> None:
         """Judge an answer."""
@@ -733,4 +732,9 @@ def brief(argument: object) -> str:
 
 def ifname_of(pod: Pod) -> str:
     """Return the name of a pod's host veth."""
-    return host_ifname(Sandbox("enid", pod.name, "eth0"))
+    return _ifname(pod.name)
+
+
+@lru_cache(maxsize=4096)
+def _ifname(container_id: str) -> str:
+    return host_ifname(Sandbox("enid", container_id, "eth0"))

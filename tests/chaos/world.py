@@ -199,6 +199,8 @@ class ModelImds:
     """What it still tells of, whatever is attached by now."""
     cidrs: Mapping[SubnetId, IPv4Network] = field(default_factory=dict)
     """Of other subnets than the primary ENI's."""
+    _told: dict[str, tuple[Eni, ImdsEni]] = field(default_factory=dict)
+    """What was told of an ENI from which nothing was hidden."""
 
     def identity(self) -> Identity:
         """Return who this instance is."""
@@ -217,6 +219,15 @@ class ModelImds:
         return tuple(self._eni(eni) for eni in told if eni.id not in self.hidden)
 
     def _eni(self, eni: Eni) -> ImdsEni:
+        if self.hidden:
+            return self._make(eni)
+        of, told = self._told.get(eni.id, (None, None))
+        if told is None or of is not eni:
+            told = self._make(eni)
+            self._told[eni.id] = eni, told
+        return told
+
+    def _make(self, eni: Eni) -> ImdsEni:
         assert eni.attachment is not None
         assert eni.primary is not None
         shown: list[Network] = [b for b in eni.blocks if str(b) not in self.hidden]
@@ -407,7 +418,8 @@ class World:
 
     def clock(self) -> Instant:
         """Return this moment as the node's two clocks show it."""
-        return Instant(boot=self.boot(), wall=EPOCH + self.now + self.wall_offset)
+        now = self.now
+        return Instant(boot=now - self.kernel.booted, wall=EPOCH + now + self.wall_offset)
 
     def next_id(self) -> int:
         """Return a new number."""
