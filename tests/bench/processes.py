@@ -35,7 +35,7 @@ REST_SECONDS = 12.0
 """After the last DEL, until the daemon has nothing left to do for it, with a margin: the flows of
 released addresses are purged together."""
 
-BURSTS, AT_ONCE = 12, 50
+BURSTS, AT_ONCE = 50, 50
 
 ADD = {"": (1.15, 1.25), "-core": (1.5, 1.7)}
 """How many times faster an ADD is by each build, and the stretch."""
