@@ -29,6 +29,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 RUNC = CACHE / "runc-1.3.3"
 """For containerd 2, whose pods with a user namespace need more of it than Debian's has."""
 
+PLUGINS = CACHE / "cni-1.9.1"
+"""The CNI project's, for containerd 2: Debian's do not speak 1.1.0."""
+
 NAMES = ("1.6-debian12", "1.7-debian13", "2.2.9")
 """What tools/build-containerd fetches or builds, and the folders it does so in."""
 
@@ -82,12 +85,18 @@ class Release:
         return (RUNC if self.line >= (2, 0) else TOOLS) / "runc"
 
     @property
+    def plugins(self) -> Path:
+        """The CNI project's plugins that are beside ours."""
+        return PLUGINS if self.line >= (2, 0) else TOOLS / "cni"
+
+    @property
     def missing(self) -> str:
         """Say why it cannot be run, nothing if it can."""
         needed = (
             *(self.folder / name for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
             self.runc,
-            *(TOOLS / name for name in ("busybox", "cni/loopback")),
+            self.plugins / "loopback",
+            TOOLS / "busybox",
         )
         lacking = [str(path.relative_to(ROOT)) for path in needed if not path.exists()]
         return f"{lacking[0]} is missing: `tools/build-containerd`" if lacking else ""
@@ -116,10 +125,10 @@ class Containerd:
         self.cri = Cri(node.path(SOCKET), self.cgroup)
 
     def _link_tools(self) -> None:
-        for name in ("loopback", "portmap", "bandwidth", "ptp", "host-local"):
+        for name in ("loopback", "tuning", "portmap", "bandwidth", "ptp", "host-local"):
             link = self.node.path(BIN_DIR) / name
             link.unlink(missing_ok=True)
-            link.symlink_to(TOOLS / "cni" / name)
+            link.symlink_to(self.release.plugins / name)
 
     # Life --------------------------------------------------------------------------------
     def start(self) -> None:

@@ -26,6 +26,9 @@ PTP = {
 }
 
 
+TUNING = {"type": "tuning", "sysctl": {"net.ipv4.tcp_keepalive_time": "600"}}
+
+
 @pytest.mark.cri("conflist gone")
 def test_without_the_conflist_pods_can_neither_be_run_nor_stopped(stage: Stage) -> None:
     web = stage.a.run("web")
@@ -102,14 +105,20 @@ def test_a_version_of_the_specification(stage: Stage, version: str) -> None:
 
 
 # Chains ------------------------------------------------------------------------------------
-def chain(*plugins: dict[str, Any]) -> Any:
-    """Have *plugins* follow ours."""
-    return lambda conflist: conflist["plugins"].extend(plugins)
+def chain(stage: Stage, *plugins: dict[str, Any]) -> None:
+    """Have *plugins* follow ours, in the newest version that the runtime speaks."""
+
+    def change(conflist: Any) -> None:
+        conflist["cniVersion"] = "1.1.0" if stage.release.line >= (2, 0) else "1.0.0"
+        conflist["plugins"].extend(plugins)
+
+    stage.a.configure(change)
+    assert stage.a.cri.network_ready() == (True, "")
 
 
 @pytest.mark.cri("chain with portmap and bandwidth")
 def test_a_port_of_the_node_leads_to_the_pod_and_is_gone_with_it(stage: Stage) -> None:
-    stage.a.configure(chain({"type": "portmap", "capabilities": {"portMappings": True}}))
+    chain(stage, {"type": "portmap", "capabilities": {"portMappings": True}})
     web, internet = stage.a.run(PodSpec("web", ports={8080: 8080})), stage.vpc.internet
     public = stage.vpc.public_address(stage.a.node)
     assert talk(internet, web, public, 8080, at=web.address) == str(internet.address)
@@ -125,12 +134,13 @@ def test_a_port_of_the_node_leads_to_the_pod_and_is_gone_with_it(stage: Stage) -
 @pytest.mark.cri("chain with portmap and bandwidth")
 def test_a_pod_s_rates_are_set_by_the_plugin_that_follows(stage: Stage) -> None:
     rates = {"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "20M"}
-    stage.a.configure(chain({"type": "bandwidth", "capabilities": {"bandwidth": True}}))
+    chain(stage, TUNING, {"type": "bandwidth", "capabilities": {"bandwidth": True}})
     web = stage.a.run(PodSpec("web", annotations=rates))
     (veth,) = stage.a.veths()
     told = stage.a.node.run(["tc", "qdisc", "show", "dev", veth]).stdout
     assert "tbf" in told
     assert "rate 10Mbit" in told
+    assert web.run("cat", "/proc/sys/net/ipv4/tcp_keepalive_time").strip() == "600"
     far = stage.b.run("far")
     assert talk(web, far, far.address) == web.address
     web.end()
@@ -142,7 +152,7 @@ def test_what_a_later_plugin_of_the_chain_fails_on_is_given_back(stage: Stage) -
     failing = stage.a.node.path(BIN_DIR) / "failing"
     failing.write_text(FAILING)
     failing.chmod(0o755)
-    stage.a.configure(chain({"type": "failing"}))
+    stage.a.configure(lambda conflist: conflist["plugins"].append({"type": "failing"}))
     assert "not today" in stage.a.refused("web")
     assert stage.a.shapes() == ["ADD", "DEL, no prevResult"]
     later = stage.a.node.path(FOLDER) / "later"

@@ -218,7 +218,7 @@ CAP_NET_ADMIN and nothing else, and the plugin; pods by the CRI, as kubelet runs
 | --- | --- |
 | 1.6-debian12 | Debian 12's package, 1.6.20; the plugin is run from its source |
 | 1.7-debian13 | Debian 13's package, 1.7.24; the plugin is [one static file](plugin.md) |
-| 2.2.9 | built from github.com/containerd/containerd/v2, with runc 1.3.3; the plugin is one static file |
+| 2.2.9 | built from github.com/containerd/containerd/v2, with runc 1.3.3 and the CNI plugins 1.9.1, chained at 1.1.0; the plugin is one static file |
 
 One that cannot be had is skipped, and said. This page's rows are `tests/tools/runtimes.py`; its columns of results
 are what `make cri` has last seen."""
