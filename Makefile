@@ -52,9 +52,9 @@ matrix: setup-tests ## every step of an ENI's, an address's and an attachment's 
 	@$(PYTHON) -m tests.contract.test_kill_matrix
 	@$(PYTHON) -m tests.chaos.lane_rows
 
-chaos: setup-tests ## a node's histories from seeds, against all laws; SEEDS=1000, SEED=17, SABOTAGE=all
+chaos: setup-tests ## a node's histories from seeds, against all laws; SEEDS=1000, SEED=17 DAYS=7, SABOTAGE=all
 	@$(PYTHON) -m tests.chaos $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
-	  $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(ARGS)
+	  $(if $(DAYS),--days $(DAYS)) $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(ARGS)
 
 fuzz: setup-tests ## hostile input for the plugin, its socket and the parsers, until RUNS=2000 of each are counted
 	@ENID_FUZZ_RUNS=$(or $(RUNS),2000) $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q -s -o faulthandler_timeout=0 \

@@ -18,8 +18,10 @@ from tests.chaos.world import Trace
 
 T = TypeVar("T")
 
-QUIET_SECONDS = 2.0
-"""What takes longer shows how far it is."""
+QUIET_SECONDS = 5.0
+"""What takes longer shows how far it is, so often."""
+
+DAY_HOURS = 24.0
 
 
 def main() -> int:
@@ -29,8 +31,8 @@ def main() -> int:
     if wishes.sabotage:
         return _sabotages(wishes.sabotage)
     if wishes.seed is not None:
-        return _one(wishes.seed, wishes.hours, verbose=wishes.verbose)
-    broken = _many(wishes.first, wishes.seeds, wishes.hours, wishes.jobs)
+        return _one(wishes.seed, _hours(wishes), verbose=wishes.verbose)
+    broken = _many(wishes.first, wishes.seeds, _hours(wishes), wishes.jobs)
     return broken if wishes.no_points else _points(wishes.points, wishes.jobs) or broken
 
 
@@ -40,12 +42,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--seed", type=int, help="one history, with the end of its trace")
     parser.add_argument("--hours", type=float, default=1.0, help="of simulated time each (1)")
+    parser.add_argument("--days", type=float, help="the same in days: 7 is a week")
     parser.add_argument("--points", type=float, default=1.0, help="share of the crash points (1)")
     parser.add_argument("--no-points", action="store_true", help="no crash points")
     parser.add_argument("--sabotage", help="the name of a sabotage of our code, or all")
     parser.add_argument("--jobs", type=int, help="processes (as many as cores)")
     parser.add_argument("-v", "--verbose", action="store_true", help="the whole trace")
     return parser
+
+
+def _hours(wishes: argparse.Namespace) -> float:
+    return float(wishes.hours if wishes.days is None else wishes.days * DAY_HOURS)
 
 
 def _progress(things: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -56,19 +63,20 @@ def _progress(things: Iterable[T], total: int, what: str) -> Iterator[T]:
         now = time.perf_counter()
         if now - said > QUIET_SECONDS:
             said = now
-            left = (now - began) / number * (total - number)
-            print(f"{what}: {number} of {total}, {left:.0f} s left", file=sys.stderr, flush=True)
+            pace = number / (now - began)
+            left = f"{pace:.1f} a second, {(total - number) / pace:.0f} s left"
+            print(f"{what}: {number} of {total}, {left}", file=sys.stderr, flush=True)
 
 
 def _many(first: int, seeds: int, hours: float, jobs: int | None) -> int:
     began = time.perf_counter()
     wishes = [(seed, hours) for seed in range(first, first + seeds)]
-    played = list(_progress(many.spread(many.play_one, wishes, jobs), seeds, "histories"))
-    seconds = time.perf_counter() - began
-    results = sorted(played, key=lambda r: r.seed)
-    for result in results:
-        if result.broken is not None:
+    results = []
+    for result in _progress(many.spread(many.play_one, wishes, jobs), seeds, "histories"):
+        results.append(result)
+        if result.broken is not None:  # said at once: whoever waits for the rest can replay it
             _tell_broken(result, hours)
+    seconds = time.perf_counter() - began
     broken = [r for r in results if r.broken is not None]
     rows = {
         "histories": f"{seeds} (seeds {first} to {first + seeds - 1})",
@@ -90,27 +98,33 @@ def _tell_broken(result: Result, hours: float) -> None:
     for line in result.tail[-40:]:
         print(f"    {line}")
     print(f"seed {result.seed}: {result.broken}")
-    asked = "" if hours == 1.0 else f' ARGS="--hours {hours:g}"'
-    print(f"replay it: make chaos SEED={result.seed}{asked}\n")
+    print(f"replay it: make chaos SEED={result.seed}{_length(hours)}\n", flush=True)
+
+
+def _length(hours: float) -> str:
+    """Return how `make chaos` is told of so many hours, to the last digit: they move each event."""
+    if hours == 1.0:
+        return ""
+    is_days = hours % DAY_HOURS == 0
+    return f" DAYS={hours / DAY_HOURS:.0f}" if is_days else f' ARGS="--hours {hours!r}"'
 
 
 def _one(seed: int, hours: float, *, verbose: bool) -> int:
     history = draw(seed, hours)
     print(history)
     print(f"{history.settings}")
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     with many.folder() as path:
         player = Player(history, Path(path))
         if verbose:
             player.world.trace = Trace(print)
         result = player.play()
-    seconds = time.perf_counter() - began
+    seconds, busy = time.perf_counter() - began, time.process_time() - busy
     if result.broken is not None and not verbose:
         _tell_broken(result, hours)
     days = result.simulated_seconds / 86400
-    print(
-        f"{days:.2f} days simulated in {seconds:.1f} s, {result.steps:,} steps, hash {result.hash}"
-    )
+    took = f"{seconds:.1f} s ({busy:.1f} s of a core)"
+    print(f"{days:.2f} days simulated in {took}, {result.steps:,} steps, hash {result.hash}")
     print(f"violations: {result.broken or 0}")
     return 1 if result.broken else 0
 
