@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,8 +31,14 @@ def aws() -> Iterator[Region]:
 
 
 @pytest.fixture
-def new_node(aws: Region, tmp_path: Path) -> Iterator[Callable[..., Node]]:
-    """A maker of nodes: m5.large, 3 ENIs of 9 addresses for pods each, a VPC for each."""
+def new_node(
+    aws: Region, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> Iterator[Callable[..., Node]]:
+    """A maker of nodes: m5.large, 3 ENIs of 9 addresses for pods each, a VPC for each.
+
+    What they log is kept.
+    """
+    caplog.set_level(logging.INFO)
     with ExitStack() as nodes:
 
         def make(**wishes: Any) -> Node:

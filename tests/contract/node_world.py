@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from cni.dataplane import GUARD_METRIC, PODS_TABLE, EniLink, desired_rules, eni_table
 from eni.model import Eni, EniId
@@ -22,6 +25,10 @@ WARM = Settings(demand=False, warm_eni_target=1)
 
 REST_SECONDS = 200.0
 """After this long nothing is on its way any more: two looks, a sweep's two, and backoffs."""
+
+
+LOOKS = 100.0
+"""Two looks at EC2, half a minute apart, and what follows from them."""
 
 
 def by_address(warm: int | None = None, minimum: int | None = None, **more: Any) -> Settings:
@@ -224,3 +231,21 @@ class Node(World):
     def is_growing(self) -> bool:
         """Whether the daemon may attach another ENI now."""
         return self.daemon.engine.flights.may_start(ADD)
+
+
+Make = Callable[..., Node]
+"""What the fixture `new_node` gives."""
+
+
+def grown(new_node: Make, **more: object) -> tuple[Node, str]:
+    """Return a node with a pod, and its second ENI, which nobody uses."""
+    node = new_node(settings=WARM, **more)
+    node.boot_up()
+    node.adds(1)
+    node.run(60)
+    return node, node.attached()[1].id
+
+
+def said(caplog: pytest.LogCaptureFixture, message: str) -> Iterator[logging.LogRecord]:
+    """Yield what was logged under *message*."""
+    return (record for record in caplog.records if record.getMessage() == message)

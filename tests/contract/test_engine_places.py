@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-
 import pytest
 
 from eni.model import SubnetId
 from ipamd.intents import CLUSTER_TAG, INSTANCE_TAG, OWNER_TAG
 from ipamd.settings import Settings
 from ipamd.subnets import CLUSTER_TAG_PREFIX, ROLE_TAG, Candidate
-from tests.contract.node_world import WARM, Node
-
-Make = Callable[..., Node]
+from tests.contract.node_world import WARM, Make, Node, said
 
 PREFIXES = Settings(prefix_delegation=True)
 WARM_PREFIX = Settings(prefix_delegation=True, demand=False, warm_prefix_target=1)
-
-
-@pytest.fixture(autouse=True)
-def _talkative(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-
-
-def said(caplog: pytest.LogCaptureFixture, message: str) -> Iterator[logging.LogRecord]:
-    """Yield what was logged under *message*."""
-    return (record for record in caplog.records if record.getMessage() == message)
 
 
 def subnets_of(node: Node) -> list[str]:
