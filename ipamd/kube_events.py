@@ -36,7 +36,7 @@ SAID = 512
 
 BURST, PACE = 10, 0.1
 """Events that a node posts at once, and each second after that: 1,000 nodes whose pods all
-wait for one subnet ask for 100 a second, a tenth of what an API server writes."""
+wait for one full subnet ask for 100 a second in all, however many pods they are."""
 
 WAITING = 64
 """Events that wait for their turn: as many as ADDs may. The last one is posted 540 s after the

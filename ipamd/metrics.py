@@ -17,6 +17,7 @@ from cni.desired import Part
 from cni.spec import CniError, Verb
 from ipamd.caches import Usage
 from ipamd.cluster import Link
+from ipamd.replies import AddRefusedError
 from ipamd.status import ActionStatus, CacheStatus, Status
 from ipamd.terms import Mode
 
@@ -31,6 +32,12 @@ requests = Histogram(
     "From the frame's arrival to the answer, by verb and result.",
     ("verb", "result"),
     buckets=SECONDS,
+    registry=REGISTRY,
+)
+adds_refused = Counter(
+    "enid_adds_refused",
+    "ADDs that were refused, by reason: the event of docs/errors.md, with or without a cluster.",
+    ("reason",),
     registry=REGISTRY,
 )
 leases_rebuilt = Counter(
@@ -184,6 +191,8 @@ def observe(verb: Verb, answer: object, seconds: float) -> None:
     """Note one answered request; *answer* is the error if it is one."""
     result = f"code-{answer.code:d}" if isinstance(answer, CniError) else "ok"
     requests.labels(verb.value, result).observe(seconds)
+    if verb is Verb.ADD and isinstance(answer, AddRefusedError):
+        adds_refused.labels(answer.event).inc()
 
 
 COUNTED: Mapping[str, Counter] = {
@@ -227,7 +236,15 @@ def render_metrics() -> Iterator[str]:
     yield ""
     yield "| name | type | labels | meaning |"
     yield "| --- | --- | --- | --- |"
-    for noted in (requests, leases_rebuilt, leases_dropped, flows_purged, kube_events, repairs):
+    for noted in (
+        requests,
+        adds_refused,
+        leases_rebuilt,
+        leases_dropped,
+        flows_purged,
+        kube_events,
+        repairs,
+    ):
         family = next(iter(noted.collect()))
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = ", ".join(noted._labelnames) or "-"  # noqa: SLF001 - it has no public name

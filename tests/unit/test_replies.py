@@ -11,7 +11,7 @@ from cni.kernel import WireError
 from cni.spec import Code, Pod, Sandbox, Verb
 from eni.errors import EniError, SubnetExhaustedError, ThrottledError
 from eni.model import EniId, SubnetId
-from ipamd import replies, status
+from ipamd import metrics, replies, status
 from ipamd.budget import Count
 from ipamd.caches import Usage
 from ipamd.clock import Instant
@@ -60,6 +60,25 @@ def test_what_a_pods_owner_should_see_has_a_reason(
     assert (error.event, error.code) == (event, code)
     assert error.msg
     assert error.details
+
+
+@pytest.mark.parametrize(
+    ("verb", "answer", "more"),
+    [
+        pytest.param(Verb.ADD, replies.other_netns(WEB), 1, id="an-add-is-refused"),
+        pytest.param(Verb.ADD, replies.stale(WEB), 0, id="nobody-waits-for-it"),
+        pytest.param(Verb.CHECK, replies.other_netns(WEB), 0, id="a-check"),
+        pytest.param(Verb.DEL, None, 0, id="a-del"),
+    ],
+)
+def test_refused_adds_are_counted_by_reason(verb: Verb, answer: object, more: int) -> None:
+    def counted() -> float:
+        labels = {"reason": "SandboxReused"}
+        return metrics.REGISTRY.get_sample_value("enid_adds_refused_total", labels) or 0.0
+
+    before = counted()
+    metrics.observe(verb, answer, 0.1)
+    assert counted() - before == more
 
 
 def test_nobody_is_told_of_an_add_that_nobody_waits_for() -> None:
