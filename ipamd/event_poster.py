@@ -65,10 +65,12 @@ class EventPoster:
                 self._report(self._node, error.event, sentence(full, error.details))
 
     def _report(self, subject: Subject, reason: str, message: str) -> None:
-        if self._cluster.standing.link is not Link.CONNECTED:
-            return
-        if self._outbox.put(subject, reason, message, self._clock()):
+        if self._is_heard and self._outbox.put(subject, reason, message, self._clock()):
             self._filled.set()
+
+    @property
+    def _is_heard(self) -> bool:
+        return self._cluster.standing.link is Link.CONNECTED
 
     async def run(self) -> None:
         """Post until cancelled."""
@@ -104,15 +106,21 @@ class EventPoster:
                 await self._post(self._outbox.take(self._clock().boot, waited=wait > 0))
 
     async def _post(self, report: Report) -> None:
+        if not self._is_heard:
+            self._lose(report)
+            return
         try:
             await self._cluster.post_event(
                 report.subject.events_in, kube_events.body(report, self._cluster.node)
             )
         except ClusterError as error:
-            self._outbox.lose(report)
-            self._daemon.on_counted("events_lost", 1)
+            self._lose(report)
             if times := self._failures.due(error.id):
                 told = {"id": error.id, "reason": str(error), "times": times}
                 log.warning("event not posted", extra=told)
         else:
             self._daemon.on_counted("events_posted", 1)
+
+    def _lose(self, report: Report) -> None:
+        self._outbox.lose(report)
+        self._daemon.on_counted("events_lost", 1)

@@ -259,7 +259,7 @@ class ModelServer:
             return
         verb = (
             "get"
-            if "/" in path.removeprefix("/api/v1/") and name not in {"leases", "pods"}
+            if "/" in path.removeprefix("/api/v1/") and name not in {"leases", "pods", "events"}
             else "list"
         )
         verb = "create" if method == "POST" else verb

@@ -637,7 +637,8 @@ def test_events_are_lost_while_the_api_server_is_away_and_pods_are_answered(
     assert not here.events(pod)
     assert here.node.add(pod).error()
     poll(lambda: here.events(pod), "the event of the next time")
-    assert not [r for r in caplog.records if r.message == "event not posted"], "none was tried"
+    tried = [r for r in caplog.records if r.message == "event not posted"]
+    assert len(tried) <= 1, "none but one that may have been on its way"
 
 
 def test_events_that_are_forbidden_are_one_line_and_the_rest_works(
@@ -647,14 +648,16 @@ def test_events_that_are_forbidden_are_one_line_and_the_rest_works(
     here.node.fill(HOME)
     here.start()
     here.server.allow_events(allowed=False)
+    began = here.node.clock()
     try:
         poll(here.is_forbidden, "the right's end")
         pods = [here.node.add() for _ in range(3)]
         assert all(pod.error() for pod in pods)
-        poll(lambda: here.lost() == 3, "three events that are lost")
+        poll(lambda: here.lost() > 3, "the pods' events are lost, and the node's")
     finally:
         here.server.allow_events(allowed=True)
-    (line,) = [vars(r) for r in caplog.records if r.message == "event not posted"]
+    line, *more = [vars(r) for r in caplog.records if r.message == "event not posted"]
+    assert len(more) <= here.node.clock().elapsed(began) / INTERVAL_SECONDS
     assert (line["id"], line["times"]) == ("KUBE-DENIED", 1)
     assert "cannot create resource" in line["reason"]
     assert here.is_connected()

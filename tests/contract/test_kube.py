@@ -357,6 +357,7 @@ def test_a_malformed_eni_config_is_one_sentence(server: Server, node: str, liste
         pytest.param("/apis/coordination.k8s.io/v1/leases", "list", id="all-leases"),
         pytest.param(f"{LEASES}/another", "get", id="anothers-lease"),
         pytest.param("/api/v1/namespaces/kube-system/pods/any", "get", id="a-pod"),
+        pytest.param("/api/v1/namespaces/default/events", "list", id="events"),
     ],
 )
 def test_the_account_may_do_no_more_than_it_does(
