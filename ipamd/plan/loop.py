@@ -49,6 +49,8 @@ class Delay:
 
 NO_DELAY = Delay()
 
+NO_WORDS: Mapping[str, object] = {}
+
 Latency = Callable[[Callable[..., object], tuple[object, ...]], Delay]
 """From what is called, and with what, to how long it takes."""
 
@@ -270,12 +272,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         calls that run beside each other.
         """
         if executor is None:
-            thread = Thread(self)
-        elif isinstance(executor, Thread | Threads):
-            return asyncio.wrap_future(executor.submit(func, *args), loop=self)
-        else:
-            thread = self._threads.setdefault(executor, Thread(self))
-        return asyncio.wrap_future(thread.submit(func, *args), loop=self)
+            return Thread(self).take(func, args)
+        if isinstance(executor, Thread | Threads):
+            return executor.take(func, args)
+        return self._threads.setdefault(executor, Thread(self)).take(func, args)
 
     # The end ---------------------------------------------------------------------------
     def abandon(self) -> int:
@@ -323,11 +323,67 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().set_debug(False)
 
 
+class _Answer:
+    """What a coroutine waits for: `asyncio.wrap_future` by the same steps, without its locks."""
+
+    __slots__ = ("_is_off", "_is_under_way", "_loop", "error", "future", "result")
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._is_under_way = self._is_off = False
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.future.add_done_callback(self._on_done)
+
+    def _on_done(self, future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            self.cancel()
+
+    def cancel(self) -> bool:
+        """Let nobody wait, if the work was not begun."""
+        if self._is_under_way:
+            return False
+        if not self._is_off:
+            self._is_off = True
+            self._tell()
+        return True
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Return whether the work is to begin."""
+        self._is_under_way = not self._is_off
+        return self._is_under_way
+
+    def set_result(self, result: object) -> None:
+        """Tell the result, in a step to come."""
+        self.result = result
+        self._tell()
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Tell the error, in a step to come."""
+        self.error = exception
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon(self._set_state)
+
+    def _set_state(self) -> None:
+        if self.future.cancelled():
+            return
+        if self._is_off:
+            self.future.cancel()
+        elif self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """One call that a thread was given."""
 
-    future: Future[Any]
+    future: Future[Any] | _Answer
     call: Callable[..., object]
     arguments: tuple[object, ...]
     words: Mapping[str, object]
@@ -343,10 +399,19 @@ class Thread(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run *fn* when its turn comes."""
-        work = _Work(Future(), fn, args, kwargs)
+        future: Future[T] = Future()
+        self._add(_Work(future, fn, args, kwargs))
+        return future
+
+    def take(self, call: Callable[..., T], arguments: tuple[object, ...]) -> asyncio.Future[T]:
+        """Do as `submit`, for a coroutine of the loop's."""
+        answer = _Answer(self._loop)
+        self._add(_Work(answer, call, arguments, NO_WORDS))
+        return answer.future
+
+    def _add(self, work: _Work) -> None:
         self._waiting.append(work)
         self._go_on()
-        return work.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's own signature
         """Let what waits run, or cancel it; nobody can wait for virtual time."""
@@ -395,3 +460,7 @@ class Threads(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run *fn* beside all others."""
         return Thread(self._loop).submit(fn, *args, **kwargs)
+
+    def take(self, call: Callable[..., T], arguments: tuple[object, ...]) -> asyncio.Future[T]:
+        """Do as `submit`, for a coroutine of the loop's."""
+        return Thread(self._loop).take(call, arguments)
