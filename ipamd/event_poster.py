@@ -18,7 +18,7 @@ from ipamd.caches import Once
 from ipamd.cluster import ClusterError, Link
 from ipamd.daemon import Daemon
 from ipamd.kube_events import Outbox, Report, Subject, node_subject, sentence, subject_of
-from ipamd.reactions import NODE_FULL, consequence, someone_must_act
+from ipamd.reactions import GROWTH_HINDERED, NODE_FULL, consequence, someone_must_act
 from ipamd.replies import AddRefusedError, exhaustion
 from ipamd.watch import KubeCluster
 
@@ -51,7 +51,7 @@ class EventPoster:
         )
         self._filled = asyncio.Event()
         self._node = node_subject(cluster.node)
-        self._told: dict[str, tuple[EniError, float]] = {}
+        self._told: dict[str, tuple[EniError | str, float]] = {}
         """What troubles the node, by reason, and since when that was reported."""
         daemon.attachments.on_refused = self._refused
 
@@ -81,21 +81,27 @@ class EventPoster:
     async def _look(self) -> None:
         """Report what troubles the node, each failure once, and what lasts once an interval."""
         while True:
-            now, told = self._clock().boot, self._told
-            troubles = self._daemon.engine.flights.troubles.values()
-            acute = {
-                consequence(e).event: e
-                for e in troubles
-                if isinstance(e, EniError) and someone_must_act(e)
-            }
-            self._told = {reason: told[reason] for reason in acute if reason in told}
-            for reason, error in acute.items():
-                former, at = self._told.get(reason, (None, now))
-                if former is not error or now - at >= kube_events.INTERVAL_SECONDS:
-                    self._told[reason] = error, now
-                    advice = consequence(error).advice
-                    self._report(self._node, reason, sentence(str(error), advice))
+            now, former = self._clock().boot, self._told
+            self._told = {}
+            for reason, (trouble, message) in self._acute().items():
+                told, at = former.get(reason, (None, now))
+                if told != trouble or now - at >= kube_events.INTERVAL_SECONDS:
+                    self._report(self._node, reason, message)
+                    at = now
+                self._told[reason] = trouble, at
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _acute(self) -> dict[str, tuple[EniError | str, str]]:
+        """Return what someone must act on, by reason, each with its message."""
+        found: dict[str, tuple[EniError | str, str]] = {}
+        for trouble in self._daemon.engine.flights.troubles.values():
+            if isinstance(trouble, EniError) and someone_must_act(trouble):
+                told = consequence(trouble)
+                found[told.event] = trouble, sentence(str(trouble), told.advice)
+        words = self._daemon.by_cluster.config_trouble
+        if words and self._daemon.places.configs == ():
+            found[GROWTH_HINDERED.event] = words, sentence(words, GROWTH_HINDERED.advice)
+        return found
 
     async def _empty(self) -> None:
         while True:
