@@ -17,6 +17,9 @@ SCALES = {"ms": 1e3, "us": 1e6, "ns": 1e9, "s": 1.0}
 FEW = 5
 """Of fewer values there is no 90th percentile."""
 
+NEEDS = 50
+"""How many values a gate of times is of: medians and 90th percentiles of fewer prove little."""
+
 
 def tenths(values: Sequence[float]) -> tuple[float, float] | None:
     """Return the 10th and the 90th percentile, None of few values."""
@@ -47,6 +50,8 @@ class Comparison:
     """What the ratio may be at most, where more is better."""
     most: float | None = None
     """What our median may be at most."""
+    needs: int = NEEDS
+    """How many values, ours and theirs, a gate must be of."""
 
     @property
     def ratio(self) -> float | None:
@@ -67,6 +72,25 @@ class Comparison:
         if self.most is not None:
             said.append(statistics.median(self.ours) <= self.most)
         return all(said) if said else None
+
+    @property
+    def count(self) -> int:
+        """How many values there are; of ours and theirs the fewer."""
+        return min(len(self.ours), len(self.theirs)) if self.theirs else len(self.ours)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the gate was measured too seldom to be said to be met."""
+        return self.is_met is not None and self.count < self.needs
+
+    @property
+    def verdict(self) -> str:
+        """What came of the gate, in words; of none, nothing."""
+        if self.is_met is None:
+            return ""
+        if not self.is_met:
+            return "MISSED"
+        return f"too few ({self.count})" if self.is_short else "met"
 
     @property
     def gate(self) -> str:
@@ -94,8 +118,10 @@ class Comparison:
             "ours_p10_p90": self._spread(self.ours),
             "theirs_p10_p90": self._spread(self.theirs),
             "n": [len(self.ours), len(self.theirs)],
+            "needs": self.needs,
             "gate": self.gate or None,
-            "ok": self.is_met,
+            "ok": None if self.is_met and self.is_short else self.is_met,
+            "verdict": self.verdict or None,
         }
 
     def _spread(self, values: Sequence[float]) -> list[float] | None:
@@ -118,9 +144,6 @@ class Comparison:
         return self.text(statistics.median(values)), "" if found is None else self.text(found[1])
 
 
-VERDICTS = {True: "ok", False: "MISSED", None: ""}
-
-
 def show(rows: Sequence[Comparison], console: Console) -> None:
     """Print the rows as one table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -129,16 +152,16 @@ def show(rows: Sequence[Comparison], console: Console) -> None:
     for head in heads:
         table.add_column(head, justify="right" if head in numbers else "left")
     for row in rows:
-        verdict, ratio = row.is_met, row.ratio
+        ratio = row.ratio
         table.add_row(
             f"{row.name}, {row.than}" if row.than else row.name,
-            str(len(row.ours)),
+            str(row.count),
             *row.words(row.ours),
             *row.words(row.theirs),
             row.unit,
             "" if ratio is None else f"{ratio:.2f}",
             row.gate,
-            VERDICTS[verdict],
-            style="bold red" if verdict is False else "",
+            row.verdict,
+            style="bold red" if row.verdict not in {"", "met"} else "",
         )
     console.print(table)

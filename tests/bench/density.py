@@ -16,7 +16,9 @@ from tests.bench.stand import CONF, ROOT, Stand
 PODS = (0, 110, 250, 737)
 """None; kubelet's default; what managed clusters set on large nodes; the most of an m5.24xlarge."""
 
-PROBES, STARTS, STARTS_SECONDS = 60, 50, 90.0
+PROBES, STARTS, STARTS_SECONDS = 60, 50, 240.0
+"""A start takes a second where nothing else runs, and several on a busy machine."""
+
 MENDS, LOOKS, PERIOD_SECONDS = 50, 50, 0.5
 SLOWER = 3.0
 """How many times longer an ADD may take on a full node."""
@@ -69,7 +71,7 @@ def _weigh(report: Report, stand: Stand, when: str) -> None:
     report.add(
         Comparison(
             f"ipamd's memory {when}, RSS", (sizes["Rss"],), unit="MB", most=RESIDENT_MB,
-            stretch=WISHED_MB,
+            stretch=WISHED_MB, needs=1,
         )
     )  # fmt: skip
     report.add(Comparison(f"ipamd's memory {when}, PSS", (sizes["Pss"],), unit="MB"))

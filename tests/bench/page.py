@@ -30,16 +30,17 @@ def line(row: Mapping[str, Any]) -> str:
     """Return one row of the table."""
     ours, theirs = row["ours_p10_p90"], row["theirs_p10_p90"]
     what = f"{row['name']}, {row['than']}" if row["than"] else row["name"]
-    verdict = {True: "met", False: "**missed**", None: ""}[row["ok"]]
+    verdict = row["verdict"] or ""
     cells = (
         what.strip(),
+        str(min(count for count in row["n"] if count)),
         f"{number(row['ours'])} {row['unit']}",
         number(ours[1]) if ours else "",
         f"{number(row['theirs'])} {row['unit']}" if row["theirs"] is not None else "",
         number(theirs[1]) if theirs else "",
         "" if row["ratio"] is None else f"{row['ratio']:.2f}",
         row["gate"] or "",
-        verdict,
+        verdict if verdict in {"", "met"} else f"**{verdict.lower()}**",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -54,8 +55,8 @@ def section(figures: Mapping[str, Any]) -> Iterator[str]:
         f" {min(loads):.1f} to {max(loads):.1f}, the bench's own included."
     )
     yield ""
-    yield "| what, beside what | ours | p90 | theirs | p90 | ratio | gate (stretch) | |"
-    yield "| --- | --: | --: | --: | --: | --: | --- | --- |"
+    yield "| what, beside what | n | ours | p90 | theirs | p90 | ratio | gate (stretch) | |"
+    yield "| --- | --: | --: | --: | --: | --: | --: | --- | --- |"
     yield from map(line, figures["rows"])
     for skipped in figures["skipped"]:
         yield ""

@@ -13,8 +13,6 @@ from typing import Any
 
 from tests.bench.comparison import Comparison
 
-LEAST_ROUNDS = 5
-
 
 @dataclass(slots=True)
 class Report:
@@ -32,10 +30,13 @@ class Report:
         return max(3, usual // 10) if self.is_quick else usual
 
     def rounds(self, usual: int, seconds: float) -> Iterator[int]:
-        """Yield the numbers of the rounds; fewer where a machine is so busy that they take long."""
+        """Yield the numbers of the rounds; fewer where a machine is so busy that they take long.
+
+        A gate of fewer than it needs is not met, and says so.
+        """
         end = time.monotonic() + seconds
         for number in range(self.count(usual)):
-            if time.monotonic() > end and number >= LEAST_ROUNDS:
+            if time.monotonic() > end and number:
                 self.tell(f"stopped after {number} of {usual} rounds: {seconds:.0f} s are over")
                 return
             yield number
@@ -51,6 +52,13 @@ class Report:
         self._skipped.append(why)
         self.tell(f"skipped: {why}")
         self._write()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether no gate is missed; nor, in a whole run, measured too seldom to be met."""
+        return not any(
+            row.is_met is False or (row.is_short and not self.is_quick) for row in self.rows
+        )
 
     @property
     def data(self) -> dict[str, Any]:

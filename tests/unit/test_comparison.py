@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.bench.comparison import Comparison
+from tests.bench.report import Report
 
 FASTER = Comparison("ADD", (0.010, 0.012, 0.011), (0.020, 0.022, 0.030), least=1.5, stretch=1.7)
 
@@ -49,3 +52,48 @@ def test_few_values_have_no_spread() -> None:
 def test_a_row_says_its_gate_in_words() -> None:
     assert FASTER.gate == "ratio >= 1.5 (1.7)"
     assert Comparison("memory", (1.0,), unit="MB", most=60, stretch=50).gate == "<= 60 (50)"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        (50, 50, "met"),
+        (49, 50, "too few (49)"),
+        (50, 49, "too few (49)"),
+        (1, 1, "too few (1)"),
+    ],
+)
+def test_a_gate_of_fewer_values_than_it_needs_is_not_met(
+    ours: int, theirs: int, words: str
+) -> None:
+    row = Comparison("ADD", (0.010,) * ours, (0.020,) * theirs, least=1.5)
+    assert row.verdict == words
+    assert row.data["ok"] is (True if words == "met" else None)
+    assert replace(row, least=None).verdict == "", "what has no gate needs no count"
+
+
+def test_a_gate_that_is_missed_is_missed_however_few_there_are() -> None:
+    assert Comparison("ADD", (0.010,), (0.010,), least=1.5).verdict == "MISSED"
+
+
+def test_memory_is_weighed_once() -> None:
+    assert Comparison("memory", (1.0,), unit="MB", most=60, needs=1).verdict == "met"
+
+
+@pytest.mark.parametrize(("is_quick", "is_good"), [(False, False), (True, True)])
+def test_only_a_quick_run_may_measure_too_seldom(
+    tmp_path: Path, *, is_quick: bool, is_good: bool
+) -> None:
+    report = Report(tmp_path / "bench.json", lambda _: None, is_quick=is_quick)
+    report.add(Comparison("ADD", (0.010,) * 5, (0.020,) * 5, least=1.5))
+    assert report.is_good is is_good
+    report.add(Comparison("DEL", (0.010,) * 50, (0.010,) * 50, least=1.5))
+    assert report.is_good is False
+
+
+def test_rounds_end_with_their_seconds_and_what_is_short_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    report = Report(tmp_path / "bench.json", told.append)
+    assert list(report.rounds(50, seconds=-1)) == [0]
+    assert told == ["stopped after 1 of 50 rounds: -1 s are over"]
+    assert len(list(report.rounds(50, seconds=60))) == 50
