@@ -90,9 +90,9 @@ class ToldByAws:
         primary = next((e for e in enis if e.id == self.around.primary_eni), None)
         if primary is None:
             return
-        if not self.outlook.settings.custom_networking:
+        self.places.set_groups(primary.security_groups)
+        if not self.outlook.settings.custom_networking:  # else an ENI keeps what its ENIConfig said
             self.engine.set_groups(primary.security_groups)
-            self.places.set_groups(primary.security_groups)
         self.nat.hear_cidrs({c for c in primary.vpc_cidrs if isinstance(c, IPv4Network)})
         await self.nat.renew()
 

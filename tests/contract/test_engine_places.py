@@ -281,6 +281,24 @@ def test_enis_get_the_groups_that_the_primary_has_now(new_node: Make) -> None:
     node.check()
 
 
+def test_new_enis_of_an_eniconfig_without_groups_get_those_that_the_primary_has_now(
+    new_node: Make,
+) -> None:
+    node = new_node(settings=CUSTOM)
+    node.start()
+    node.daemon.by_cluster.hear_configs((Candidate(node.ec2.subnet_id, (), "a"),), "")
+    node.run(60)
+    (former,) = node.attached()[1].security_groups
+    group = node.ec2.group("new")
+    node.ec2.groups(node.ec2.primary_id, group)
+    node.run(60)
+    node.adds(12)
+    node.run(60)
+    _, early, *late = (eni.security_groups for eni in node.attached())
+    assert early == (former,), "what an ENI has is left to whoever set it"
+    assert late == [(group,)]
+
+
 def test_groups_that_are_refused_are_asked_for_again(
     new_node: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
