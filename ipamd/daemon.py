@@ -410,6 +410,7 @@ class Daemon:
             ("leases", self.leases.trouble),
             ("eniconfig", self.by_cluster.config_trouble),
             ("settings", self.complaint),
+            ("sweep", self.engine.terms.sweeping and self.engine.sweep.trouble),
         )
         identity = self.around.identity
         census = self.pool.census()

@@ -246,10 +246,12 @@ SETTINGS: tuple[Setting, ...] = (
         field="additional_eni_tags", default=NO_TAGS, peer="{}", idle=(NOT_PROVISIONING,),
     ),
     Setting(
-        "CLUSTER_NAME", EC2, CLUSTER, HONOURED,
+        "CLUSTER_NAME", EC2, CLUSTER, DIFFERENT,
         "The cluster's name: a tag on every ENI, and the bounds of the sweep and of subnet"
         " discovery.",
         field="cluster_name", restart=True, idle=(NOT_PROVISIONING,),
+        why="without it no node deletes what nodes that are gone have left, since another cluster's"
+        " cannot be told apart, and the elected one says so; the peer sweeps the whole VPC then",
     ),
     Setting(
         "AWS_EC2_ENDPOINT", EC2, URL, DIFFERENT,

@@ -36,6 +36,12 @@ DELETES = 25
 
 NAME = "sweep"
 
+NO_CLUSTER = (
+    "CLUSTER_NAME is not set, so nobody deletes ENIs that nodes which are gone have left: set it"
+    " on every node, in the environment or the ConfigMap, and restart the daemons"
+)
+"""Without it this cluster's ENIs are not told from another's in the same account."""
+
 
 @dataclass(slots=True)
 class Sweep:
@@ -51,6 +57,13 @@ class Sweep:
     """Asked before each deletion of another node's ENI: an election may be lost meanwhile."""
     _next: Instant | None = None
     _seen: frozenset[EniId] = frozenset()
+    _is_said: bool = False
+
+    @property
+    def trouble(self) -> str:
+        """Why this node cannot sweep for the cluster, as it should; "" if it can, or need not."""
+        is_hindered = self.is_elected and not self.lifecycle.book.home.cluster_name
+        return NO_CLUSTER if is_hindered else ""
 
     def elect(self, *, is_elected: bool) -> None:
         """Sweep for the cluster, too, or no longer."""
@@ -65,6 +78,7 @@ class Sweep:
             self.flights.start(NAME, self._sweep())
 
     async def _sweep(self) -> None:
+        self._say_trouble()
         own = ((INSTANCE_TAG, self.lifecycle.book.home.identity.instance_id),)
         own_orphans = {eni.id for eni in await self._available(own) if self._is_orphan(eni)}
         orphans = set(own_orphans)
@@ -79,6 +93,11 @@ class Sweep:
         self._seen = frozenset(orphans.difference(again))
         wait = SECOND_LOOK_SECONDS if self._seen else SWEEP_SECONDS * (0.5 + self.random())
         self._next = self.clock().later(wait)
+
+    def _say_trouble(self) -> None:
+        if self.trouble and not self._is_said:
+            log.warning("no sweep for the cluster", extra={"reason": self.trouble})
+            self._is_said = True
 
     async def _delete(self, eni_id: EniId) -> None:
         """Delete a leaked ENI; one that EC2 does not let go keeps no other."""

@@ -26,11 +26,13 @@ from eni.model import CreateEni, EniId, SecurityGroupId
 from ipamd.cluster import ApiDeniedError, ClusterError
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
+from ipamd.engine import IDLE_SECONDS
 from ipamd.intents import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
 from ipamd.joined import CONFIGS_SECONDS, Joined
 from ipamd.kube import Access
 from ipamd.kube_events import BURST, INTERVAL_SECONDS, PACE
 from ipamd.plan.account import Raise
+from ipamd.sweep import NO_CLUSTER, SECOND_LOOK_SECONDS
 from ipamd.told_by_cluster import HEARING_SECONDS
 from tests.contract.joined_node import HASTE, JoinedNode, poll
 from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_body
@@ -687,6 +689,33 @@ def test_only_the_leader_sweeps_for_nodes_that_are_gone_and_each_for_itself(
         other.stop()
     poll(lambda: of_gone not in here.node.enis(), "the sweep of the cluster's")
     assert of_green in here.node.enis()
+
+
+def test_a_sweeper_that_knows_no_clusters_name_says_that_nobody_sweeps(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site()
+    of_gone = leak(here.node, "i-00000000000000d0", "blue")
+    here.start()
+    poll(here.leads, "the Lease")
+    words = "sweep: CLUSTER_NAME is not set, so nobody deletes ENIs"
+    poll(lambda: here.node.troubles.startswith(words), "the trouble")
+    sweep = here.node.daemon.engine.sweep
+    here.node.call(lambda: sweep.elect(is_elected=False))
+    here.node.call(lambda: sweep.elect(is_elected=True))
+    here.node.pass_time(SECOND_LOOK_SECONDS + IDLE_SECONDS)
+    said = [r for r in caplog.records if r.message == "no sweep for the cluster"]
+    assert [(r.levelname, vars(r)["reason"]) for r in said] == [("WARNING", NO_CLUSTER)]
+    assert of_gone in here.node.enis(), "it may be another cluster's"
+    assert here.node.modes == ["normal"]
+
+
+def test_only_the_sweeper_says_so_and_only_while_anybody_should_sweep(site: MakeSite) -> None:
+    here = site(DISABLE_LEAKED_ENI_CLEANUP="true")
+    here.start()
+    poll(here.leads, "the Lease")
+    poll(lambda: here.node.daemon.engine.sweep.is_elected, "the election")
+    assert here.node.troubles == ""
 
 
 def leak(node: JoinedNode, instance_id: str, cluster: str) -> EniId:
