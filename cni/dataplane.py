@@ -79,6 +79,19 @@ NODE_SYSCTLS: Mapping[str, str] = {
 """What the privileged init container sets once per node. rp_filter is per link then: the
 kernel takes the larger of `all` and the link's."""
 
+NEEDED_SYSCTLS = ("net.ipv4.ip_forward",)
+"""Without these a node does not serve pods at all. The others only add to what our links have by
+themselves: an rp_filter of `all` cannot loosen ours, and with 2 an unnumbered link stays strict."""
+
+
+def sysctl_complaints(found: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a sentence for each node-wide sysctl of *found* that is not as it must be."""
+    return tuple(
+        f"{name} is {value} and must be {NODE_SYSCTLS[name]}"
+        for name, value in found.items()
+        if value != NODE_SYSCTLS[name]
+    )
+
 
 def eni_table(number: int) -> int:
     """Return the routing table of ENI *number*; the peer's device index + 1."""

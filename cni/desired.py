@@ -68,6 +68,10 @@ class Part(StrEnum):
     TABLE = "nft-table"
 
 
+NODE_SYSCTL = "node-sysctl"
+"""What can drift and only the host can put back (`cni.dataplane.NODE_SYSCTLS`), counted so."""
+
+
 # What should be ------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class PodWire:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cni.dataplane import (
+    NODE_SYSCTLS,
     USUAL_ROUTING,
     Address,
     Alias,
@@ -192,8 +193,8 @@ class NodeNet(Protocol):
         Among them what tables as in *wish* need; they are tried, and nothing is changed.
         """
 
-    def sysctl_complaints(self) -> tuple[str, ...]:
-        """Return a sentence for each node-wide sysctl that would break pods."""
+    def sysctl_complaints(self, names: Iterable[str] = NODE_SYSCTLS) -> tuple[str, ...]:
+        """Return a sentence for each node-wide sysctl of *names* that is not as it must be."""
 
 
 class Wiring(Protocol):

@@ -38,6 +38,7 @@ from cni.dataplane import (
     desired_rules,
     eni_table,
     steps,
+    sysctl_complaints,
 )
 from cni.desired import ENI_CONF, PRIMARY_CONF, SetLink, Way
 from cni.kernel import Link, NodeError
@@ -268,12 +269,12 @@ class NodeNetlink:
             return str(error).splitlines()[0]
         return ""
 
-    def sysctl_complaints(self) -> tuple[str, ...]:
-        """Return a sentence for each node-wide sysctl that would break pods."""
-        forward = "net.ipv4.ip_forward"
-        found = Path("/proc/sys", *forward.split(".")).read_text().strip()
-        wanted = NODE_SYSCTLS[forward]
-        return () if found == wanted else (f"{forward} is {found} and must be {wanted}",)
+    @_in_our_words("the sysctls")
+    def sysctl_complaints(self, names: Iterable[str] = NODE_SYSCTLS) -> tuple[str, ...]:
+        """Return a sentence for each node-wide sysctl of *names* that is not as it must be."""
+        return sysctl_complaints(
+            {name: Path("/proc/sys", *name.split(".")).read_text().strip() for name in names}
+        )
 
     # Conntrack -------------------------------------------------------------------------
     @_in_our_words("the flows of released addresses")

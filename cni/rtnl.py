@@ -155,7 +155,12 @@ def devconf(settings: Mapping[str, int]) -> bytes:
 
 
 def set_link(
-    name: str, *, up: bool, group: int | None = None, alias: str = "", rp_filter: int | None = None
+    name: str,
+    *,
+    up: bool,
+    group: int | None = None,
+    alias: str = "",
+    conf: Mapping[str, int] | None = None,
 ) -> Message:
     """Change a link, by name; what is not given stays."""
     body = _LINK.pack(0, 0, 0, int(up), IFF_UP) + attribute(3, _text(name))
@@ -166,9 +171,9 @@ def set_link(
     if alias:
         body += attribute(20, alias.encode())  # IFLA_IFALIAS
         words += f" alias {alias!r}"
-    if rp_filter is not None:
-        body += devconf({"rp_filter": rp_filter})
-        words += f" rp_filter {rp_filter}"
+    if conf:
+        body += devconf(conf)
+        words += f" {dict(conf)}"
     return Message(16, REQUEST | ACK, body, words)
 
 

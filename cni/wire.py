@@ -1,7 +1,7 @@
 """One sandbox's wire: the veth pair, the pod's side, the host's route. Shell.
 
 Order of `connect`, so that a kill at any point leaves something that can be told apart:
-pair (in the ENI's group, down) -> alias, rp_filter, up -> the pod's side -> the host's
+pair (in the ENI's group, down) -> alias, settings, up -> the pod's side -> the host's
 route, last, because it is what makes the pod reachable. `disconnect` is the reverse, but
 the link itself is only put to die: its deletion takes the kernel 25 ms of waiting, which a
 reaper spends once for many.
@@ -34,6 +34,7 @@ from cni.dataplane import (
     parse_alias,
     pod_mac,
 )
+from cni.desired import POD_CONF
 from cni.kernel import HostLink, NetnsId, Wire, WireError, Wish
 from cni.spec import Attached, CniError, Code, Sandbox
 
@@ -136,7 +137,7 @@ class KernelWiring:
         index, peer_index = self._make_pair(veth, wish.sandbox)
         with contextlib.ExitStack() as undo:
             undo.callback(self._host.try_all, [rtnl.delete_link(name)])
-            self._host.send(rtnl.set_link(name, up=True, alias=alias, rp_filter=1))
+            self._host.send(rtnl.set_link(name, up=True, alias=alias, conf=POD_CONF))
             self._configure_pod(wish, peer_index, pod_netlink_fd)
             answer = self._host.send(
                 *(rtnl.new_neighbour(a, mac, index) for a in wish.addresses),

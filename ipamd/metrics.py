@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cni.desired import Part
+from cni.desired import NODE_SYSCTL, Part
 from cni.spec import CniError, Verb
 from ipamd.caches import Usage
 from ipamd.cluster import Link
@@ -59,6 +59,12 @@ kube_events = Counter(
 repairs = Counter(
     "enid_repairs",
     "Things of ours in the kernel that somebody had deleted or changed, put back.",
+    ("part",),
+    registry=REGISTRY,
+)
+unrepaired = Counter(
+    "enid_unrepaired",
+    "What of the node somebody changed that ipamd may not put back: the host has to.",
     ("part",),
     registry=REGISTRY,
 )
@@ -202,6 +208,7 @@ COUNTED: Mapping[str, Counter] = {
     "events_posted": kube_events.labels("posted"),
     "events_lost": kube_events.labels("lost"),
     **{f"repaired_{part}": repairs.labels(part.value) for part in Part},
+    f"unrepaired_{NODE_SYSCTL}": unrepaired.labels(NODE_SYSCTL),
 }
 """What the daemon counts, by the name it calls it."""
 
@@ -244,6 +251,7 @@ def render_metrics() -> Iterator[str]:
         flows_purged,
         kube_events,
         repairs,
+        unrepaired,
     ):
         family = next(iter(noted.collect()))
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -23,6 +23,7 @@ from ipaddress import IPv4Address
 
 from cni.dataplane import Alias, eni_table
 from cni.desired import (
+    NODE_SYSCTL,
     Desired,
     Found,
     FoundLink,
@@ -75,6 +76,9 @@ longest rest for it: a repair is to come within a second."""
 SAID_AT_ONCE = 10
 """Repairs of one kind and one look that are named; of 700 routes of a flushed table the rest is a
 number."""
+
+MAY_NOT = "ipamd may not write /proc/sys: set it on the host, by `sysctl -w`"
+"""Why a node-wide sysctl is looked at and only said."""
 
 POD_PARTS = {Part.POD_LINK, Part.POD_ROUTE, Part.NEIGHBOUR}
 LINK_PARTS = {Part.POD_LINK, Part.ENI_LINK}
@@ -134,6 +138,8 @@ class Reconcile:
     _told: asyncio.Event = field(default_factory=asyncio.Event)
     _failed: set[str] = field(default_factory=set)
     """What could not be mended, and was said."""
+    _sysctls: tuple[str, ...] = ()
+    """Node-wide sysctls that are not as they must be, in sentences."""
 
     # When ------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -232,12 +238,13 @@ class Reconcile:
 
     async def _reconcile(self, heard: Heard) -> None:
         """Look at what was heard of, and mend what can be mended now."""
-        snapshot, table = self._snapshot(), self._known.table
+        snapshot, table, sysctls = self._snapshot(), self._known.table, self._sysctls
         looked = await run_in(self.threads.net, self._look, snapshot.want, heard)
         _, repairs = looked
         if table is None and self._known.table is not None:
             self.on_table(self._known.table)
         if heard.everything:
+            self._say_sysctls(set(self._sysctls).difference(sysctls))
             if self.on_seen(self._known.pods.keys()):
                 self._look_again(SECOND_LOOK_SECONDS)
             self.undone.forget(self.clock().boot)
@@ -253,6 +260,7 @@ class Reconcile:
     def _look(self, want: Desired, heard: Heard) -> tuple[Found, tuple[Repair, ...]]:
         """Return what is there, and what is wanting of it. In the net thread."""
         if heard.everything:
+            self._sysctls = self.net.sysctl_complaints()
             tables = {eni_table(eni.number) for eni in want.enis if not eni.is_primary}
             found = self.mender.look(sorted(tables))
             parts = set(Part)
@@ -363,6 +371,14 @@ class Reconcile:
             log.warning("kernel state not mended", extra=told)
         self._look_again(self.undone.mended[repair.what].wait)
 
+    def _say_sysctls(self, changed: Iterable[str]) -> None:
+        """Count, log and write down what only the host can set back."""
+        for what in sorted(changed):
+            told: dict[str, object] = {"part": NODE_SYSCTL, "what": what}
+            log.warning("kernel state not mended", extra={**told, "reason": MAY_NOT})
+            self.on_counted(f"unrepaired_{NODE_SYSCTL}", 1)
+            self.attachments.record(Event(self.clock().wall, "not mended", what, told))
+
     def _say(self, repair: Repair, times: int, by: str, now: Instant) -> None:
         detail: dict[str, object] = {"part": repair.part.value, "what": repair.sentence}
         if by and repair.part is Part.TABLE:
@@ -383,7 +399,8 @@ class Reconcile:
             for what, m in self.undone.fights().items()
             if what not in self._failed
         )
-        return [*fights, *(f"{what} cannot be mended" for what in sorted(self._failed))]
+        failed = (f"{what} cannot be mended" for what in sorted(self._failed))
+        return [*fights, *failed, *(f"{what}; {MAY_NOT}" for what in self._sysctls)]
 
     def table_written(self) -> None:
         """Forget the table as it was: it was written anew."""

@@ -68,7 +68,7 @@ async def check_node(net: NodeNet, threads: Threads, settings: Settings) -> None
     )
     complaints = (
         *await run_in(threads.net, net.missing_features, wish),
-        *await run_in(threads.net, net.sysctl_complaints),
+        *await run_in(threads.net, net.sysctl_complaints, dataplane.NEEDED_SYSCTLS),
     )
     if complaints:
         raise NodeUnfitError("; ".join(complaints))

@@ -20,6 +20,7 @@ from cni.dataplane import (
     GATEWAY_V6,
     GUARD_METRIC,
     HOST_MAC,
+    NODE_SYSCTLS,
     POD_GROUP,
     PODS_TABLE,
     PROTOCOL,
@@ -39,6 +40,7 @@ from cni.dataplane import (
     parse_alias,
     pod_mac,
     steps,
+    sysctl_complaints,
 )
 from cni.desired import (
     ENI_CONF,
@@ -224,9 +226,9 @@ class ModelNet:
         del wish
         return self._kernel.lacks
 
-    def sysctl_complaints(self) -> tuple[str, ...]:
-        """Return a sentence if packets are not forwarded."""
-        return () if self._kernel.forwards else ("net.ipv4.ip_forward is 0 and must be 1",)
+    def sysctl_complaints(self, names: Iterable[str] = NODE_SYSCTLS) -> tuple[str, ...]:
+        """Return a sentence for each sysctl that was changed."""
+        return sysctl_complaints({name: self._kernel.sysctls[name] for name in names})
 
 
 class ModelWiring:
@@ -265,7 +267,7 @@ class ModelWiring:
             pair = partial(kernel.add_veth, name, group, ifname, mac, netns, wish.mtu)
             self._make_pair(name, ifname, pair)
             up = partial(kernel.set_link, name, up=True, alias=alias, conf=POD_CONF)
-            kernel.send(f"ip link set {name} up alias {alias!r} rp_filter 1", up)
+            kernel.send(f"ip link set {name} up alias {alias!r} {POD_CONF}", up)
             inside = partial(self._configure_pod, netns, wish)
             kernel.send(f"ip -n {netns.name} link set {ifname} up, addresses, routes", inside)
             link = kernel.link(name)

@@ -22,6 +22,7 @@ from cni.dataplane import (
     ENI_GROUP,
     HOST_MAC,
     MAIN_TABLE,
+    NODE_SYSCTLS,
     POD_GROUP,
     PODS_TABLE,
     PROTOCOL,
@@ -220,7 +221,7 @@ class Kernel:
         self.heard = Heard()
         self.on_told: Callable[[], None] | None = None
         self.flows: list[frozenset[Address]] = []
-        self.forwards = True
+        self.sysctls = dict(NODE_SYSCTLS)
         self.lacks: tuple[str, ...] = ()
         self.own = Netns("node", NetnsId(NSFS_DEVICE, FIRST_INODE))
         self.namespaces: list[Netns] = []

@@ -21,6 +21,7 @@ from cni.dataplane import (
     DYING_GROUP,
     GUARD_METRIC,
     HOST_MAC,
+    NEEDED_SYSCTLS,
     PODS_TABLE,
     Address,
     EniLink,
@@ -183,6 +184,9 @@ class Bench(Protocol):
 
     def killed(self, steps: int, *, cut: bool = False) -> None:
         """Let a daemon make (or cut, and reap) `WISH` in pod 0, and be killed behind a step."""
+
+    def write_sysctl(self, name: str, value: str) -> None:
+        """Change a node-wide sysctl."""
 
     def add_flow(self, address: Address) -> None:
         """Let the node talk to *address*, so that conntrack knows it."""
@@ -662,6 +666,15 @@ class NodeContract:
         assert bench.do(bench.net.missing_features) == ()
         assert bench.do(bench.net.missing_features, replace(nft.PROBED, mss_clamp=True)) == ()
         assert bench.do(bench.net.sysctl_complaints) == ()
+
+    def test_a_sysctl_that_was_changed_is_named_where_it_was_asked_for(self, bench: Bench) -> None:
+        bench.write_sysctl("net.ipv4.conf.all.rp_filter", "2")
+        said = ("net.ipv4.conf.all.rp_filter is 2 and must be 0",)
+        assert bench.do(bench.net.sysctl_complaints) == said
+        assert bench.do(bench.net.sysctl_complaints, NEEDED_SYSCTLS) == ()
+        bench.write_sysctl("net.ipv4.ip_forward", "0")
+        said = ("net.ipv4.ip_forward is 0 and must be 1",)
+        assert bench.do(bench.net.sysctl_complaints, NEEDED_SYSCTLS) == said
 
     def test_the_table_is_written_only_when_it_differs(self, bench: Bench) -> None:
         assert bench.do(bench.net.apply_nft, TABLE)

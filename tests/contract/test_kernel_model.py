@@ -103,6 +103,9 @@ class ModelBench:
         (link,) = (link for link in self.kernel.links if link.mac == mac)
         link.addresses.append(IPv4Interface(address))
 
+    def write_sysctl(self, name: str, value: str) -> None:
+        self.kernel.sysctls[name] = value
+
     def harm(self, harm: Harm) -> None:
         if harm.startswith("pod-"):
             self._harm_pod(harm)

@@ -284,6 +284,48 @@ def test_a_lease_that_is_rebuilt_from_its_veth_has_its_enis_number_whatever_its_
     assert picture(world.kernel) == before
 
 
+# What only the host can mend ---------------------------------------------------------------
+SYSCTLS = {
+    "net.ipv4.ip_forward": ("0", "1"),
+    "net.ipv4.conf.all.rp_filter": ("2", "0"),
+    "net.ipv4.conf.all.send_redirects": ("1", "0"),
+}
+
+
+@pytest.mark.parametrize(("name", "values"), SYSCTLS.items(), ids=SYSCTLS.keys())
+def test_a_sysctl_of_the_node_is_said_counted_once_and_gone_when_it_is_reset(
+    same: World, name: str, values: tuple[str, str]
+) -> None:
+    same.run(STOOD_SECONDS)
+    bad, good = values
+    counted = counts(same)["unrepaired_node-sysctl"]
+    sentence = f"{name} is {bad} and must be {good}"
+    same.kernel.sysctls[name] = bad
+    same.kernel.tell(ALL)
+    same.run(1.0)
+    (trouble,) = same.daemon.reconcile.troubles
+    assert trouble.startswith(f"{sentence}; ipamd may not")
+    assert f"kernel: {trouble}" in same.daemon.status()["troubles"]
+    for _ in range(3):
+        same.kernel.tell(ALL)
+        same.run(PERIOD_SECONDS)
+    assert counts(same)["unrepaired_node-sysctl"] == counted + 1
+    history = same.daemon.journal.history(1000)
+    assert [e.event for e in history if e.subject == sentence] == ["not mended"]
+    same.kernel.sysctls[name] = good
+    same.run(PERIOD_SECONDS + 1.0)
+    assert same.daemon.reconcile.troubles == []
+
+
+def test_what_is_harmless_does_not_keep_a_daemon_from_starting(world: World) -> None:
+    world.kill()
+    world.kernel.sysctls["net.ipv4.conf.all.rp_filter"] = "2"
+    world.start()
+    world.run(REST_SECONDS)
+    (trouble,) = world.daemon.reconcile.troubles
+    assert trouble.startswith("net.ipv4.conf.all.rp_filter is 2 and must be 0")
+
+
 # Who undoes it ---------------------------------------------------------------------------
 def test_who_undoes_every_repair_is_mended_ever_later_and_said(world: World) -> None:
     times = []

@@ -61,16 +61,18 @@ def test_queues_are_capped_on_big_machines(cpus: int | None, expected: int) -> N
     assert rtnl.queues(cpus) == expected
 
 
-def test_one_setlink_carries_alias_rp_filter_group_and_up() -> None:
-    message = rtnl.set_link("eni0123", up=True, group=5376, alias="enid1 x", rp_filter=1)
+def test_one_setlink_carries_alias_settings_group_and_up() -> None:
+    conf = {"forwarding": 1, "rp_filter": 1}
+    message = rtnl.set_link("eni0123", up=True, group=5376, alias="enid1 x", conf=conf)
     found = decoded(message, ifinfmsg)
     assert found["flags"] & 1
     assert found["change"] == 1
     assert attrs(found)["IFLA_IFALIAS"] == "enid1 x"
     assert attrs(found)["IFLA_GROUP"] == 5376
     conf = found.get_attr("IFLA_AF_SPEC").get_attr("AF_INET")
-    inner = struct.pack("=HHI", 8, 8, 1)  # IPV4_DEVCONF_RP_FILTER = 1
-    assert conf.endswith(struct.pack("=HH", 12, 1) + inner)  # in IFLA_INET_CONF
+    # IPV4_DEVCONF_FORWARDING, _RP_FILTER
+    inner = struct.pack("=HHI", 8, 1, 1) + struct.pack("=HHI", 8, 8, 1)
+    assert conf.endswith(struct.pack("=HH", 20, 1) + inner)  # in IFLA_INET_CONF
 
 
 def test_down_is_down() -> None:

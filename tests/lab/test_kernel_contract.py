@@ -175,6 +175,9 @@ class LinuxBench:
         else:
             self.run(*HARMS[harm], pod=0 if harm.startswith("pod-") else None)
 
+    def write_sysctl(self, name: str, value: str) -> None:
+        self._worker.write_sysctls({name: value})
+
     def plug(self, mac: str) -> None:
         name, far = self._name(mac), f"far{mac[-1]}"
         self.run("ip", "link", "add", name, "address", mac, "type", "veth", "peer", far)

@@ -9,8 +9,10 @@ import pytest
 
 from ipamd.cli import ask
 from tests.lab.spoiled import CAP_SECONDS, Scene, a_scene
+from tests.lab.test_daemon import fetch
 
 if TYPE_CHECKING:
+    from ipamd.status import Status
     from vpclab import EmbeddedVPC
 
 
@@ -85,6 +87,38 @@ def test_what_was_changed_is_back_and_strangers_things_are_as_they_were(
     scene.await_dump(before)
     wanted = [sentence.format(**scene.names) for sentence in sabotages.values()]
     scene.daemon.wait(lambda _: not scene.unsaid(wanted, said), CAP_SECONDS)
+
+
+SYSCTLS = {"ip_forward": ("0", "1"), "conf/all/rp_filter": ("2", "0")}
+
+
+@pytest.mark.parametrize(("path", "values"), SYSCTLS.items(), ids=SYSCTLS.keys())
+def test_a_sysctl_of_the_node_is_said_counted_once_and_gone_when_it_is_reset(
+    scene: Scene, path: str, values: tuple[str, str]
+) -> None:
+    before, (bad, good) = scene.dump(), values
+    counted = unrepaired(scene)
+    trouble = (
+        f"kernel: net.ipv4.{path.replace('/', '.')} is {bad} and must be {good}; ipamd may not"
+    )
+
+    def is_said(status: Status) -> bool:
+        return any(what.startswith(trouble) for what in status["troubles"])
+
+    scene.sh(f"echo {bad} > /proc/sys/net/ipv4/{path}")
+    scene.daemon.wait(is_said)
+    ask(scene.daemon.socket, "MEND")
+    assert unrepaired(scene) == counted + 1
+    scene.sh(f"echo {good} > /proc/sys/net/ipv4/{path}")
+    scene.daemon.wait(lambda status: not is_said(status))
+    scene.await_dump(before)
+
+
+def unrepaired(scene: Scene) -> int:
+    _, text = fetch(scene.daemon, "/metrics")
+    (line,) = (x for x in text.splitlines() if x.startswith("enid_unrepaired_total"))
+    assert '{part="node-sysctl"}' in line
+    return int(float(line.split()[-1]))
 
 
 def test_a_veth_that_was_renamed_gets_its_name_back(scene: Scene) -> None:

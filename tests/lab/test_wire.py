@@ -593,6 +593,16 @@ def test_a_wrong_sysctl_is_named_with_its_value(host: Host) -> None:
     assert host.do(host.net.sysctl_complaints) == ("net.ipv4.ip_forward is 0 and must be 1",)
 
 
+def test_a_pods_veth_forwards_at_once_whatever_new_links_do(host: Host) -> None:
+    """Somebody who turns `ip_forward` off turns off what new links begin with."""
+    host.worker.write_sysctls({"net.ipv4.ip_forward": "0"})
+    name = host.connect().host_ifname
+    shown = host.run(
+        "sh", "-c", f"cd /proc/sys/net/ipv4/conf; cat default/forwarding {name}/forwarding"
+    )
+    assert shown.split() == ["0", "1"]
+
+
 RIGHTS = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs"]
 CHILD = """
 import socket, sys
