@@ -48,6 +48,7 @@ def say_rights() -> None:
     status = Path("/proc/self/status").read_text()
     more = [f"CAP_{name.upper()}" for name in rights.surplus(status)]
     more += ["no_new_privs is not set"] * rights.may_gain(status)
+    more += ["no seccomp filter"] * rights.unfiltered(status)
     writable = (path for path in READ_ONLY if not os.statvfs(path).f_flag & os.ST_RDONLY)
     more += [f"{path} is writable" for path in writable]
     if more:

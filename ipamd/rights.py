@@ -40,3 +40,8 @@ def surplus(status: str) -> Iterator[str]:
 def may_gain(status: str) -> bool:
     """Return whether programs that a process starts may get more rights than it has."""
     return "NoNewPrivs:\t1" not in status.splitlines()
+
+
+def unfiltered(status: str) -> bool:
+    """Return whether a process may make any system call; a kernel without filters shows no line."""
+    return "Seccomp:\t0" in status.splitlines()

@@ -12,7 +12,7 @@ from typing import Any
 from cni.dataplane import NODE_SYSCTLS
 from vpclab.node import Node, Rights
 
-RIGHTS = Rights(capabilities=("net_admin",), writable=("/run/enid", "/var/lib/enid"))
+RIGHTS = Rights(("net_admin",), writable=("/run/enid", "/var/lib/enid"), filtered=True)
 """What the DaemonSet's container may."""
 
 POLICY = Path(__file__).parents[1] / "config" / "iam" / "instance-profile.json"

@@ -24,6 +24,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from vpclab import seccomp
 from vpclab.fabric import ENDPOINT, MTU, NODAD, ROUTER6, Wanted
 from vpclab.mounts import begin
 from vpclab.netns import Worker
@@ -89,11 +90,26 @@ FOLDERS = {"/run": "run", "/var/lib": "lib", "/var/log": "log", "/etc": "etc", "
 class Rights:
     """What a process may: these capabilities and no other, and to write in these folders only.
 
-    *writable* is None where everything is writable.
+    *writable* is None where everything is writable. It is *filtered* where it is under the
+    runtime's default seccomp profile.
     """
 
     capabilities: tuple[str, ...] = ()
     writable: tuple[str, ...] | None = ()
+    filtered: bool = False
+
+    def entry(self) -> list[str]:
+        """Return the words that, put before a command, have it run with these rights."""
+        entry = []
+        if self.writable is not None:
+            entry += ["env", f"WRITABLE={' '.join(self.writable)}"]
+            entry += ["unshare", "--mount", "--propagation=slave", "sh", "-ec", READ_ONLY, "rights"]
+        names = "".join(f",+{name}" for name in self.capabilities)
+        entry += ["setpriv", f"--bounding-set=-all{names}", "--inh-caps=-all", "--no-new-privs"]
+        entry += ["--"]
+        if self.filtered:
+            entry += [sys.executable, "-I", "-S", seccomp.__file__]
+        return entry
 
 
 class PodNetns:
@@ -217,18 +233,7 @@ class Node:
     def entry(self, rights: Rights | None = None) -> list[str]:
         """Return the words that, put before a command, have it run on the node."""
         entry = ["nsenter", f"--target={self._init.pid}", "--net", "--mount", "--uts", "--wd=/"]
-        if rights is None:
-            return [*entry, "--"]
-        if rights.writable is not None:
-            entry += ["--", "env", f"WRITABLE={' '.join(rights.writable)}"]
-            entry += ["unshare", "--mount", "--propagation=slave", "sh", "-ec", READ_ONLY, "rights"]
-        else:
-            entry += ["--"]
-        names = "".join(f",+{name}" for name in rights.capabilities)
-        return [
-            *entry, "setpriv", f"--bounding-set=-all{names}", "--inh-caps=-all", "--no-new-privs",
-            "--",
-        ]  # fmt: skip
+        return [*entry, "--", *(rights.entry() if rights else ())]
 
     def popen(
         self,

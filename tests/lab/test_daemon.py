@@ -151,6 +151,7 @@ def test_it_holds_cap_net_admin_and_nothing_else(ipamd: Ipamd) -> None:
     assert caps["CapEff"] == caps["CapPrm"] == caps["CapBnd"] == "0000000000001000"
     assert caps["CapAmb"] == caps["CapInh"] == "0000000000000000"
     assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
 
 
 def test_a_second_add_gets_the_same_result_and_another_netns_is_refused(ipamd: Ipamd) -> None:

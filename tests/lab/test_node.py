@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from socket import AF_INET, SOCK_STREAM
+from socket import AF_INET, AF_NETLINK, SOCK_STREAM
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +86,53 @@ def test_rights_are_net_admin_and_no_way_back(nodes: Nodes) -> None:
     caps = dict(re.findall(r"^(Cap\w+|NoNewPrivs):\s*(\w+)$", status, re.MULTILINE))
     assert (caps["CapPrm"], caps["CapEff"], caps["CapBnd"]) == (NET_ADMIN,) * 3
     assert (int(caps["CapInh"], 16), int(caps["CapAmb"], 16), caps["NoNewPrivs"]) == (0, 0, "1")
+
+
+CALL = """
+import ctypes, errno, sys
+libc = ctypes.CDLL(None, use_errno=True)
+print(errno.errorcode[ctypes.get_errno()] if libc.syscall(*map(int, sys.argv[1:])) < 0 else "")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        pytest.param([425, 0, 0], "EPERM", id="io_uring_setup"),
+        pytest.param([435, 0, 0], "ENOSYS", id="clone3"),
+        pytest.param([9999], "ENOSYS", id="a-later-kernels"),
+        pytest.param([434, 0, 0], "EINVAL", id="pidfd_open-of-nobody"),
+    ],
+)
+def test_system_calls_are_those_of_the_runtimes_profile(
+    nodes: Nodes, call: list[int], expected: str
+) -> None:
+    """These have the same number everywhere."""
+    argv = [sys.executable, "-c", CALL, *map(str, call)]
+    assert nodes[0].run(argv, rights=RIGHTS).stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [(AF_NETLINK, ""), (38, "EPERM"), (40, "EPERM")],
+    ids=["netlink", "alg", "vsock"],
+)
+def test_sockets_are_of_the_families_that_the_profile_has(
+    nodes: Nodes, family: int, expected: str
+) -> None:
+    script = (
+        "import errno, socket, sys\n"
+        "try: socket.socket(int(sys.argv[1]), socket.SOCK_RAW).close()\n"
+        "except OSError as error: print(errno.errorcode[error.errno])"
+    )
+    argv = [sys.executable, "-c", script, str(int(family))]
+    assert nodes[0].run(argv, rights=RIGHTS).stdout.strip() == expected
+
+
+def test_no_namespace_can_be_made(nodes: Nodes) -> None:
+    """Of a user namespace the capabilities would be complete, and need none to make one."""
+    done = nodes[0].run(["unshare", "--user", "true"], rights=RIGHTS, check=False)
+    assert "Operation not permitted" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipamd.rights import NAMES, NET_ADMIN, may_gain, surplus
+from ipamd.rights import NAMES, NET_ADMIN, may_gain, surplus, unfiltered
 
 NEEDED = f"{1 << NET_ADMIN:016x}"
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -41,6 +41,19 @@ def test_each_is_named_once_and_one_that_came_later_has_its_number() -> None:
 @pytest.mark.parametrize(("value", "expected"), [("0", True), ("1", False)])
 def test_programs_may_gain_rights_unless_that_is_forbidden(value: str, *, expected: bool) -> None:
     assert may_gain(status(nnp=value)) is expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param("Seccomp:\t0\nSeccomp_filters:\t0", True, id="none"),
+        pytest.param("Seccomp:\t2\nSeccomp_filters:\t1", False, id="a-filter"),
+        pytest.param("Seccomp:\t1", False, id="strict"),
+        pytest.param("", False, id="a-kernel-without-filters"),
+    ],
+)
+def test_any_call_may_be_made_where_no_filter_is(line: str, *, expected: bool) -> None:
+    assert unfiltered(status() + line) is expected
 
 
 def test_the_real_file_can_be_read() -> None:

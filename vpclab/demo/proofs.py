@@ -284,9 +284,9 @@ def rights(stage: Stage, ledger: Ledger) -> None:
         lines = Path(f"/proc/{site.daemon.pid}/status").read_text().splitlines()
         fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         held |= {f"{name} {int(fields[name], 16):#x}" for name in ("CapPrm", "CapEff", "CapBnd")}
-        held |= {f"NoNewPrivs {fields['NoNewPrivs']}"}
+        held |= {f"{name} {fields[name]}" for name in ("NoNewPrivs", "Seccomp")}
     wanted = {f"{name} {CAP_NET_ADMIN:#x}" for name in ("CapPrm", "CapEff", "CapBnd")}
-    ok = held == wanted | {"NoNewPrivs 1"}
+    ok = held == wanted | {"NoNewPrivs 1", "Seccomp 2"}
     ledger.settle("rights", ", ".join(sorted(held)), ok=ok)
 
 
