@@ -492,10 +492,11 @@ def test_a_node_that_does_not_forward_is_refused_with_the_sysctl(ipamd: Ipamd) -
 def test_what_a_kernel_lacks_is_said_before_imds_has_answered(ipamd: Ipamd) -> None:
     """A namespace of its own knows no way to IMDS."""
     script = 'echo 0 >/proc/sys/net/ipv4/ip_forward; exec "$@"'
-    argv = ["sh", "-c", script, "sh", sys.executable, "-c", MAIN]
+    argv = ["sh", "-c", script, "sh", *RIGHTS.entry(), sys.executable, "-c", MAIN]
     done = ipamd.netns("alone").run(argv, check=False)
     assert done.returncode == 78
     assert "net.ipv4.ip_forward is 0 and must be 1" in done.stderr
+    assert "more rights than needed" not in done.stderr
 
 
 def fetch(ipamd: Ipamd, path: str) -> tuple[int, str]:

@@ -36,6 +36,7 @@ from cni.netlink import NodeNetlink
 from cni.spec import CniError, Sandbox
 from cni.wire import KernelWiring, check_netns
 from tests.lab.patience import PATIENCE
+from vpclab.enid import RIGHTS
 from vpclab.netns import Worker
 
 T = TypeVar("T")
@@ -603,7 +604,6 @@ def test_a_pods_veth_forwards_at_once_whatever_new_links_do(host: Host) -> None:
     assert shown.split() == ["0", "1"]
 
 
-RIGHTS = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs"]
 CHILD = """
 import socket, sys
 from ipaddress import IPv4Address
@@ -624,7 +624,7 @@ wiring.disconnect(attached.host_ifname, (a,)); print(wiring.reap())
 
 def test_cap_net_admin_is_enough(host: Host) -> None:
     fds = (host.pod.fd, host.pod_netlink.fileno())
-    argv = [*RIGHTS, sys.executable, "-c", CHILD, *map(str, fds)]
+    argv = [*RIGHTS.entry(), sys.executable, "-c", CHILD, *map(str, fds)]
     done = host.do(
         lambda: subprocess.run(argv, capture_output=True, text=True, pass_fds=fds, check=False)
     )

@@ -15,6 +15,7 @@ import pytest
 
 from cni.nft import FEATURES
 from tests.lab.test_daemon import MAIN
+from vpclab.enid import RIGHTS
 
 LACKING = {
     "nft_ct": "nf_tables ct (CONFIG_NFT_CT)",
@@ -41,11 +42,11 @@ def module(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_the_daemon_ends_and_names_the_feature_that_the_kernel_lacks(module: str) -> None:
     FORWARD.write_text("1")
-    argv = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all"]
-    argv += [sys.executable, "-c", MAIN]
+    argv = [*RIGHTS.entry(), sys.executable, "-c", MAIN]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 78, done.stderr
     assert "NODE-UNFIT" in done.stderr
+    assert "more rights than needed" not in done.stderr
     named = [name for name in FEATURES if f"{name} is needed" in done.stderr]
     assert named == [LACKING[module]], done.stderr
     ruleset = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
