@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from eni.limits import InstanceLimits
 from ipamd import logs
 from ipamd.kinds import shown
 from ipamd.layers import (
@@ -29,7 +30,7 @@ from ipamd.layers import (
     resolve_at_start,
 )
 from ipamd.settings import Settings, SettingsError
-from ipamd.settings_report import SettingsReport, settings_report
+from ipamd.settings_report import SettingsReport, for_type, settings_report
 
 log = logging.getLogger(__name__)
 
@@ -169,9 +170,10 @@ class Configuration:
         """Why the last change is not made; None when all that was asked for holds."""
         return self._unreadable or self._refused
 
-    def report(self) -> SettingsReport:
-        """Return what `enid settings` shows."""
-        return settings_report(self.resolved, self.complaint)
+    def report(self, limits: InstanceLimits | None = None) -> SettingsReport:
+        """Return what `enid settings` shows, on an instance of that type where it is known."""
+        resolved = self.resolved if limits is None else for_type(self.resolved, limits)
+        return settings_report(resolved, self.complaint)
 
     async def watch(self, every_seconds: float = LOOK_SECONDS) -> None:
         """Look at the folder again and again, until cancelled."""

@@ -101,6 +101,7 @@ class Daemon:
         )
         self.ec2 = ports.make_ec2(self.around.identity.region)
         self.outlook.limits = witnesses.known_limits(self.journal, self.around)
+        self.outlook.say_effects()
         self._make_parts()
         if witnesses.begin_life(self.journal):
             self.engine.census.look_twice()

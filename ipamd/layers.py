@@ -309,6 +309,24 @@ def _with_effects(
     return Resolved(settings, MappingProxyType(told), warnings)
 
 
+def where_no_prefixes(resolved: Resolved, settings: Settings, why: str) -> Resolved:
+    """Return *resolved* with *settings*, which are what holds where there are no prefixes."""
+    lost = dict.fromkeys(("ENABLE_PREFIX_DELEGATION", "WARM_PREFIX_TARGET"), why)
+    former = resolved.chosen
+    told = {
+        s.name: replace(
+            former[s.name], effect=lost.get(s.name) or _effect(s, former[s.name], settings)
+        )
+        for s in SETTINGS
+    }
+    said = {w for s in SETTINGS for w in _warnings(s, former[s.name])}
+    warnings = (
+        *(w for s in SETTINGS for w in _warnings(s, told[s.name])),
+        *(w for w in resolved.warnings if w not in said),
+    )
+    return Resolved(settings, MappingProxyType(told), warnings)
+
+
 def _effect(setting: Setting, chosen: Chosen, settings: Settings) -> str:
     """Return why a value has no effect; "" if it has one, or there is nothing to have one."""
     if setting.fate is Fate.NO_EFFECT or chosen.value in setting.accepted:

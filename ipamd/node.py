@@ -93,7 +93,7 @@ def _on_call(daemon: Daemon, configuration: Configuration, call: Call) -> None:
         case "STATUS":
             _show(call, daemon.status())
         case "SETTINGS":
-            _show(call, configuration.report())
+            _show(call, configuration.report(daemon.outlook.limits))
         case "MEND":
             daemon.reconcile.hurry(lambda: _show(call, {}))
         case _:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from eni.limits import InstanceLimits
 from eni.model import Notices
 from ipamd.settings import Settings
-from ipamd.terms import Mode, Terms, Told, terms_of
+from ipamd.terms import Mode, Terms, Told, terms_of, without_prefixes
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class Outlook:
     modes: set[Mode] = field(default_factory=set)
     """Those that the engine's troubles and terms do not tell of."""
     on_change: Callable[[Terms], None] = field(default=lambda _: None)
+    _said: str = ""
+    """Why prefixes are not had, as it was said last."""
 
     @property
     def terms(self) -> Terms:
@@ -42,7 +44,16 @@ class Outlook:
 
     def retell(self) -> None:
         """Let the engine know what has changed."""
+        self.say_effects()
         self.on_change(self.terms)
+
+    def say_effects(self) -> None:
+        """Say once what of the settings has no effect on an instance of this type."""
+        why = without_prefixes(self.settings, self.limits)
+        if why and why != self._said:
+            reason = f"ENABLE_PREFIX_DELEGATION=true has no effect: {why}"
+            log.warning("settings", extra={"reason": reason})
+        self._said = why
 
     def enter(self, mode: Mode, reason: object) -> None:
         """Say once that *mode* holds, and why."""

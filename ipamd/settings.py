@@ -8,7 +8,7 @@ effect in the chosen mode is None here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -47,6 +47,7 @@ class Settings:
     *demand*: the pool is sized by the pods that are there, no target rules. *provisioning*: EC2
     is asked for ENIs and addresses. *nodes* share the account's EC2 limits; None: as many as
     the cluster's Lease tells, or we are alone. *max_pods* caps what the node's capacity says.
+    *fallback_eni_target* is the WARM_ENI_TARGET of types that take no prefixes (`on_type`).
     """
 
     demand: bool = True
@@ -54,6 +55,7 @@ class Settings:
     warm_ip_target: int | None = None
     minimum_ip_target: int | None = None
     warm_prefix_target: int | None = None
+    fallback_eni_target: int | None = None
     max_eni: int | None = None
     max_pods: int | None = None
     prefix_delegation: bool = False
@@ -121,7 +123,7 @@ def settings_from(values: Mapping[str, Any], fields: Mapping[str, str]) -> Setti
 
 
 def _targets(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the five fields that say how much to hold ready, as far as they have effect.
+    """Return the six fields that say how much to hold ready, as far as they have effect.
 
     The peer's manifest sets WARM_ENI_TARGET and WARM_PREFIX_TARGET to 1 for everybody, so
     that under ENID_POOL=demand a 1 there is nobody's wish. An IP target of 0 is the peer's
@@ -132,18 +134,36 @@ def _targets(values: Mapping[str, Any]) -> dict[str, Any]:
         "warm_ip_target": values["WARM_IP_TARGET"] or None,
         "minimum_ip_target": values["MINIMUM_IP_TARGET"] or None,
     }
-    variable, name = (
-        ("WARM_PREFIX_TARGET", "warm_prefix_target")
-        if with_prefixes
-        else ("WARM_ENI_TARGET", "warm_eni_target")
+    is_by_address = any(by_address.values())
+
+    def whole(variable: str) -> int | None:
+        value: int | None = values[variable]
+        if is_by_address or (pool == "demand" and value == 1):
+            return None
+        return 1 if value is None and pool == "fixed" else value
+
+    eni, prefix = whole("WARM_ENI_TARGET"), whole("WARM_PREFIX_TARGET")
+    ruling = (None, prefix, eni) if with_prefixes else (eni, None, None)
+    names = ("warm_eni_target", "warm_prefix_target", "fallback_eni_target")
+    is_fixed = is_by_address or any(target is not None for target in ruling[:2])
+    return {"demand": not is_fixed, **dict(zip(names, ruling, strict=True)), **by_address}
+
+
+def on_type(settings: Settings, *, takes_prefixes: bool) -> Settings:
+    """Return what of *settings* holds on an instance type.
+
+    Where its ENIs take no prefixes single addresses serve, by the targets that rule those.
+    """
+    if takes_prefixes or not settings.prefix_delegation:
+        return settings
+    target = settings.fallback_eni_target
+    return replace(
+        settings,
+        prefix_delegation=False,
+        warm_eni_target=target,
+        warm_prefix_target=None,
+        demand=target is None and not settings.by_address,
     )
-    whole = values[variable]
-    if any(by_address.values()) or (pool == "demand" and whole == 1):
-        whole = None
-    elif whole is None and pool == "fixed":
-        whole = 1
-    targets = {"warm_eni_target": None, "warm_prefix_target": None, name: whole, **by_address}
-    return {"demand": all(target is None for target in targets.values()), **targets}
 
 
 def contradictions(settings: Settings) -> Iterator[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from eni.limits import InstanceLimits
 from ipamd.kinds import shown
-from ipamd.layers import Chosen, Origin, Resolved
-from ipamd.settings import Settings
+from ipamd.layers import Chosen, Origin, Resolved, where_no_prefixes
+from ipamd.settings import Settings, on_type
 from ipamd.settings_table import SETTINGS, Setting
+from ipamd.terms import without_prefixes
 
 
 class SettingReport(TypedDict):
@@ -47,6 +49,15 @@ def settings_report(resolved: Resolved, complaint: str | None) -> SettingsReport
         warnings=list(resolved.warnings),
         settings=[_report(setting, resolved.chosen[setting.name]) for setting in SETTINGS],
     )
+
+
+def for_type(resolved: Resolved, limits: InstanceLimits) -> Resolved:
+    """Return *resolved* with what of it has an effect on an instance of that type."""
+    why = without_prefixes(resolved.settings, limits)
+    if not why:
+        return resolved
+    held = on_type(resolved.settings, takes_prefixes=limits.prefixes_allowed)
+    return where_no_prefixes(resolved, held, why)
 
 
 def _pool(settings: Settings) -> str:

@@ -106,7 +106,8 @@ BY_ADDRESS = Condition(
     "WARM_IP_TARGET or MINIMUM_IP_TARGET is set and rules", lambda s, _: s.by_address
 )
 WITH_PREFIXES = Condition(
-    "ENABLE_PREFIX_DELEGATION=true: WARM_PREFIX_TARGET or the IP targets rule",
+    "ENABLE_PREFIX_DELEGATION=true: WARM_PREFIX_TARGET or the IP targets rule where the type takes"
+    " prefixes",
     lambda s, _: s.prefix_delegation,
 )
 WITHOUT_PREFIXES = Condition("ENABLE_PREFIX_DELEGATION=false", lambda s, _: not s.prefix_delegation)
@@ -177,7 +178,8 @@ SETTINGS: tuple[Setting, ...] = (
         "ENABLE_PREFIX_DELEGATION", POOL, BOOLEAN, DIFFERENT,
         "Ask for /28 prefixes, 16 addresses in the place of one.",
         field="prefix_delegation", default=False, peer="false",
-        why="a subnet without a free /28 gives single addresses until it has one again",
+        why="a subnet without a free /28 gives single addresses until it has one again; on a type"
+        " that takes no prefixes WARM_ENI_TARGET rules, and a warning says so",
         idle=(NOT_PROVISIONING,),
     ),
     Setting(

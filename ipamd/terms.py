@@ -13,7 +13,7 @@ from enum import StrEnum
 from eni import errors
 from eni.limits import InstanceLimits
 from eni.model import Kind, Notices
-from ipamd.settings import Settings
+from ipamd.settings import Settings, on_type
 from ipamd.targets import Fixed
 
 
@@ -107,17 +107,11 @@ def terms_of(settings: Settings, limits: InstanceLimits, told: Told) -> Terms:
     peer does. A cap of pods is passed on only if somebody knows it: a wrong one would starve
     pods.
     """
-    prefixes = settings.prefix_delegation and limits.prefixes_allowed
+    settings = on_type(settings, takes_prefixes=limits.prefixes_allowed)
     caps = [cap for cap in (settings.max_pods, told.max_pods) if cap is not None]
-    fixed = Fixed(
-        warm_eni=settings.warm_eni_target,
-        warm_ip=settings.warm_ip_target,
-        minimum_ip=settings.minimum_ip_target,
-        warm_prefix=settings.warm_prefix_target,
-    )
     return Terms(
-        targets=None if settings.demand else fixed,
-        kind=Kind.PREFIX if prefixes else Kind.SINGLE,
+        targets=targets_of(settings),
+        kind=Kind.PREFIX if settings.prefix_delegation else Kind.SINGLE,
         max_enis=min(limits.enis, settings.max_eni or limits.enis),
         slots=limits.ipv4_per_eni - 1,
         max_addresses=min(caps, default=None),
@@ -127,6 +121,28 @@ def terms_of(settings: Settings, limits: InstanceLimits, told: Told) -> Terms:
         primary_excluded=settings.custom_networking,
         standing=standing_of(told, settings),
         bound=told.bound,
+    )
+
+
+def targets_of(settings: Settings) -> Fixed | None:
+    """Return the targets that are set, None for demand."""
+    fixed = Fixed(
+        warm_eni=settings.warm_eni_target,
+        warm_ip=settings.warm_ip_target,
+        minimum_ip=settings.minimum_ip_target,
+        warm_prefix=settings.warm_prefix_target,
+    )
+    return None if settings.demand else fixed
+
+
+def without_prefixes(settings: Settings, limits: InstanceLimits) -> str:
+    """Return why prefixes that are asked for are not had on this type; "" if nothing is lost."""
+    held = on_type(settings, takes_prefixes=limits.prefixes_allowed)
+    if held is settings:
+        return ""
+    return (
+        f"ENIs of {limits.instance_type} take no prefixes, which need a Nitro instance or bare"
+        f" metal: single addresses serve, by {targets_of(held) or 'demand'}"
     )
 
 

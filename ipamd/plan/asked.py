@@ -23,6 +23,7 @@ from ipamd.plan.run import Plan, Who
 from ipamd.plan.trace import Change, read_trace
 from ipamd.plan.world import Timing
 from ipamd.settings import SettingsError
+from ipamd.settings_report import for_type
 
 MOST_PODS = 100_000
 MOST_NODES = 100_000
@@ -96,7 +97,7 @@ def read(arguments: argparse.Namespace, stdin: Callable[[], Sequence[str]]) -> A
     if arguments.instance_type is None:
         raise PlanInputError("--instance-type is missing: which instances are planned?")
     limits = run.limits_of(arguments.instance_type)
-    resolved = _settings(arguments.set)
+    resolved = for_type(_settings(arguments.set), limits)
     nodes = whole("--nodes", arguments.nodes, 1, MOST_NODES) if arguments.nodes else 0
     seed = whole("--seed", arguments.seed or "1", 0)
     needs_chance = bool(nodes or arguments.trace)

@@ -6,6 +6,7 @@ import pytest
 
 from eni.model import SubnetId
 from ipamd.intents import CLUSTER_TAG, INSTANCE_TAG, OWNER_TAG
+from ipamd.layers import read_settings
 from ipamd.settings import Settings
 from ipamd.subnets import CLUSTER_TAG_PREFIX, ROLE_TAG, Candidate
 from tests.contract.node_world import WARM, Make, Node, said
@@ -60,11 +61,21 @@ def test_a_prefix_that_empties_is_given_back(new_node: Make) -> None:
     node.check()
 
 
-def test_no_prefix_is_asked_of_a_type_that_takes_none(new_node: Make) -> None:
-    node = new_node(settings=PREFIXES, instance_type="m4.large")
+def test_a_type_that_takes_no_prefixes_gives_single_addresses_and_says_so(
+    new_node: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = read_settings({"ENABLE_PREFIX_DELEGATION": "true", "WARM_ENI_TARGET": "2"})
+    node = new_node(settings=settings, instance_type="m4.large")
     node.boot_up()
-    assert node.held()
+    node.adds(1)
+    node.run(60)
+    assert node.shape() == [9, 9], "two ENIs' worth"
     assert {block.prefixlen for block in node.held()} == {32}
+    (record,) = said(caplog, "settings")
+    assert record.__dict__["reason"] == (
+        "ENABLE_PREFIX_DELEGATION=true has no effect: ENIs of m4.large take no prefixes, which need a"
+        " Nitro instance or bare metal: single addresses serve, by WARM_ENI_TARGET=2"
+    )
     node.check()
 
 

@@ -105,6 +105,24 @@ def test_a_documented_steady_state_is_reached(
 
 
 # Steady states -------------------------------------------------------------------------------
+@pytest.mark.parametrize("policy", ["enid", "peer"])
+def test_a_type_that_takes_no_prefixes_is_planned_with_single_addresses_and_said(
+    capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    settings = sets(**PREFIXES, WARM_ENI_TARGET=2)
+    asked = ["--instance-type", "m4.large", "--pods", "1", "--policy", policy, *settings]
+    with pytest.raises(SystemExit) as end:
+        main(["plan", *asked, "-o", "json"])
+    assert end.value.code == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["addresses"], found["prefixes"], found["max_pods"]) == (18, 0, 20)
+    assert err.strip() == (
+        "enid: --set: ENABLE_PREFIX_DELEGATION=true has no effect: ENIs of m4.large take no prefixes,"
+        " which need a Nitro instance or bare metal: single addresses serve, by WARM_ENI_TARGET=2"
+    )
+
+
 def test_the_answer_has_what_it_promises_and_in_this_order(plan: Plan) -> None:
     found = plan("--instance-type", "t3.small", "--pods", "5")
     assert list(found) == [

@@ -14,11 +14,13 @@ import pytest
 from rich.console import Console
 
 from cni.frame import FrameReader, answer
+from eni.limits import shipped
 from ipamd.cli import main
 from ipamd.layers import Sources, layers_of, resolve
-from ipamd.settings_report import SettingsReport, settings_report
+from ipamd.settings_report import SettingsReport, for_type, settings_report
 from ipamd.settings_table import SETTINGS, Fate
 from ipamd.show import show_settings
+from ipamd.terms import without_prefixes
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,32 @@ def test_what_waits_for_a_restart_is_shown() -> None:
 
 def test_markup_in_a_value_is_text() -> None:
     assert "[bold]:100:" in page(report(ENID_ACCOUNT_LIMITS="/[bold]:100:"))
+
+
+def test_on_a_type_without_prefixes_the_effects_are_those_of_single_addresses() -> None:
+    environ = {
+        "ENABLE_PREFIX_DELEGATION": "true",
+        "WARM_ENI_TARGET": "2",
+        "WARM_PREFIX_TARGET": "3",
+        "MAX_EN": "2",
+    }
+    resolved = resolve(layers_of(Sources(environ)))
+    xen, nitro = shipped("m4.large"), shipped("m5.large")
+    assert xen is not None
+    assert nitro is not None
+    assert for_type(resolved, nitro) is resolved
+    told = settings_report(for_type(resolved, xen), None)
+    why = without_prefixes(resolved.settings, xen)
+    effects = {s["name"]: s["effect"] for s in told["settings"] if s["is_set"]}
+    assert effects == {
+        "ENABLE_PREFIX_DELEGATION": why, "WARM_PREFIX_TARGET": why, "WARM_ENI_TARGET": "",
+    }  # fmt: skip
+    assert told["warnings"] == [
+        f"environment: WARM_PREFIX_TARGET=3 has no effect: {why}",
+        f"environment: ENABLE_PREFIX_DELEGATION=true has no effect: {why}",
+        "environment: MAX_EN is no setting; is MAX_ENI meant?",
+    ]
+    assert told["pool"] == "fixed"
 
 
 # A daemon ------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import pytest
 from eni import errors
 from eni.limits import InstanceLimits
 from eni.model import Kind, Notices
+from ipamd.layers import read_settings
 from ipamd.settings import Settings
 from ipamd.targets import Fixed
-from ipamd.terms import Mode, Standing, Told, modes_of, standing_of, terms_of
+from ipamd.terms import Mode, Standing, Told, modes_of, standing_of, terms_of, without_prefixes
 
 CALM = Notices()
 CORDONED = Told(notices=CALM, unschedulable=True)
@@ -73,6 +74,51 @@ def test_demand_has_no_targets_and_what_is_set_has() -> None:
 def test_prefixes_are_asked_where_the_type_takes_them(changes: dict[str, Any], kind: Kind) -> None:
     terms = terms_of(Settings(prefix_delegation=True), limits(**changes), Told(notices=CALM))
     assert terms.kind is kind
+
+
+XEN = limits(instance_type="m4.large", enis=2, hypervisor="xen")
+
+
+def with_prefixes(**environ: str) -> Settings:
+    return read_settings({"ENABLE_PREFIX_DELEGATION": "true", **environ})
+
+
+@pytest.mark.parametrize(
+    ("environ", "targets", "held"),
+    [
+        pytest.param({}, None, "demand", id="nothing-set-is-demand"),
+        pytest.param({"WARM_ENI_TARGET": "2"}, Fixed(warm_eni=2), "WARM_ENI_TARGET=2", id="by-eni"),
+        pytest.param({"WARM_PREFIX_TARGET": "2"}, None, "demand", id="prefixes-that-are-not-had"),
+        pytest.param(
+            {"WARM_PREFIX_TARGET": "2", "ENID_POOL": "fixed"}, Fixed(warm_eni=1),
+            "WARM_ENI_TARGET=1", id="fixed",
+        ),
+        pytest.param(
+            {"WARM_ENI_TARGET": "1", "WARM_PREFIX_TARGET": "1", "ENID_POOL": "demand"}, None,
+            "demand", id="demand-and-the-manifest",
+        ),
+        pytest.param(
+            {"WARM_ENI_TARGET": "2", "WARM_IP_TARGET": "3"}, Fixed(warm_ip=3),
+            "WARM_IP_TARGET=3", id="by-address",
+        ),
+    ],
+)  # fmt: skip
+def test_a_type_without_prefixes_goes_by_the_targets_of_single_addresses(
+    environ: dict[str, str], targets: Fixed | None, held: str
+) -> None:
+    settings = with_prefixes(**environ)
+    terms = terms_of(settings, XEN, Told(notices=CALM))
+    assert (terms.kind, terms.targets) == (Kind.SINGLE, targets)
+    assert without_prefixes(settings, XEN) == (
+        "ENIs of m4.large take no prefixes, which need a Nitro instance or bare metal: single"
+        f" addresses serve, by {held}"
+    )
+
+
+def test_nothing_is_lost_where_prefixes_are_had_or_not_asked_for() -> None:
+    asked = with_prefixes(WARM_ENI_TARGET="2", WARM_PREFIX_TARGET="3")
+    assert without_prefixes(asked, limits()) == without_prefixes(Settings(), XEN) == ""
+    assert terms_of(asked, limits(), Told(notices=CALM)).targets == Fixed(warm_prefix=3)
 
 
 @pytest.mark.parametrize(
