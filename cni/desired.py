@@ -50,6 +50,14 @@ ENI_CONF: Mapping[str, int] = {**PRIMARY_CONF, "promote_secondaries": 1}
 """Link settings of ENIs. With a foreign address before ours, the kernel would take ours away
 along with it, were it not for promote_secondaries."""
 
+KINDS: Mapping[str, int] = {
+    "multipath": 1, "local": 2, "broadcast": 3, "multicast": 5, "blackhole": 6, "prohibit": 8,
+    "throw": 9,
+}  # fmt: skip
+"""Routes that none of ours is like, and the kernel's numbers of them (RTN_*, linux/rtnetlink.h)."""
+
+DROPPING = {"blackhole", "prohibit"}
+
 METRIC_V6 = 1024
 """What the kernel makes of an IPv6 route's metric 0."""
 
@@ -124,7 +132,7 @@ class FoundLink:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Way:
-    """A route; *index* 0 means unreachable."""
+    """A route; *index* 0 means unreachable, or what *kind* (`KINDS`) says."""
 
     network: Network
     table: int
@@ -133,11 +141,17 @@ class Way:
     gateway: Address | None = None
     source: Address | None = None
     protocol: int = PROTOCOL
+    kind: str = ""
 
     @property
     def key(self) -> tuple[Network, int, int]:
         """What tells two routes apart: a second one of the same key replaces the first."""
         return (self.network, self.table, self.metric)
+
+    @property
+    def drops(self) -> bool:
+        """Whether what takes it goes nowhere."""
+        return self.kind in DROPPING if self.kind else not self.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,7 +525,7 @@ def _ways(
             continue
         for route in desired_routes(eni, link.index):
             way = Way(route.destination, route.table, 0, link.index, route.gateway)
-            what = f"route {_named(way)} of ENI {eni.number}, table {way.table}"
+            what = f"route {named(way)} of ENI {eni.number}, table {way.table}"
             yield way.key, _Wanted(way, Part.ENI_ROUTE, what)
     for network in sorted(want.guards - want.unsure, key=_order):
         way = Way(network, PODS_TABLE, GUARD_METRIC)
@@ -535,7 +549,8 @@ def _pod_way(address: Address, index: int, source: Address) -> Way:
     return Way(ip_network(address), PODS_TABLE, metric, index, source=own)
 
 
-def _named(way: Way) -> str:
+def named(way: Way) -> str:
+    """Return where a route leads to, in a word."""
     return "default" if way.network.prefixlen == 0 else str(way.network)
 
 
@@ -552,6 +567,8 @@ def _missing_ways(
 
 
 def _how_changed(found: Way, wish: Way) -> str:
+    if found.kind:
+        return f"was of type {found.kind}"
     if found.index != wish.index:
         where = f"led to link #{found.index}" if found.index else "was unreachable"
         return f"{where} instead of #{wish.index}" if wish.index else where
@@ -607,8 +624,8 @@ def _surplus_ways(
         if way.protocol != PROTOCOL or key in wanted or way.network in unsure:
             continue
         part = _part_of(way)
-        kind = "route" if way.index else "guard"
-        what = f"{kind} {_named(way)} in table {way.table}"
+        kind = way.kind or ("route" if way.index else "guard")
+        what = f"{kind} {named(way)} in table {way.table}"
         sentence = f"{what} carries our protocol and is not needed"
         yield Repair(part, what, sentence, DeleteWay(way))
 
@@ -616,7 +633,7 @@ def _surplus_ways(
 def _part_of(way: Way) -> Part:
     if way.table != PODS_TABLE:
         return Part.ENI_ROUTE
-    return Part.POD_ROUTE if way.index else Part.GUARD
+    return Part.POD_ROUTE if way.index or way.kind else Part.GUARD
 
 
 TABLE = "nft table enid"

@@ -16,6 +16,7 @@ from typing import assert_never
 from cni import rtnl
 from cni.dataplane import PROTOCOL, Rule
 from cni.desired import (
+    KINDS,
     DeleteAddress,
     DeleteRule,
     DeleteWay,
@@ -107,7 +108,7 @@ class KernelMender:
 def _messages(step: Step) -> tuple[rtnl.Message, ...]:
     match step:
         case DeleteWay(way):
-            return (rtnl.delete_route(path(way)),)
+            return (rtnl.delete_route(path(way), any_scope=bool(way.kind)),)
         case DeleteRule(rule):
             return (rtnl.change_rule(rule_wish(rule), delete=True),)
         case DeleteAddress(index, address):
@@ -146,7 +147,7 @@ def path(way: Way) -> rtnl.Path:
         source=way.source,
         metric=way.metric,
         protocol=way.protocol,
-        kind=RTN_UNICAST if way.index else RTN_UNREACHABLE,
+        kind=KINDS[way.kind] if way.kind else RTN_UNICAST if way.index else RTN_UNREACHABLE,
         on_link=way.gateway is not None,
     )
 

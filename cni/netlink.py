@@ -125,7 +125,8 @@ class NodeNetlink:
 
     def _routes(self, table: int) -> Iterator[Route]:
         for way in self._looks.ways([table]):
-            if way.protocol == PROTOCOL and isinstance(way.network, IPv4Network):
+            is_like_ours = way.protocol == PROTOCOL and not way.kind
+            if is_like_ours and isinstance(way.network, IPv4Network):
                 gateway = way.gateway if isinstance(way.gateway, IPv4Address) else None
                 yield Route(way.network, table, way.index, gateway)
 
@@ -200,7 +201,8 @@ class NodeNetlink:
 
     def _guards(self) -> Iterator[Network]:
         ways = self._looks.ways([PODS_TABLE])
-        return (way.network for way in ways if way.protocol == PROTOCOL and not way.index)
+        like_guards = (way for way in ways if not way.index and not way.kind)
+        return (way.network for way in like_guards if way.protocol == PROTOCOL)
 
     # nft -------------------------------------------------------------------------------
     def apply_nft(self, text: str) -> bool:

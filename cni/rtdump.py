@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from cni.dataplane import EXTERNAL_PREFERENCE, PODS_TABLE, PROTOCOL, Rule
-from cni.desired import Found, FoundLink, FoundRule, Neighbour, OwnAddress, Way
+from cni.desired import KINDS, Found, FoundLink, FoundRule, Neighbour, OwnAddress, Way
 from cni.nft import TABLE
 from cni.nft_found import FoundChain, FoundNftRule, FoundTable
 from cni.rtnl import (
@@ -50,7 +50,9 @@ _NFGEN = struct.Struct(">BBH")  # struct nfgenmsg: family, version, resource id
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _FR_ACT_TO_TBL = 1
 _NUD_PERMANENT = 0x80
-_RTN_UNREACHABLE = 7
+_RTN_UNICAST = 1
+_USUAL = {_RTN_UNICAST, 7}  # RTN_UNREACHABLE
+_KINDS = {number: word for word, number in KINDS.items()}
 _IFA_F_NOPREFIXROUTE = 0x200
 _MAIN = 254
 
@@ -120,20 +122,22 @@ def read_link(body: bytes) -> FoundLink:
 
 
 def read_route(body: bytes) -> Way | None:
-    """Return the route of an RTM_NEWROUTE body; None of one that none of ours is like."""
+    """Return the route of an RTM_NEWROUTE body; None of a type that routes have not."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     found = attributes_of(body[_ROUTE.size :])
-    if kind not in {1, _RTN_UNREACHABLE} or 9 in found:  # RTN_UNICAST; RTA_MULTIPATH
+    is_usual = kind in _USUAL and 9 not in found  # RTA_MULTIPATH
+    if not is_usual and kind not in _KINDS:
         return None
     whole = b"\0" * (4 if family == socket.AF_INET else 16)
     return Way(
         network=ip_network((found.get(1, whole), length)),  # RTA_DST
         table=_NUMBER.unpack(found[15])[0] if 15 in found else table,  # RTA_TABLE
         metric=_NUMBER.unpack(found[6])[0] if 6 in found else 0,  # RTA_PRIORITY
-        index=_NUMBER.unpack(found[4])[0] if 4 in found and kind == 1 else 0,  # RTA_OIF
+        index=_NUMBER.unpack(found[4])[0] if 4 in found and kind == _RTN_UNICAST else 0,  # RTA_OIF
         gateway=ip_address(found[5]) if 5 in found else None,  # RTA_GATEWAY
         source=ip_address(found[7]) if 7 in found else None,  # RTA_PREFSRC
         protocol=protocol,
+        kind="" if is_usual else _KINDS[kind],
     )
 
 

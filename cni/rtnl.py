@@ -288,7 +288,7 @@ def new_neighbour(address: Address, mac: str, index: int) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A route to *address*/*length*; *kind* 1 is unicast, 7 unreachable."""
+    """A route to *address*/*length*; *kind* 1 is unicast, 7 unreachable (RTN_*)."""
 
     address: Address
     length: int
@@ -303,8 +303,9 @@ class Path:
     """Whether the gateway is on the link although no prefix says so."""
 
 
-def _route_body(path: Path) -> bytes:
+def _route_body(path: Path, *, any_scope: bool = False) -> bytes:
     scope = 0 if path.gateway or path.kind != 1 else 253  # RT_SCOPE_UNIVERSE, RT_SCOPE_LINK
+    scope = 255 if any_scope else scope  # RT_SCOPE_NOWHERE, of a deletion
     if path.address.version == 6:  # the family: IPv6 routes have no scope
         scope = 0
     body = _ROUTE.pack(
@@ -337,9 +338,10 @@ def new_route(path: Path) -> Message:
     return Message(24, flags, _route_body(path), f"ip route replace {_route_words(path)}")
 
 
-def delete_route(path: Path) -> Message:
-    """Take a route out."""
-    return Message(25, REQUEST | ACK, _route_body(path), f"ip route del {_route_words(path)}")
+def delete_route(path: Path, *, any_scope: bool = False) -> Message:
+    """Take a route out; with *any_scope* also one whose scope is not as ours would be."""
+    body = _route_body(path, any_scope=any_scope)
+    return Message(25, REQUEST | ACK, body, f"ip route del {_route_words(path)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,28 @@ from ipaddress import IPv4Address
 
 from cni.dataplane import (
     NODE_SYSCTLS,
+    PODS_TABLE,
+    PROTOCOL,
     Address,
     Alias,
     EniLink,
     Marks,
+    eni_table,
     parse_alias,
 )
-from cni.desired import Desired, Found, FoundLink, Known, Lookup, Part, PodWire, Repair, mending
+from cni.desired import (
+    Desired,
+    Found,
+    FoundLink,
+    Known,
+    Lookup,
+    Part,
+    PodWire,
+    PutWay,
+    Repair,
+    mending,
+    named,
+)
 from cni.nft_found import FoundTable
 from cni.spec import Sandbox
 from eni.model import Block, Eni, EniId
@@ -175,7 +190,10 @@ PRESENT = (
     (r" had another ", " has another "),
     (r" led to ", " leads to "),
     (r" made a route ", " makes a route "),
-    (r" was (down|unreachable|made from|\S+ and must be|'[^']*' and must be)", r" is \1"),
+    (
+        r" was (down|unreachable|of type \w+|made from|\S+ and must be|'[^']*' and must be)",
+        r" is \1",
+    ),
 )
 """What a repair says befell something, and what is so until it is mended."""
 
@@ -230,7 +248,9 @@ def _journal_and_kernel(
     known = Known(table=journal.tables)
     lookup = Lookup(kernel, known)
     between = "journal and kernel"
-    for repair in mending(want, kernel, known):
+    repairs = tuple(mending(want, kernel, known))
+    yield from _drops_of_others(want, kernel, repairs)
+    for repair in repairs:
         yield Finding(
             "kernel" if repair.part is Part.TABLE else between,
             repair.what,
@@ -255,6 +275,23 @@ def _journal_and_kernel(
             )
             yield Finding(between, f"link of {intent.eni_id}", sentence, LET_GO)
     yield from _veths_without_lease(journal, kernel)
+
+
+def _drops_of_others(
+    want: Desired, kernel: Found, repairs: Collection[Repair]
+) -> Iterator[Finding]:
+    """Yield others' routes that take what pods send or get, but those that a repair replaces."""
+    tables = {PODS_TABLE, *(eni_table(eni.number) for eni in want.enis if not eni.is_primary)}
+    replaced = {r.step.way.key for r in repairs if isinstance(r.step, PutWay)}
+    for way in kernel.ways:
+        is_ours = way.protocol == PROTOCOL or way.key in replaced
+        if way.drops and way.table in tables and not is_ours:
+            what = f"route {named(way)} in table {way.table}"
+            kind = way.kind or "unreachable"
+            sentence = f"{what} is somebody else's and drops what goes there ({kind})"
+            dev = f"ip -{way.network.version} route del {kind} {way.network} table {way.table}"
+            cure = f"find who put it there (proto {way.protocol}), then `{dev}`"
+            yield Finding("kernel", what, sentence, cure)
 
 
 def _veths_without_lease(journal: Journalled, kernel: Found) -> Iterator[Finding]:

@@ -461,7 +461,7 @@ class ModelMender:
         return Found(
             links=tuple(map(_found, links)),
             ways=tuple(
-                AnyWay(w.network, w.table, w.metric, w.index, w.gateway, w.source)
+                AnyWay(w.network, w.table, w.metric, w.index, w.gateway, w.source, kind=w.kind)
                 for w in kernel.ways.values()
             ),
             rules=tuple(FoundRule(rule, PROTOCOL) for rule in kernel.rules),
@@ -516,7 +516,7 @@ class ModelMender:
             case SetLink():
                 self._set_link(step)
             case PutWay(w):
-                way = Way(w.network, w.table, w.metric, w.index, _v4(w.gateway), w.source)
+                way = Way(w.network, w.table, w.metric, w.index, _v4(w.gateway), w.source, w.kind)
                 kernel.put_way(way)
             case DeleteWay(way):
                 kernel.delete_way(*way.key)

@@ -142,7 +142,7 @@ class HostSide:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A route; *index* 0 means unreachable."""
+    """A route; *index* 0 means unreachable, or what *kind* says."""
 
     network: Network
     table: int
@@ -150,6 +150,7 @@ class Way:
     index: int = 0
     gateway: IPv4Address | None = None
     source: Address | None = None
+    kind: str = ""
 
     @property
     def key(self) -> tuple[Network, int, int]:
@@ -160,7 +161,7 @@ class Way:
         """Return it as `ip route show` does."""
         is_v6 = self.network.version == 6
         whole = str(self.network) if self.network.prefixlen else "default"
-        words = [] if self.index else ["unreachable"]
+        words = [] if self.index else [self.kind or "unreachable"]
         words += [whole.removesuffix("/128" if is_v6 else "/32")]
         words += [f"via {self.gateway}"] if self.gateway else []
         words += [f"dev {ifname}"] if self.index else ["dev lo"] if is_v6 else []

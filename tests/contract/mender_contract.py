@@ -153,6 +153,26 @@ SABOTAGES: dict[str, tuple[Sabotage, str]] = {
         lambda eni, _pod: PutWay(Way(ip_network(POD), PODS_TABLE, 0, eni)),
         f"route to {POD} of default/web led to link #",
     ),
+    "a pod's route that is a blackhole": (
+        lambda _eni, _pod: PutWay(Way(ip_network(POD), PODS_TABLE, kind="blackhole")),
+        f"route to {POD} of default/web was of type blackhole",
+    ),
+    "a route of an ENI that prohibits": (
+        lambda _eni, _pod: PutWay(Way(ip_network("0.0.0.0/0"), 2, kind="prohibit")),
+        "route default of ENI 2, table 2 was of type prohibit",
+    ),
+    "a blackhole too many": (
+        lambda _eni, _pod: PutWay(Way(ip_network("9.9.9.9/32"), 2, kind="blackhole")),
+        "blackhole 9.9.9.9/32 in table 2 carries our protocol and is not needed",
+    ),
+    "a prohibit too many": (
+        lambda _eni, _pod: PutWay(Way(ip_network("10.0.1.98/32"), PODS_TABLE, kind="prohibit")),
+        "prohibit 10.0.1.98/32 in table 5120 carries our protocol and is not needed",
+    ),
+    "a blackhole of IPv6 too many": (
+        lambda _eni, _pod: PutWay(Way(ip_network("fd00::98"), PODS_TABLE, 1024, kind="blackhole")),
+        "blackhole fd00::98/128 in table 5120 carries our protocol and is not needed",
+    ),
     "a guard": (
         lambda _eni, _pod: DeleteWay(Way(ip_network(POD), PODS_TABLE, GUARD_METRIC)),
         f"guard of {POD}/32 had vanished",

@@ -99,6 +99,7 @@ SABOTAGES = {
     f"nft replace rule ip enid leave handle $({SPOOF_RULE}) accept": (
         "nft table enid has other rules than were written"
     ),
+    "ip route replace prohibit {pod4} table 5120": "route to {pod4} of default/web-4 is of type",
     "ip neigh del {pod3} dev {veth3}": "permanent neighbour {pod3} of default/web-3 is missing",
     "ip neigh replace {pod4} lladdr 02:00:00:00:00:55 dev {veth4} nud permanent": (
         "permanent neighbour {pod4} of default/web-4 has another MAC"
@@ -174,7 +175,9 @@ def test_what_only_one_of_the_four_knows_is_said(clinic: Clinic, vpc: EmbeddedVP
     scene.daemon.stop()
     scene.sh("ip link del {veth3}; nft add table ip fw;"
              " nft add chain ip fw forward '{{ type filter hook forward priority 0; policy drop; }}';"
-             " ip rule add pref 900 fwmark 0x40/0xf0 lookup 99")  # fmt: skip
+             " ip rule add pref 900 fwmark 0x40/0xf0 lookup 99;"
+             " ip route add blackhole 198.51.100.0/24 table 2;"
+             " ip -6 route add prohibit 2001:db8:9::/48 table 5120")  # fmt: skip
     by_address = {str(a["PrivateIpAddress"]): eni for eni in vpc.ec2.describe_network_interfaces()[
         "NetworkInterfaces"] for a in eni["PrivateIpAddresses"]}  # fmt: skip
     taken = str(scene.pods[4])
@@ -191,6 +194,8 @@ def test_what_only_one_of_the_four_knows_is_said(clinic: Clinic, vpc: EmbeddedVP
         f"the lease of {scene.pods[3]} is of default/web-3, and its veth is gone",
         "chain forward of nft table ip fw drops what is forwarded, and pods are forwarded",
         "rule 900 of somebody else looks at our mark bits: 0x40/0xf0",
+        "route 198.51.100.0/24 in table 2 is somebody else's and drops what goes there (blackhole)",
+        "route 2001:db8:9::/48 in table 5120 is somebody else's and drops what goes there (prohibit)",
         f"default/web-4 has {taken} of ",
         f"the journal holds {taken}/32 of ",
     ):
@@ -200,7 +205,9 @@ def test_what_only_one_of_the_four_knows_is_said(clinic: Clinic, vpc: EmbeddedVP
     forgotten.write_text(text)
     web_2.unlink()
     clinic.keep("web-2", str(scene.pods[2]))
-    scene.sh("nft delete table ip fw; ip rule del pref 900")
+    scene.sh("nft delete table ip fw; ip rule del pref 900;"
+             " ip route del blackhole 198.51.100.0/24 table 2;"
+             " ip -6 route del prohibit 2001:db8:9::/48 table 5120")  # fmt: skip
 
 
 def test_where_nothing_can_be_read_it_says_so(clinic: Clinic) -> None:

@@ -35,6 +35,11 @@ ROUNDS = {
         "ip route del {pod0} table 5120 metric 0": "route to {pod0} of default/web-0 had vanished",
         "ip route replace {pod1} dev ens5 table 5120": "route to {pod1} of default/web-1 led to",
         "ip route del unreachable {pod2} table 5120 metric 4278198272": "guard of {pod2}/32 had",
+        "ip route add blackhole 9.9.9.9/32 table 2 proto 151": "blackhole 9.9.9.9/32 in table 2 carries",
+        "ip -6 route add prohibit 2001:db8::9 table 5120 proto 151": (
+            "prohibit 2001:db8::9/128 in table 5120 carries our protocol"
+        ),
+        "ip route replace blackhole {pod10} table 5120": "of default/web-10 was of type blackhole",
         "ip route del default table 2": "route default of ENI 2, table 2 had vanished",
         "nft delete table ip enid": "nft table enid had vanished (ip)",
         "ip neigh del {pod3} dev {veth3}": "permanent neighbour {pod3} of default/web-3 had vanished",

@@ -227,6 +227,16 @@ DRIFTS: dict[str, tuple[Found, str, Step]] = {
         "route to 10.0.0.5 of default/web-0 was unreachable instead of #4",
         PutWay(WAYS[4]),
     ),
+    "a pod's route that drops": (
+        with_way(4, index=0, source=None, kind="blackhole"),
+        "route to 10.0.0.5 of default/web-0 was of type blackhole",
+        PutWay(WAYS[4]),
+    ),
+    "a blackhole too many": (
+        replace(HAVE, ways=(*WAYS, Way(IPv4Network("9.9.9.9/32"), PODS_TABLE, kind="blackhole"))),
+        "blackhole 9.9.9.9/32 in table 5120 carries our protocol and is not needed",
+        DeleteWay(Way(IPv4Network("9.9.9.9/32"), PODS_TABLE, kind="blackhole")),
+    ),
     "a pod's route too many": (
         replace(HAVE, ways=(*WAYS, Way(IPv4Network("10.0.0.99/32"), PODS_TABLE, 0, 4))),
         "route 10.0.0.99/32 in table 5120 carries our protocol and is not needed",

@@ -200,6 +200,8 @@ def leased(*rows: LeaseRow) -> Journalled:
     return replace(JOURNAL, leases=rows)
 
 
+OTHERS = "is somebody else's and drops what goes there"
+
 DIFFERENCES: dict[str, tuple[Witnesses, list[str]]] = {
     "a sandbox without a lease": (
         replace(ALL, pods=(*PODS, GHOST)),
@@ -288,6 +290,27 @@ DIFFERENCES: dict[str, tuple[Witnesses, list[str]]] = {
             ec2=(replace(EC2[0], secondary=()), replace(EC2[1], secondary=(FIRST, SECOND, CIDR[22]))),
         ),
         ["default/web-1 has 10.0.0.5 of eni-1, and EC2 has it on eni-2"],
+    ),
+    "others' routes that drop": (
+        replace(ALL, kernel=replace(KERNEL, ways=(
+            *KERNEL.ways,
+            Way(IPv4Network("198.51.100.0/24"), 2, protocol=3, kind="blackhole"),
+            Way(IPv4Network("203.0.113.0/24"), 5120, protocol=3),
+            Way(IPv4Network("203.0.113.0/24"), 5120, 7, 3, protocol=3),
+            Way(IPv4Network("203.0.113.0/24"), 2, protocol=3, kind="throw"),
+            Way(IPv4Network("198.51.100.0/24"), 77, protocol=3, kind="blackhole"),
+        ))),
+        [
+            f"route 198.51.100.0/24 in table 2 {OTHERS} (blackhole)",
+            f"route 203.0.113.0/24 in table 5120 {OTHERS} (unreachable)",
+        ],
+    ),
+    "somebody's blackhole in the place of ours": (
+        replace(ALL, kernel=replace(KERNEL, ways=(
+            *(way for way in KERNEL.ways if way.network != IPv4Network(FIRST) or not way.index),
+            Way(IPv4Network(FIRST), 5120, protocol=3, kind="blackhole"),
+        ))),
+        ["route to 10.0.0.5 of default/web-1 is of type blackhole"],
     ),
     "a sysctl": (
         replace(ALL, host=Host(sysctls={"net.ipv4.ip_forward": "0"})),
