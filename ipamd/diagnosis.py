@@ -82,6 +82,8 @@ class Host:
     """What of others on the node can stand in our way."""
 
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    may_set_sysctls: bool = True
+    """False in a container, which sees /proc/sys read-only."""
     dropping: tuple[str, ...] = ()
     """Others' nft chains that drop what is forwarded unless something allows it."""
     rules: tuple[ForeignRule, ...] = ()
@@ -127,6 +129,9 @@ BY_ITSELF = "`enid doctor --fix` puts it back at once; an ipamd that runs does w
 BY_DAEMON = "ipamd takes it away at its second look; if none runs, start it"
 TAKE_UP = "ipamd takes it up at its next look at EC2 (minutes); if it stays, restart ipamd"
 LET_GO = "ipamd lets it go after two looks at EC2 (minutes); if it stays, restart ipamd"
+STAYED = (
+    "`--fix` has not mended it: somebody undoes it at once, or the kernel refuses (see the end)"
+)
 RESTART_POD = "restart the pod: it gets another address"
 
 
@@ -450,8 +455,11 @@ def _host(host: Host, journal: Journalled | None) -> Iterator[Finding]:
         wanted = NODE_SYSCTLS[name]
         if value != wanted:
             sentence = f"{name} is {value} and must be {wanted}"
-            cure = "`enid doctor --fix` sets it; find who changes it (/etc/sysctl.d)"
-            yield Finding("node", name, sentence, cure, Sysctl(name, wanted))
+            here, fix = "`enid doctor --fix` sets it", Sysctl(name, wanted)
+            there = f"on the host: `sysctl -w {name}={wanted}` (/proc/sys is read-only here)"
+            may = host.may_set_sysctls
+            cure = f"{here if may else there}; find who changes it (/etc/sysctl.d)"
+            yield Finding("node", name, sentence, cure, fix if may else None)
     for chain in host.dropping:
         sentence = f"{chain} drops what is forwarded, and pods are forwarded"
         cure = "let it accept what comes from and goes to `eni*`, or set its policy to accept"

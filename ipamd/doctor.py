@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -29,6 +29,7 @@ from eni.imds import Imds
 from eni.model import Eni, Identity
 from ipamd.cli import DaemonAwayError, ask, ask_status
 from ipamd.diagnosis import (
+    STAYED,
     Finding,
     ForeignRule,
     Host,
@@ -198,6 +199,7 @@ def _look(places: Places, journal: Journalled | None, heard: Heard) -> tuple[Fou
             found = looks.look(tables)
             host = Host(
                 sysctls=_sysctls(),
+                may_set_sysctls=not os.statvfs("/proc/sys").f_flag & os.ST_RDONLY,
                 dropping=looks.dropping_chains(),
                 rules=tuple(ForeignRule(*rule) for rule in looks.marked_rules()),
                 complaints=tuple(_daemons(places.root, found)),
@@ -342,7 +344,13 @@ def run(places: Places, *, fix: bool, wait_seconds: float) -> tuple[Report, list
         remaining = {(f.between, f.what) for f in left}
         fixed = {(f.between, f.what) for f in findings} - remaining
         findings += [f for f in left if f.what not in {known.what for known in findings}]
+        findings = [_stayed(f) if (f.between, f.what) in remaining else f for f in findings]
     return report(heard, findings, passed, fixed), refused
+
+
+def _stayed(finding: Finding) -> Finding:
+    """Return what is there still behind `--fix`, which is not to be advised once more."""
+    return replace(finding, fix=None, cure=STAYED) if finding.fix else finding
 
 
 def report(

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ipamd.cli import ask
 from tests.lab.spoiled import CAP_SECONDS, Scene, a_scene, thorough
 from tests.lab.test_daemon import container_id
 from tests.tools.pure import ROOT
+from vpclab.enid import RIGHTS
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
+    from vpclab.node import Rights
 
 ENID = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from ipamd.cli import main; main()"
 CONFIG = base64.b64encode(json.dumps({"plugins": [{"type": "enid-cni"}]}).encode()).decode()
@@ -34,6 +37,7 @@ class Clinic:
         self.node = scene.daemon.node
         self.results: Path = self.node.path("/var/lib/cni/results")
         self.results.mkdir(parents=True)
+        self.rights: Rights | None = None
         for number, address in enumerate(scene.pods):
             self.keep(f"web-{number}", str(address))
 
@@ -54,22 +58,31 @@ class Clinic:
 
     def ask(self, *words: str) -> tuple[int, dict[str, Any]]:
         """Return the doctor's exit status and report."""
-        argv = [sys.executable, "-c", ENID, "doctor", "-o", "json", *WAIT, *words]
-        done = self.node.run(argv, check=False, cwd="/", timeout=120)
-        assert done.stdout, done.stderr
-        return done.returncode, json.loads(done.stdout)
+        status, text = self._run("-o", "json", *WAIT, *words)
+        return status, json.loads(text)
 
     def read(self, *words: str) -> tuple[int, str]:
         """Return the doctor's exit status and what a person reads."""
+        return self._run(*words)
+
+    def _run(self, *words: str) -> tuple[int, str]:
         argv = [sys.executable, "-c", ENID, "doctor", *words]
-        done = self.node.run(argv, check=False, cwd="/", timeout=120)
+        done = self.node.run(argv, check=False, cwd="/", timeout=120, rights=self.rights)
+        assert done.stdout, done.stderr
         return done.returncode, str(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def clinic(vpc: EmbeddedVPC, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+def the_clinic(vpc: EmbeddedVPC, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     with a_scene(vpc, 78, tmp_path_factory.mktemp("doctor")) as scene:
         yield Clinic(scene)
+
+
+@pytest.fixture(params=[pytest.param(None, marks=thorough), RIGHTS], ids=["root", "container"])
+def clinic(the_clinic: Clinic, request: pytest.FixtureRequest) -> Clinic:
+    """Give it with a doctor who is the host's root, and with one in the daemon's container."""
+    the_clinic.rights = request.param
+    return the_clinic
 
 
 def found(report: dict[str, Any]) -> list[str]:
@@ -87,6 +100,8 @@ def test_all_agree_on_a_node_that_is_well(clinic: Clinic) -> None:
 
 ADDRESS = "ip -br -4 addr show ens6 | tr -s ' ' | cut -d' ' -f3"
 SPOOF_RULE = "nft -a list chain ip enid leave | sed -n 's/.*127.0.0.0.*handle //p'"
+
+SYSCTL = "echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter"
 
 SABOTAGES = {
     "ip rule del pref 512 lookup 5120 protocol 151": "rule 512: from all lookup 5120 is missing",
@@ -113,7 +128,7 @@ SABOTAGES = {
     "ip link set {veth8} alias ''": "veth {veth8} of default/web-8: its alias is missing",
     "ip link set {veth9} alias mine": "veth {veth9} of default/web-9: its alias is 'mine'",
     "echo 0 > /proc/sys/net/ipv4/conf/{veth10}/rp_filter": "web-10: rp_filter is 0 and must be 1",
-    "echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter": "net.ipv4.conf.all.rp_filter is 1 and must be 0",
+    SYSCTL: "net.ipv4.conf.all.rp_filter is 1 and must be 0",
 }  # fmt: skip
 """What is done while no daemon runs, and what the doctor says of it."""
 
@@ -130,10 +145,17 @@ def test_without_a_daemon_each_sabotage_is_one_sentence_and_mended(clinic: Clini
     assert (status, report["daemon"]) == (1, False)
     assert scene.dump() != before
     status, report = clinic.ask("--no-ec2", "--fix")
-    assert [f["sentence"] for f in report["findings"] if not f["fixed"]] == []
+    left = [f for f in report["findings"] if not f["fixed"]]
     assert report["refused"] == []
-    assert status == 3
     assert set(report["silent"]) == {"EC2", "ipamd"}
+    if clinic.rights is None:
+        assert (status, left) == (3, [])
+    else:
+        (sysctl,) = left
+        assert (status, sysctl["sentence"]) == (1, SABOTAGES[SYSCTL])
+        assert sysctl["cure"].startswith("on the host: `sysctl -w net.ipv4.conf.all.rp_filter=0`")
+        assert "--fix" not in clinic.read("--no-ec2", *WAIT)[1]
+        scene.sh("sysctl -w net.ipv4.conf.all.rp_filter=0")
     assert scene.dump() == before
     scene.daemon.start()
 
@@ -156,6 +178,7 @@ def test_a_daemon_that_runs_has_mended_it_before_and_the_doctor_says_so(clinic: 
 def test_the_fix_is_the_daemons_where_one_runs(clinic: Clinic) -> None:
     scene = clinic.scene
     before = scene.dump()
+    ask(scene.daemon.socket, "MEND")  # and what was mended before does not count
     for _ in range(4):  # and now it waits before it mends this once more
         scene.sh("ip rule del pref 1024")
         scene.await_dump(before)
@@ -165,8 +188,9 @@ def test_the_fix_is_the_daemons_where_one_runs(clinic: Clinic) -> None:
     assert scene.dump() == before
 
 
-def test_what_only_one_of_the_four_knows_is_said(clinic: Clinic, vpc: EmbeddedVPC) -> None:
-    scene = clinic.scene
+def test_what_only_one_of_the_four_knows_is_said(the_clinic: Clinic, vpc: EmbeddedVPC) -> None:
+    clinic, scene = the_clinic, the_clinic.scene
+    clinic.rights = RIGHTS
     ghost = clinic.keep("ghost", "10.0.78.250")
     forgotten = clinic.results / f"enid-{container_id('web-1')}-eth0"
     text = forgotten.read_text()

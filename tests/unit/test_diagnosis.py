@@ -358,6 +358,14 @@ def test_what_is_missing_is_safe_to_put_and_what_is_too_much_is_not_taken_away()
     assert finding.fix == Sysctl("net.ipv4.ip_forward", "1")
 
 
+def test_where_sysctls_cannot_be_set_the_host_is_told_how() -> None:
+    host = Host(sysctls={"net.ipv4.ip_forward": "0"}, may_set_sysctls=False)
+    (finding,) = diagnose(replace(ALL, host=host))
+    assert finding.fix is None
+    assert finding.cure.startswith("on the host: `sysctl -w net.ipv4.ip_forward=1`")
+    assert "--fix" not in finding.cure
+
+
 @pytest.mark.parametrize(
     "other",
     [
