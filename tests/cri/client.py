@@ -50,6 +50,8 @@ class PodSpec:
     ports: Mapping[int, int] = field(default_factory=dict)
     """Ports of the node, and the pod's that they lead to."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    servers: tuple[str, ...] = ()
+    """Of names, as its dnsConfig has them."""
     namespaces: Mapping[str, Any] = field(default_factory=dict)
     """NamespaceOption, where it is not the default."""
 
@@ -65,6 +67,7 @@ class PodSpec:
             # runc cannot name a host that is the node itself
             "hostname": "" if self.is_on_host else self.name,
             "annotations": self.annotations,
+            **({"dns_config": {"servers": self.servers}} if self.servers else {}),
             "port_mappings": [
                 {"container_port": pod, "host_port": node} for node, pod in self.ports.items()
             ],

@@ -121,10 +121,11 @@ class Containerd:
         self.cgroup = f"/enid-cri-{secrets.token_hex(4)}-{node.name}"
         self.process: subprocess.Popen[Any] | None = None
         node.path(CONFIG).write_text(SETTINGS)
-        self._link_tools()
+        self.link_tools()
         self.cri = Cri(node.path(SOCKET), self.cgroup)
 
-    def _link_tools(self) -> None:
+    def link_tools(self) -> None:
+        """Have the CNI project's plugins beside ours; twice is once."""
         for name in ("loopback", "tuning", "portmap", "bandwidth", "ptp", "host-local"):
             link = self.node.path(BIN_DIR) / name
             link.unlink(missing_ok=True)
@@ -190,6 +191,11 @@ class Containerd:
         folder = self.node.path(RESULTS)
         return sorted(p for p in folder.glob("*") if not p.name.startswith("cni-loopback"))
 
+    def processes(self) -> list[int]:
+        """Return the processes of its pods: pauses, and what runs beside them."""
+        files = [folder / "cgroup.procs" for folder in self._cgroups()]
+        return sorted({int(pid) for file in files for pid in _lines(file)})
+
     def close(self) -> None:
         """End it, its pods and their cgroups."""
         self.cri.close()
@@ -210,6 +216,12 @@ class Containerd:
             if top.is_dir():
                 inner = (Path(root) for root, _, _ in os.walk(top, topdown=False))
                 yield from inner
+
+
+def _lines(file: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):  # the cgroup went meanwhile
+        return file.read_text().split()
+    return []
 
 
 def _is_removed(folder: Path) -> bool:

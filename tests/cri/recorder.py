@@ -1,20 +1,23 @@
-"""What stands where the plugin stands: notes each call, then is the plugin, or does as ordered.
+"""What stands where a plugin stands: notes each call, then is the plugin, or does as ordered.
 
     python3 -I -S recorder.py          (as a runtime execs it)
 
 A call without an order costs one note: this process becomes the plugin itself, so what a runtime
-does to it is done to the plugin. Orders are files that a test lays down, one per verb.
+does to it is done to the plugin. It stands for the plugin whose name it has; that one is in the
+folder. Orders are files that a test lays down, one per plugin and verb.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
 FOLDER = "/run/recorder"
-PLUGIN = FOLDER + "/plugin"
+NAME = sys.argv[0].rpartition("/")[2]
+PLUGIN = f"{FOLDER}/{NAME}"
 
 
 def main() -> None:
@@ -22,7 +25,7 @@ def main() -> None:
 
     An order may have the plugin run first (*plugin*), wait for a test (*hold*, a fifo), and answer
     something else (*stdout*, *stderr*, *code*); what runs the plugin and holds its answer back is
-    a plugin that is slow to end.
+    a plugin that is slow to end. One that waits notes a SIGTERM as a call, and waits on.
     """
     stdin = sys.stdin.buffer.read()
     verb = os.environ.get("CNI_COMMAND", "")
@@ -33,6 +36,7 @@ def main() -> None:
         return
     answer = run(stdin) if order.get("plugin") else b""
     if "hold" in order:
+        signal.signal(signal.SIGTERM, lambda *_: note("TERM", stdin))
         with open(order["hold"]) as fifo:  # noqa: PTH123 - -S has no time for pathlib
             fifo.read()
     if order.get("become"):
@@ -45,7 +49,7 @@ def main() -> None:
 def read_order(verb: str) -> dict[str, Any] | None:
     """Return what a test has ordered for this verb, None for nothing."""
     try:
-        with open(FOLDER + "/order." + verb) as file:  # noqa: PTH123 - -S has no time for pathlib
+        with open(f"{FOLDER}/order.{NAME}.{verb}") as file:  # noqa: PTH123 - -S has no time for pathlib
             order: dict[str, Any] = json.load(file)
     except FileNotFoundError:
         return None
@@ -62,11 +66,20 @@ def note(verb: str, stdin: bytes) -> None:
         "pid": os.getpid(),
         "uid": os.geteuid(),
         "netns": os.readlink("/proc/self/ns/net"),  # noqa: PTH115 - -S has no time for pathlib
+        "cwd": os.getcwd(),  # noqa: PTH109 - the same
+        "session": os.getsid(0),
+        "cgroup": cgroup(),
     }
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     descriptor = os.open(FOLDER + "/calls", flags, 0o600)
     os.write(descriptor, (json.dumps(call) + "\n").encode())
     os.close(descriptor)
+
+
+def cgroup() -> str:
+    """Return where this process is among the cgroups."""
+    with open("/proc/self/cgroup") as file:  # noqa: PTH123 - -S has no time for pathlib
+        return file.read()
 
 
 def become(stdin: bytes) -> None:

@@ -52,12 +52,25 @@ class Call:
     pid: int
     uid: int
     netns: str
+    cwd: str
+    session: int
+    cgroup: str
+
+    @property
+    def plugin(self) -> str:
+        """The plugin's name."""
+        return Path(self.argv[0]).name
 
     @property
     def conf(self) -> dict[str, Any]:
         """What stood on stdin."""
         found: dict[str, Any] = json.loads(self.stdin)
         return found
+
+    @property
+    def args(self) -> dict[str, str]:
+        """CNI_ARGS, whose order is any."""
+        return dict(word.split("=") for word in self.env["CNI_ARGS"].split(";"))
 
     @property
     def container_id(self) -> str:
@@ -185,9 +198,15 @@ class Machine:
     def install(self) -> None:
         """Install plugin and conflist as the init container does, with the recorder before it."""
         self.uncover()
-        shutil.move(self.plugin, self.node.path(FOLDER) / "plugin")
-        self.plugin.write_text(f"#!{sys.executable} -IS\n{RECORDER.read_text()}")
-        self.plugin.chmod(0o755)
+        self.cover(self.plugin.name)
+
+    def cover(self, name: str) -> None:
+        """Have the recorder stand before the plugin of this *name*; before one of none, alone."""
+        file = self.plugin.with_name(name)
+        if file.exists():
+            shutil.move(file, self.node.path(FOLDER) / name)
+        file.write_text(f"#!{sys.executable} -IS\n{RECORDER.read_text()}")
+        file.chmod(0o755)
 
     def uncover(self) -> None:
         """Install plugin and conflist with nothing before the plugin: calls are not noted."""
@@ -212,11 +231,15 @@ class Machine:
         sources = [json.loads(n["Config"]["Source"]) for n in networks if n["IFName"] == "eth0"]
         return sources[0] if sources else None
 
-    def calls(self) -> list[Call]:
-        """Return the plugin's calls so far."""
+    def all_calls(self) -> list[Call]:
+        """Return the calls so far of every plugin that the recorder stands before."""
         path = self.node.path(FOLDER) / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [Call(**json.loads(line)) for line in lines]
+
+    def calls(self) -> list[Call]:
+        """Return our plugin's calls so far."""
+        return [call for call in self.all_calls() if call.plugin == self.plugin.name]
 
     def verbs(self) -> list[str]:
         """Return the verbs so far."""
@@ -231,9 +254,12 @@ class Machine:
         stat = Path(f"/proc/{call.pid}/stat")
         return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
-    def order(self, verb: str, **order: object) -> None:
-        """Order what the plugin does at the next calls of *verb*; see the recorder."""
-        (self.node.path(FOLDER) / f"order.{verb}").write_text(json.dumps(order))
+    def order(self, verb: str, *, of: str = "enid-cni", **order: object) -> None:
+        """Order what a plugin does at the next calls of *verb*; see the recorder."""
+        self._order_file(verb, of).write_text(json.dumps(order))
+
+    def _order_file(self, verb: str, of: str = "enid-cni") -> Path:
+        return self.node.path(FOLDER) / f"order.{of}.{verb}"
 
     def forget_orders(self) -> None:
         """Let the plugin be itself again."""
@@ -246,7 +272,7 @@ class Machine:
 
         Afterwards those that wait go on.
         """
-        self.order(verb, hold=FIFO, **order)
+        self._order_file(verb).write_text(json.dumps({**order, "hold": FIFO}))
         end: list[int] = []
 
         def wait() -> None:
@@ -261,7 +287,7 @@ class Machine:
         try:
             yield wait
         finally:
-            (self.node.path(FOLDER) / f"order.{verb}").unlink()
+            self._order_file(verb).unlink()
             for descriptor in end:
                 os.close(descriptor)
 
@@ -336,6 +362,7 @@ class Machine:
         self.workers.clear()
         self.containerd.clear()
         self.await_nothing()
+        self.containerd.link_tools()
         self.configure(lambda _: None)
         assert self.containerd.namespaces() == []
         assert self.containerd.results() == []

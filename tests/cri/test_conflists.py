@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.cri.client import CriError, PodSpec
-from tests.cri.containerd import BIN_DIR, poll
-from tests.cri.stage import FOLDER, Stage
+from tests.cri.containerd import poll
+from tests.cri.stage import Call, Machine, Stage
 from tests.lab.talk import talk
 
-FAILING = """\
-#!/bin/sh
-echo "$CNI_COMMAND $(wc -l <FOLDER/calls)" >>FOLDER/later
-[ "$CNI_COMMAND" != ADD ] || { echo '{"cniVersion":"1.0.0","code":7,"msg":"not today"}'; exit 1; }
-""".replace("FOLDER", FOLDER)
-"""It notes how many calls of ours came before each of its own."""
+FAILURE = json.dumps({"cniVersion": "1.0.0", "code": 7, "msg": "not today"})
 
 PTP = {
     "cniVersion": "1.0.0",
@@ -25,6 +21,8 @@ PTP = {
     "plugins": [{"type": "ptp", "ipam": {"type": "host-local", "subnet": "192.0.2.0/24"}}],
 }
 
+LOOKS = 50
+"""A change that is noticed is loaded within two or three."""
 
 TUNING = {"type": "tuning", "sysctl": {"net.ipv4.tcp_keepalive_time": "600"}}
 
@@ -73,6 +71,35 @@ def test_a_conflist_that_is_written_in_place_is_read_half(stage: Stage) -> None:
     poll(lambda: stage.a.cri.network_ready()[0], "NetworkReady is true")
 
 
+def is_unnoticed(machine: Machine, former: object) -> bool:
+    """Whether the runtime still has the *former* conflist, however often it is asked."""
+    return all(machine.loaded() == former for _ in range(LOOKS))
+
+
+@pytest.mark.cri("conflist installed")
+def test_a_conflist_that_is_renamed_in_from_elsewhere_is_not_noticed(stage: Stage) -> None:
+    former = stage.a.loaded()
+    wanted = json.loads(stage.a.conflist.read_text()) | {"install": "from elsewhere"}
+    draft = stage.a.conflist.parents[1] / "draft"
+    draft.write_text(json.dumps(wanted))
+    draft.rename(stage.a.conflist)
+    assert is_unnoticed(stage.a, former)
+    stage.a.put(stage.a.conflist.name, json.dumps(wanted))
+    poll(lambda: stage.a.loaded() == wanted, "one that is renamed within the folder is loaded")
+
+
+@pytest.mark.cri("conflist installed")
+def test_what_is_written_behind_a_symlink_is_not_noticed(stage: Stage) -> None:
+    wanted = json.loads(stage.a.conflist.read_text()) | {"install": "behind a symlink"}
+    target, link = stage.a.conflist.parents[1] / "target", stage.a.conflist.with_name(".link.tmp")
+    target.write_text(json.dumps(wanted))
+    link.symlink_to(f"../{target.name}")
+    link.rename(stage.a.conflist)
+    poll(lambda: stage.a.loaded() == wanted, "the link is loaded")
+    target.write_text(json.dumps(wanted | {"install": "later"}))
+    assert is_unnoticed(stage.a, wanted)
+
+
 @pytest.mark.cri("several conflists")
 def test_the_first_conflist_counts_and_an_invalid_one_before_it_is_not_passed_over(
     stage: Stage,
@@ -89,7 +116,7 @@ def test_the_first_conflist_counts_and_an_invalid_one_before_it_is_not_passed_ov
 
 
 @pytest.mark.cri("cniVersion")
-@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_a_version_of_the_specification(stage: Stage, version: str) -> None:
     stage.a.configure(lambda conflist: conflist.update(cniVersion=version))
     if version == "1.1.0" and stage.release.line < (2, 0):
@@ -100,8 +127,20 @@ def test_a_version_of_the_specification(stage: Stage, version: str) -> None:
     assert talk(web, far, far.address) == web.address
     web.stop()
     told = stage.a.calls()[-1].conf
-    assert told.get("prevResult", {}).get("cniVersion") == (None if version == "0.3.1" else version)
+    assert told.get("prevResult", {}).get("cniVersion") == (None if version < "0.4.0" else version)
     assert not web.is_leased
+
+
+@pytest.mark.cri("cniVersion")
+def test_a_version_that_is_too_old_is_refused_in_a_sentence(stage: Stage) -> None:
+    stage.a.configure(lambda conflist: conflist.update(cniVersion="0.2.0"))
+    said = "cniVersion '0.2.0' is not one of 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"
+    assert said in stage.a.refused("web")
+    assert stage.a.shapes() == ["ADD", "DEL, no prevResult"]
+    stage.a.configure(lambda _: None)
+    for web in stage.a.known():
+        web.end()
+    stage.a.await_nothing()
 
 
 # Chains ------------------------------------------------------------------------------------
@@ -114,6 +153,26 @@ def chain(stage: Stage, *plugins: dict[str, Any]) -> None:
 
     stage.a.configure(change)
     assert stage.a.cri.network_ready() == (True, "")
+
+
+def order_of(calls: Sequence[Call]) -> list[str]:
+    """Return whose call came after whose, shortly; a node's STATUS is in between anywhere."""
+    return [f"{call.plugin} {call.shape}" for call in calls if call.verb != "STATUS"]
+
+
+@pytest.mark.cri("chain with portmap and bandwidth")
+def test_a_chain_is_taken_down_backwards_each_with_the_last_result(stage: Stage) -> None:
+    stage.a.cover("portmap")
+    chain(stage, TUNING, {"type": "portmap", "capabilities": {"portMappings": True}})
+    web = stage.a.run(PodSpec("web", ports={8080: 8080}))
+    (cached,) = stage.a.containerd.results()
+    last = json.loads(cached.read_text())["result"]
+    web.stop()
+    calls = [call for call in stage.a.all_calls() if call.container_id == web.sandbox]
+    assert order_of(calls) == ["enid-cni ADD", "portmap ADD", "portmap DEL", "enid-cni DEL"]
+    assert "prevResult" not in calls[0].conf
+    assert [call.conf["prevResult"] for call in calls[1:]] == [last] * 3
+    assert not web.is_leased
 
 
 @pytest.mark.cri("chain with portmap and bandwidth")
@@ -149,15 +208,17 @@ def test_a_pod_s_rates_are_set_by_the_plugin_that_follows(stage: Stage) -> None:
 
 @pytest.mark.cri("chain whose second plugin fails")
 def test_what_a_later_plugin_of_the_chain_fails_on_is_given_back(stage: Stage) -> None:
-    failing = stage.a.node.path(BIN_DIR) / "failing"
-    failing.write_text(FAILING)
-    failing.chmod(0o755)
+    stage.a.cover("failing")
+    stage.a.order("ADD", of="failing", stdout=FAILURE, code=1)
+    stage.a.order("DEL", of="failing", stdout="")
     stage.a.configure(lambda conflist: conflist["plugins"].append({"type": "failing"}))
     assert "not today" in stage.a.refused("web")
-    assert stage.a.shapes() == ["ADD", "DEL, no prevResult"]
-    later = stage.a.node.path(FOLDER) / "later"
-    assert later.read_text().split("\n") == ["ADD 1", "DEL 1", ""], "it is deleted before ours"
-    later.unlink()
+    assert order_of(stage.a.all_calls()) == [
+        "enid-cni ADD", "failing ADD", "failing DEL, no prevResult", "enid-cni DEL, no prevResult",
+    ]  # fmt: skip
+    ours, theirs, *_ = stage.a.all_calls()
+    assert "prevResult" not in ours.conf
+    assert theirs.conf["prevResult"]["ips"][0]["address"].endswith("/32")
     stage.a.await_nothing()
 
 

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cri.client import NOT_READY, READY, CriError, PodSpec
+from cni.frame import Frame, encode
+from cni.plugin import DEADLINE_SECONDS, MAX_SPOOLED
+from tests.cri.client import KUBELET_SECONDS, NOT_READY, READY, CriError, PodSpec
 from tests.cri.containerd import poll
 from tests.cri.stage import RECONCILE_SECONDS, Machine, Pod, Stage
 from tests.lab.talk import talk
 
 ERROR = json.dumps({"cniVersion": "1.0.0", "code": 11, "msg": "no luck", "details": "later"})
+NO_NETWORK = "failed to find network info"
 NO_DEL_AFTER_A_FAILED_ADD = "1.7-debian13"
 """1.7.23 to 1.7.30, and 2.x of the same months, send no DEL where no ADD's result was kept."""
 
@@ -82,28 +85,29 @@ def test_what_was_wired_before_a_failure_is_given_back(
 
 @pytest.mark.cri("ADD ends well with a bad answer")
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "words", "then"),
     [
-        pytest.param(ERROR, "failed to find network info", id="an error object"),
-        pytest.param('{"cniVersion":"1.0.0"}', "failed to find network info", id="no address"),
-        pytest.param("", "unexpected end of JSON input", id="nothing"),
+        pytest.param(ERROR, NO_NETWORK, "DEL", id="an error object"),
+        pytest.param('{"cniVersion":"1.0.0"}', NO_NETWORK, "DEL", id="no address"),
+        pytest.param("", "unexpected end of JSON input", "DEL, no prevResult", id="nothing"),
         pytest.param(
             json.dumps({
                 "cniVersion": "1.0.0",
                 "interfaces": [{"name": "net1", "sandbox": "/proc/1/ns/net"}],
                 "ips": [{"address": "10.0.0.9/32", "interface": 0}],
             }),
-            "failed to find network info",
+            NO_NETWORK,
+            "DEL",
             id="no eth0",
         ),
     ],
 )  # fmt: skip
 def test_what_was_wired_before_a_bad_answer_is_given_back(
-    stage: Stage, answer: str, words: str
+    stage: Stage, answer: str, words: str, then: str
 ) -> None:
     stage.a.order("ADD", plugin=True, stdout=answer)
     assert words in stage.a.refused("web")
-    assert [call.verb for call in stage.a.calls()] == ["ADD", "DEL"]
+    assert stage.a.shapes() == ["ADD", then]
     stage.a.await_nothing()
 
 
@@ -122,6 +126,33 @@ def test_an_add_that_fails_with_its_del_is_given_back(stage: Stage) -> None:
     stage.a.await_nothing(RECONCILE_SECONDS)
     later = 2 if stage.release.line == (1, 6) else 0
     assert len(stage.a.calls()) == 2 + later, stage.a.shapes()
+
+
+@pytest.mark.cri("ADD fails and its DEL too")
+def test_without_the_daemon_an_add_says_so_in_time_and_where_a_del_has_no_room_nothing_stays(
+    stage: Stage,
+) -> None:
+    stage.a.ipamd.kill()
+    spool = stage.a.node.path("/run/enid/spool")
+    for number in range(MAX_SPOOLED):
+        env = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": f"{number:064x}", "CNI_IFNAME": "eth0"}
+        conf = b'{"cniVersion":"1.0.0","name":"enid","type":"enid-cni"}'
+        (spool / f"{number:064x}.eth0.1").write_bytes(encode(Frame(env, conf, 1, 2)))
+    since = time.monotonic()
+    said = stage.a.refused("web", deadline=KUBELET_SECONDS)
+    assert f"ipamd did not answer within {DEADLINE_SECONDS} s" in said
+    assert time.monotonic() - since < KUBELET_SECONDS / 2, "kubelet hears why, and has time left"
+    assert stage.a.shapes() == ["ADD", "DEL, no prevResult"]
+    assert len(list(spool.iterdir())) == MAX_SPOOLED, "the DEL was not spooled, so it has failed"
+    left = stage.a.known()
+    assert len(left) == (stage.release.line < (2, 0)), "2.2.9 leaves nothing that could be stopped"
+    stage.a.ipamd.start()
+    for web in left:
+        assert stage.a.cri.state(web.sandbox) == NOT_READY
+        web.end()
+    stage.a.await_nothing(RECONCILE_SECONDS)
+    poll(lambda: not list(spool.iterdir()), "the others' DELs are done")
+    assert stage.a.run("web").is_leased
 
 
 @pytest.mark.cri("deadline in the middle of an ADD")
@@ -145,7 +176,9 @@ def test_an_add_that_was_done_when_its_plugin_was_killed_is_given_back(stage: St
         assert lease["pod"] == "default/web"
         with pytest.raises(CriError, match="DEADLINE_EXCEEDED"):
             begun.result(30)
-        poll(lambda: stage.a.verbs() == ["ADD", "DEL"], "DEL follows")
+        poll(lambda: "DEL" in stage.a.verbs(), "DEL follows")
+        assert stage.a.verbs() == ["ADD", "DEL"], "SIGKILL: a TERM would be noted, and waited on"
+        assert not stage.a.is_running(stage.a.calls()[0])
         stage.a.await_nothing()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,24 @@ def test_a_pod_is_added_once_and_deleted_again_and_again(stage: Stage) -> None:
 
 
 @pytest.mark.cri("normal life")
+def test_no_process_of_a_pod_runs_before_its_add_is_over_nor_at_its_del(stage: Stage) -> None:
+    with stage.a.holding("ADD", plugin=True) as held:
+        begun = stage.a.begin("web")
+        held()
+        assert stage.a.containerd.processes() == []
+    web = begun.result(60)
+    web.run("ip", "link")
+    assert len(stage.a.containerd.processes()) == 2, "pause and a container"
+    with stage.a.holding("DEL", become=True) as held:
+        ended = stage.a.in_background(web.stop)
+        held()
+        assert stage.a.containerd.processes() == []
+        (netns,) = stage.a.containerd.namespaces()
+        assert web.calls[1].env["CNI_NETNS"] == f"{NETNS}/{netns}"
+    ended.result(60)
+
+
+@pytest.mark.cri("normal life")
 def test_nothing_else_is_ever_called(stage: Stage) -> None:
     web = stage.a.run("web")
     for _ in range(3):
@@ -75,7 +94,7 @@ def test_what_a_call_carries(stage: Stage) -> None:
     assert re.fullmatch("[0-9a-f]{64}", call.container_id)
     assert call.env["CNI_NETNS"].startswith(f"{NETNS}/cni-")
     assert (call.env["CNI_IFNAME"], call.env["CNI_PATH"]) == ("eth0", BIN_DIR)
-    assert dict(word.split("=") for word in call.env["CNI_ARGS"].split(";")) == {
+    assert call.args == {
         "K8S_POD_NAMESPACE": "prod",
         "K8S_POD_NAME": "web-0",
         "K8S_POD_UID": spec.uid,
@@ -88,23 +107,56 @@ def test_what_a_call_carries(stage: Stage) -> None:
     assert call.netns == inode, "it runs in the node's own namespace"
     (lease,) = stage.a.status()["leases"]
     assert lease["pod"] == "prod/web-0"
+    web.stop()
+    assert web.calls[1].args == call.args
+
+
+@pytest.mark.cri("what a call carries")
+def test_a_plugin_inherits_what_the_runtime_has(stage: Stage) -> None:
+    """Whatever a service manager gave the runtime, the plugin gets; so it must not mind."""
+    web = stage.a.run("web")
+    web.stop()
+    process = stage.a.containerd.process
+    assert process is not None
+    runtime = Path("/proc", str(process.pid))
+    given = dict(w.split("=", 1) for w in (runtime / "environ").read_text().split("\0") if w)
+    for call in web.calls:
+        assert call.cwd == str((runtime / "cwd").readlink())
+        assert call.session == os.getsid(process.pid)
+        assert call.cgroup == (runtime / "cgroup").read_text()
+        names = {name for name in call.env if not name.startswith(("CNI_", "LC_"))}
+        assert names == {*given, "LD_LIBRARY_PATH"}, "the last is containerd's; LC_ the recorder's"
+        assert given["PATH"] in call.env["PATH"]
 
 
 @pytest.mark.cri("what a call carries")
 def test_what_the_runtime_knows_of_a_pod_is_handed_on_by_capability(stage: Stage) -> None:
-    words = ("portMappings", "bandwidth", "dns", "io.kubernetes.cri.pod-annotations")
+    told = {"portMappings", "bandwidth", "dns", "io.kubernetes.cri.pod-annotations"}
+    told |= {"cgroupPath"} if stage.release.line >= (1, 7) else set()
+    never = ("ips", "mac", "ipRanges", "aliases", "io.kubernetes.cri.pod-labels")
 
     def capable(conflist: dict[str, object]) -> None:
+        words = (*told, "cgroupPath", *never)
         conflist["plugins"][0]["capabilities"] = dict.fromkeys(words, True)  # type: ignore[index]  # JSON
 
     stage.a.configure(capable)
     rates = {"kubernetes.io/ingress-bandwidth": "10M"}
-    plain, shaped = stage.a.run("plain"), stage.a.run(PodSpec("shaped", annotations=rates, ports={8080: 80}))  # fmt: skip
+    ports = {8080: 80, 0: 81}
+    spec = PodSpec("shaped", annotations=rates, ports=ports, servers=("10.0.0.2",))
+    plain, shaped = stage.a.run("plain"), stage.a.run(spec)
     none, some = (pod.calls[0].conf["runtimeConfig"] for pod in (plain, shaped))
-    assert none.get("io.kubernetes.cri.pod-annotations") is None
+    assert "io.kubernetes.cri.pod-annotations" in none
+    assert none["io.kubernetes.cri.pod-annotations"] is None
+    assert set(some) == told
     assert some["io.kubernetes.cri.pod-annotations"] == rates
     assert some["bandwidth"]["IngressRate"] == 10_000_000, "capitalised, unlike the convention"
-    assert some["portMappings"][0]["HostPort"] == 8080
+    assert some["bandwidth"]["IngressBurst"] == 2**32 - 1
+    assert some["portMappings"] == [
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}
+    ], "one without a port of the node is dropped"
+    assert some["dns"] == {"Servers": ["10.0.0.2"], "Searches": None, "Options": None}
+    if "cgroupPath" in told:
+        assert some["cgroupPath"] == stage.a.containerd.cgroup
     assert talk(plain, shaped, shaped.address) == plain.address
 
 
@@ -128,6 +180,9 @@ def test_the_result_s_indices_are_right(stage: Stage) -> None:
     assert told["eth0"]["Sandbox"] == web.calls[0].env["CNI_NETNS"]
     (host,) = set(told) - {"eth0", "lo"}
     assert [host] == stage.a.veths()
+    shown = stage.a.node.run(["ip", "link", "show", host]).stdout, web.run("ip", "link", "show", "eth0")  # fmt: skip
+    macs = [word for text in shown for word in re.findall(r"link/ether (\S+)", text)]
+    assert [told[host]["Mac"], told["eth0"]["Mac"]] == macs
     (cached,) = stage.a.containerd.results()
     result = json.loads(cached.read_text())["result"]
     for ip in result["ips"]:

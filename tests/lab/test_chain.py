@@ -191,7 +191,7 @@ needs_newer = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    "version", ["0.3.1", "0.4.0", "1.0.0", pytest.param("1.1.0", marks=needs_newer)]
+    "version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", pytest.param("1.1.0", marks=needs_newer)]
 )
 def test_a_list_is_added_checked_and_taken_down_again(
     agent: Ipamd, chain: Chain, version: str

@@ -41,12 +41,15 @@ ROWS = (
         "",
         "a host on the internet sees a pod as its node's public address"),
     Row("normal life", LIFE,
-        "ADD; DEL at Stop; DEL again at each further Stop and at Remove, with neither netns nor"
-        " prevResult; nothing else, ever",
+        "ADD, over before any process of the pod runs; DEL at Stop, when all are dead and the netns is"
+        " there; DEL again at each further Stop and at Remove, with neither netns nor prevResult; nothing"
+        " else, ever",
         "the first DEL gives the address back, the others are nothing new"),
     Row("what a call carries", LIFE,
-        "root, the node's network, CNI_ARGS in any order; runtimeConfig by capability, with capital"
-        " letters and nulls",
+        "root, the node's network, the runtime's folder, session, cgroup and environment, whose PATH and"
+        " LD_LIBRARY_PATH it has changed; CNI_ARGS in any order, the same at DEL; runtimeConfig by"
+        " capability, with capital letters and nulls: portMappings (none whose HostPort is 0), bandwidth,"
+        " dns, annotations, from 1.7 on cgroupPath; never ips, mac, ipRanges, aliases or labels",
         "the pod's name is in `enid status`; a capability that is not ours to serve harms nobody"),
     Row("a pod's MTU", LIFE,
         "hands a pod's annotations over where the conflist asks for them",
@@ -85,13 +88,13 @@ ROWS = (
         "what was wired already is given back"),
     Row("ADD ends well with a bad answer", FAILURES,
         "an error object, no address, no eth0, or nothing, with exit status 0: the sandbox fails, a"
-        " DEL follows",
+        " DEL follows, with prevResult unless there was nothing",
         "what was wired already is given back"),
     Row("ADD fails and its DEL too", FAILURES,
         "the sandbox is left, NotReady. 1.6 sends DEL again at Stop and Remove; 1.7.24 **never**;"
         " 2.2.9 leaves no sandbox, and sends none either",
         "where no DEL comes, the daemon sees that the pod is gone and frees its address within a"
-        " minute"),
+        " minute. Without the daemon an ADD fails after 110 s, and its DEL only where 256 wait already"),
     Row("DEL fails", FAILURES,
         "Stop fails, the netns is kept; the next Stop sends DEL again, with netns and prevResult",
         "that one gives all back"),
@@ -99,7 +102,7 @@ ROWS = (
         "an error with these words counts as done; the cached result is left behind",
         "the daemon frees the address within a minute"),
     Row("deadline in the middle of an ADD", FAILURES,
-        "SIGKILL to the plugin, then DEL",
+        "SIGKILL to the plugin, no TERM, then DEL",
         "the address is given back, whether the ADD was waiting or done; no child of the plugin keeps"
         " the runtime waiting"),
     Row("runtime killed in the middle of an ADD", FAILURES,
@@ -124,17 +127,18 @@ ROWS = (
         "a DEL is sent with the new one",
         "the DEL needs nothing of the old"),
     Row("conflist installed", FILES,
-        "notices a file that is renamed within the folder; one that is written in place is read half",
+        "notices a file that is renamed within the folder; one that is written in place is read half; one"
+        " that is renamed in from elsewhere, or written behind a symlink, is not noticed",
         "installed by draft and rename: NetworkReady stays true through fifty installs"),
     Row("several conflists", FILES,
         "the first by name counts; if that is invalid, the node is not ready",
         "`05-enid.conflist` comes before the usual names"),
     Row("cniVersion", FILES,
-        "takes 0.3.1, 0.4.0 and 1.0.0; 0.3.1 sends no prevResult; 1.1.0 is taken by 2.x only: with 1.6"
+        "takes 0.3.0, 0.3.1, 0.4.0 and 1.0.0; 0.3.x sends no prevResult; 1.1.0 is taken by 2.x only: with 1.6"
         " and 1.7 no pod starts then, and none that runs can be stopped",
-        "works in each that the runtime takes; shipped as 1.0.0"),
+        "works in each that the runtime takes, and refuses 0.2.0 in a sentence; shipped as 1.0.0"),
     Row("chain with portmap and bandwidth", FILES,
-        "ADD in order, DEL backwards, both with the result",
+        "ADD in order, each with the result of the one before; DEL backwards, each with the last result",
         "a hostPort leads to the pod, and is gone with it; rates are set"),
     Row("chain whose second plugin fails", FILES,
         "DEL backwards, without prevResult",
