@@ -8,7 +8,7 @@ byte, and later what its ENI has, so that a restart needs no EC2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
@@ -134,3 +134,11 @@ def noted(intent: Intent) -> Noted:
         SubnetId(kept["subnet_id"]),
         IPv4Network(kept["subnet_cidr"]),
     )
+
+
+def free_index(used: Set[int]) -> int:
+    """Return the first device index that no ENI has; the primary's is 0.
+
+    There is always one, however many are *used*: what the instance takes is EC2's to say.
+    """
+    return next(index for index in range(1, len(used) + 2) if index not in used)

@@ -55,6 +55,7 @@ from ipamd.intents import (
     INTENT_TAG,
     EniState,
     Intent,
+    free_index,
     is_foreign,
     note_of,
     noted,
@@ -134,7 +135,7 @@ class Lifecycle:
 
     def _free_index(self) -> int:
         used = self.occupied | {intent.device_index for intent in self.book.intents.values()}
-        return next(i for i in range(1, len(used) + 2) if i not in used)
+        return free_index(used)
 
     async def begin(self, intent: Intent, priority: Priority) -> Ready:
         """Bring an ENI that was just planned all the way up, in three calls."""

@@ -715,24 +715,121 @@ def _remember_first(former: Any) -> Any:
 
 
 # The document --------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Incidents that are not replayed here: what they are about, and which tests show it."""
+
+    numbers: str
+    about: str
+    tests: tuple[str, ...] = ()
+    """`file::test` below tests/, or `file::test[case]`; each is there (test_incidents.py)."""
+    remark: str = ""
+    """What is to be known besides; where no test is, why."""
+
+    @property
+    def where(self) -> str:
+        """The tests and the remark, for the document."""
+        return "; ".join([*(f"`{test}`" for test in self.tests), *filter(None, [self.remark])])
+
+
 ELSEWHERE = (
-    ("#3764 #3576 #3460 #2049 #1956", "the cost of the kernel's side", "`tests/lab`, `make bench`"),
-    ("#3410 #3243 #575 #1078 #865 #3224", "a start that waits for the API server", "no world here has one: every history starts without"),
-    ("#3105", "variants of EC2's error texts", "`tests/unit/test_eni_errors.py`"),
-    ("#3685 #853 #1077", "settings without effect, or misunderstood", "`tests/unit/test_settings.py`, `enid settings`"),
-    ("#2578 #2072 #3630", "one value for every node", "layers of settings: `tests/unit/test_settings_layers.py`"),
-    ("#331 #527 #3094 #3238", "max pods is not told to kubelet", "`enid plan` shows it; `tests/contract/test_plan.py`"),
-    ("#18 #26 #1160 #2638 roadmap#2189", "pods scheduled to nodes without addresses", "not yet: a node condition and a taint come with the chart"),
-    ("#2980", "use of addresses by node", "`enid status` and metrics"),
-    ("#208 #119 #1569 #2792, #326 #652 #3139", "subnet or group by pod, sticky addresses", "not offered"),
-    ("cilium#20822 #38499 #44154 #46644 #48193", "falling back from prefixes", "`tests/unit/test_subnets.py`"),
-    ("3.15 (1) (3) (4) (5) (9) (10) (17)", "arithmetic of the peer's store and its arrays", "`tests/unit/test_pool.py`, `test_decide.py`: there is no such arithmetic"),
-    ("3.15 (2)", "the mode is switched and nothing goes back", "`tests/unit/test_decide.py`"),
-    ("3.15 (6) (8) (11) (13) (14)", "races, spinning, descriptors, endpoint, IMDS at each ADD", "of its process model; `tests/contract/test_eni_ec2.py` for the endpoint"),
-    ("3.15 (7)", "an excluded ENI is never cleaned up in EC2", "`tests/unit/test_decide.py`"),
-    ("3.15 (15)", "an event that never fires", "`ipamd/reactions.py` has one for each error; `tests/unit/test_reactions.py`"),
+    Elsewhere("#3764", "moving a veth between namespaces makes a burst slow", (
+        "contract/test_rtnl.py::test_a_veth_pair_goes_straight_into_the_pod",
+    )),
+    Elsewhere("#3576 #3460", "a dump that the kernel interrupts fails an ADD", (
+        "contract/test_rtnl.py::test_a_dump_that_was_torn_by_a_change_is_asked_for_again",
+        "contract/test_rtnl.py::test_a_link_that_a_torn_dump_shows_is_found",
+        "contract/test_rtnl.py::test_a_dump_that_is_torn_for_ever_is_an_error_and_not_empty",
+    )),
+    Elsewhere("#2049 #1956", "an ADD is slow where many pods are", remark=(
+        "no test but a gate of `make bench`: an ADD at 737 pods takes at most three times as long as on"
+        " an empty node")),
+    Elsewhere("#3410 #3243 #575 #1078 #865 #3224", "a start that waits for the API server", (
+        "contract/test_joined.py::test_a_daemon_that_starts_without_the_api_server_grows_by_itself_and_joins_later",
+        "contract/test_joined.py::test_no_add_waits_for_the_clusters_word",
+        "contract/test_joined.py::test_plain_mode_asks_nobody_and_loads_nothing_of_kubernetes",
+    )),
+    Elsewhere("#3105", "variants of EC2's error texts", (
+        "unit/test_eni_errors.py::test_meaning_of_ec2s_answer",
+        "unit/test_eni_errors.py::test_a_subnet_that_is_full_says_so_in_many_words",
+    )),
+    Elsewhere("#3685 #853 #1077", "settings without effect, or misunderstood", (
+        "unit/test_settings.py::test_a_setting_without_effect_is_one_warning_that_says_why",
+        "unit/test_settings.py::test_settings_that_contradict_each_other",
+        "unit/test_settings_cli.py::test_each_line_has_value_origin_the_peers_default_and_effect",
+    )),
+    Elsewhere("#2578 #2072 #3630", "one value for every node", (
+        "unit/test_settings_layers.py::test_the_highest_layer_that_speaks_wins",
+        "contract/test_joined.py::test_settings_follow_the_nodes_label_and_annotation",
+    )),
+    Elsewhere("#331 #527 #3094 #3238", "max pods is not told to kubelet", (
+        "contract/test_plan.py::test_max_pods_is_the_formula_and_the_cap_stands_beside_it",
+        "contract/test_growth.py::test_the_cap_that_the_kubelet_tells_holds_too",
+    ), "`enid plan` says what to tell kubelet; nothing of ours tells it"),
+    Elsewhere("#18 #26 #1160 #2638 roadmap#2189", "pods scheduled to nodes without addresses", (
+        "contract/test_joined.py::test_a_node_that_is_full_has_an_event_when_one_more_pod_comes",
+        "contract/test_joined.py::test_what_lasts_is_an_event_of_pod_and_node_in_ten_minutes_with_its_count",
+        "cri/test_status.py::test_a_full_node_is_ready_unless_a_setting_says_otherwise",
+    ), "the node's Event says so, and one setting makes a full node NotReady; a condition and a taint are"
+       " to come"),
+    Elsewhere("#2980", "use of addresses by node", (
+        "contract/test_cli.py::test_status_as_data",
+        "lab/test_daemon.py::test_health_readiness_and_metrics",
+    )),
+    Elsewhere("#208 #119 #1569 #2792", "a subnet or security group of a pod's or namespace's own", remark=(
+        "not offered: ENIConfigs choose for the node, and nothing for a pod")),
+    Elsewhere("#326 #652 #3139", "an address that stays with a StatefulSet's pod", remark=(
+        "not offered: a pod's next sandbox has another address")),
+    Elsewhere("cilium#20822 #38499 #44154 #46644 #48193", "falling back from prefixes", (
+        "unit/test_subnets.py::test_kinds",
+        "unit/test_subnets.py::test_prefixes_return_by_themselves",
+        "unit/test_decide.py::test_grow[fallen-back-singles-are-counted-in-slots]",
+        "contract/test_eni_ec2.py::test_an_eni_is_born_with_its_prefixes",
+    )),
+    Elsewhere("3.15 (1)", "an ENI that goes with pods is subtracted twice", (
+        "unit/test_pool.py::test_the_census_counts_every_state",
+        "contract/test_other_hands.py::test_an_eni_that_somebody_takes_away_is_said_and_replaced",
+    )),
+    Elsewhere("3.15 (2)", "the mode is switched and nothing goes back", (
+        "unit/test_decide.py::test_shrink[singles-go-once-prefixes-do]",
+    )),
+    Elsewhere("3.15 (3) (4)", "whether an ENI has pods, and its rules, asked of IPv4 only", (
+        "unit/test_pool.py::test_an_assigned_address_can_be_neither_assigned_nor_dropped_nor_given_back",
+        "contract/test_restarts.py::test_a_restart_never_takes_the_rule_of_an_eni_away",
+    ), "of IPv4: no pod has an IPv6 address of its own yet"),
+    Elsewhere("3.15 (5)", "prefixes of an excluded ENI count as free", (
+        "unit/test_decide.py::test_grow[an-excluded-eni-gets-nothing]",
+        "unit/test_pool.py::test_an_excluded_eni_gives_nothing_but_keeps_what_it_gave",
+    )),
+    Elsewhere("3.15 (6) (8) (11) (14)", "a shared error, a spinning health check, a descriptor a"
+              " checkpoint, IMDS at each ADD", (
+        "contract/test_eni_ec2_faults.py::test_many_threads_use_one_client_and_every_call_is_counted",
+        "contract/test_growth.py::test_a_resting_node_asks_ec2_nothing",
+        "lab/test_reuse.py::test_an_add_leaves_no_descriptor_open_and_a_namespace_goes_with_its_pod",
+        "contract/test_growth.py::test_a_pod_that_finds_an_address_ready_costs_no_call",
+    )),
+    Elsewhere("3.15 (7)", "an excluded ENI is never cleaned up in EC2", (
+        "unit/test_decide.py::test_shrink[an-excluded-eni-goes-as-a-whole]",
+    )),
+    Elsewhere("3.15 (9)", "a card's index taken for its place in a list", (
+        "contract/test_eni_ec2.py::test_an_eni_sits_on_the_card_that_is_named",
+    )),
+    Elsewhere("3.15 (10)", "an ENI that is filled in part is one too few, and left unregistered", (
+        "contract/test_eni_ec2_faults.py::test_another_number_of_blocks_than_wished_is_to_be_looked_into",
+        "contract/test_growth.py::test_an_eni_that_comes_late_holds_up_no_other",
+    )),
+    Elsewhere("3.15 (13)", "an endpoint of one's own is not asked by every client", (
+        "contract/test_eni_ec2_faults.py::test_the_endpoint_that_is_given_is_the_one_that_is_asked",
+    )),
+    Elsewhere("3.15 (15)", "the event of a denied detach never fires", (
+        "contract/test_joined.py::test_a_detach_that_is_denied_is_an_event_of_the_node",
+        "unit/test_reactions.py::test_the_node_has_an_event_where_someone_must_act",
+    )),
+    Elsewhere("3.15 (17)", "device indexes in an array, and the one past its end passes the check", (
+        "unit/test_intents.py::test_a_free_device_index_is_the_first_that_nobody_has",
+    )),
 )  # fmt: skip
-"""Those that are not replayed here: what they are about, and where that is shown."""
+"""Those that are not replayed here."""
 
 HEAD = """\
 # Incidents of others, replayed
@@ -753,9 +850,9 @@ def document() -> str:
         f"| {i.numbers} | {i.happened} | {i.replayed} | {i.law} | {i.sabotage.says} |"
         for i in Incidents.all
     ]
-    others = [f"| {numbers} | {what} | {where} |" for numbers, what, where in ELSEWHERE]
+    others = [f"| {e.numbers} | {e.about} | {e.where} |" for e in ELSEWHERE]
     table = "\n".join([*rows, "", "## Not replayed here", ""])
-    head = "| incident | about | where it is shown |\n| --- | --- | --- |\n"
+    head = "| incident | about | the tests of it, below `tests/` |\n| --- | --- | --- |\n"
     return HEAD + table + "\n" + head + "\n".join(others) + "\n"
 
 

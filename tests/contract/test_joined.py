@@ -590,6 +590,24 @@ def test_what_lasts_is_an_event_of_pod_and_node_in_ten_minutes_with_its_count(
         assert (latter - former).total_seconds() >= INTERVAL_SECONDS - 1
 
 
+def test_a_detach_that_is_denied_is_an_event_of_the_node(site: MakeSite) -> None:
+    here = site(WARM_ENI_TARGET="1")
+    here.start()
+    assert here.node.add().address()
+    poll(lambda: len(here.node.status()["enis"]) == 2, "an ENI is warm")
+    denied = Raise(UnauthorizedError)
+    refuses = "DetachNetworkInterface"
+    here.node.account.faults = lambda action, _: denied if action == refuses else None
+    here.patch(spec={"unschedulable": True})
+    poll(lambda: here.events(here.name), "the node's event")
+    (event, *_) = here.events(here.name)
+    assert event["reason"] == "Ec2Unauthorized"
+    assert "EC2 refuses to detach" in event["message"]
+    assert event["message"].endswith(". Next step: allow the named action in the node's IAM policy")
+    here.node.account.faults = lambda _action, _request: None
+    poll(lambda: len(here.node.enis()) == 1, "the ENI is given back once it may be")
+
+
 def test_a_node_that_is_full_has_an_event_when_one_more_pod_comes(site: MakeSite) -> None:
     here = site(MAX_ENI="1")
     here.start()

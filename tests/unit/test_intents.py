@@ -6,9 +6,22 @@ import json
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eni.model import Eni, EniId, Kind, SubnetId
-from ipamd.intents import EniState, Intent, Noted, is_foreign, note, note_of, noted, wish_of, wished
+from ipamd.intents import (
+    EniState,
+    Intent,
+    Noted,
+    free_index,
+    is_foreign,
+    note,
+    note_of,
+    noted,
+    wish_of,
+    wished,
+)
 
 CIDR = IPv4Network("10.0.0.0/20")
 PARAMETERS: dict[str, object] = {
@@ -71,3 +84,27 @@ def test_what_is_noted_of_an_eni_comes_back_from_the_disk() -> None:
     )
     assert note_of(eni, CIDR) == note(what)
     assert noted(intent(eni=json.loads(json.dumps(note(what))))) == what
+
+
+@pytest.mark.parametrize(
+    ("used", "index"),
+    [
+        (set(), 1),
+        ({0}, 1),
+        ({0, 1, 2}, 3),
+        ({0, 2}, 1),
+        ({5}, 1),
+        (set(range(100)), 100),
+        (set(range(101)), 101),
+    ],
+    ids=["none", "the-primary", "dense", "a-hole", "far", "a-hundred", "a-hundred-and-one"],
+)
+def test_a_free_device_index_is_the_first_that_nobody_has(used: set[int], index: int) -> None:
+    assert free_index(used) == index
+
+
+@given(st.frozensets(st.integers(0, 200)))
+def test_there_is_a_free_device_index_whatever_is_used(used: frozenset[int]) -> None:
+    index = free_index(used)
+    assert index not in used
+    assert set(range(1, index)) <= used
