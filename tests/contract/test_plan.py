@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -316,6 +317,21 @@ def test_a_table_is_for_people(what: str, burst: str, capsys: pytest.CaptureFixt
         main(["plan", "--instance-type", "m5.large", *words])
     assert end.value.code == 0
     assert "m5.large: 3 ENIs of 9 slots for pods" in capsys.readouterr().out
+
+
+CPU_SECONDS = 1.5
+"""The whole command takes 0.3 s where nothing else runs; a busy machine's caches make it more."""
+
+
+@pytest.mark.parametrize("output", [["-o", "json"], []], ids=["json", "table"])
+def test_the_whole_command_is_quick(output: list[str]) -> None:
+    words = ["plan", "--instance-type", "t3.small", "--pods", "5", *output]
+    code = "import sys; from ipamd.cli import main; main(sys.argv[1:])"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert 0 < used < CPU_SECONDS
 
 
 UNWANTED = (
