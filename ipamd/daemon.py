@@ -22,10 +22,10 @@ from eni.errors import EniError
 from eni.model import ImdsEni, SubnetId
 from ipamd import __version__, heard, status, wires, witnesses
 from ipamd.attachments import Attachments, Client, Node, read_request
-from ipamd.budget import Budget, start_jitter_seconds
+from ipamd.budget import Budget
 from ipamd.caches import Cache, Caches
 from ipamd.ec2_line import Ec2Line
-from ipamd.engine import START_JITTER_SECONDS, Engine
+from ipamd.engine import Engine, start_spread_seconds
 from ipamd.eni_book import EniBook, Home
 from ipamd.flights import Flights
 from ipamd.garbage import collect
@@ -115,7 +115,7 @@ class Daemon:
         s, ports, around = self.settings, self.ports, self.around
         self.line = Ec2Line(
             executor=ports.threads.cloud,
-            budget=Budget(ports.account_limits, s.nodes or 1),
+            budget=Budget(ports.account_limits, s.nodes or heard.noted_nodes(self.journal)),
             clock=lambda: ports.clock().boot,
             random=ports.random,
         )
@@ -168,10 +168,7 @@ class Daemon:
             ),
             flights=Flights(ports.clock, ports.random),
             headroom=witnesses.remembered_headroom(self.journal, ports.clock()),
-            start_jitter_seconds=max(
-                START_JITTER_SECONDS,
-                start_jitter_seconds(self.line.budget.nodes, ports.account_limits),
-            ),
+            start_spread_seconds=start_spread_seconds(self.line.budget),
         )
         self.caches.add("deletes", self.attachments.deleted)
         self.caches.add("failures said", self.engine.flights.said)
@@ -209,6 +206,7 @@ class Daemon:
             places=self.places,
             budget=self.line.budget,
             clock=ports.clock,
+            nodes=heard.noted_nodes(self.journal),
         )
         self.upkeep = Upkeep(
             pool=self.pool,

@@ -20,7 +20,7 @@ from eni import errors
 from eni.errors import EniError
 from eni.model import Block, EniId, Kind, SecurityGroupId, SubnetId
 from ipamd import decide, demand, targets
-from ipamd.budget import Priority
+from ipamd.budget import Budget, Priority, start_jitter_seconds
 from ipamd.census import Census
 from ipamd.clock import Instant
 from ipamd.decide import Action, AddEni, Assign, RemoveEni, Unassign
@@ -62,6 +62,11 @@ ROOM = "room"
 """The trouble of having nowhere to put another ENI; no flight has that name."""
 
 
+def start_spread_seconds(budget: Budget) -> float:
+    """Return over how long the first question of nodes that restart together is spread."""
+    return max(START_JITTER_SECONDS, start_jitter_seconds(budget.nodes, budget.limits))
+
+
 @dataclass(slots=True)
 class Engine:
     """Keeps the pool at its targets. Owned by the loop."""
@@ -69,7 +74,7 @@ class Engine:
     holdings: Holdings
     flights: Flights
     headroom: Headroom
-    start_jitter_seconds: float = START_JITTER_SECONDS
+    start_spread_seconds: float = START_JITTER_SECONDS
     patient_until: Instant | None = None
     """Until when growth waits to be told how many pods are bound here; no ADD waits for it."""
     census: Census = field(init=False)
@@ -151,13 +156,22 @@ class Engine:
 
     async def _let_others_ask(self) -> None:
         """Let a fleet that restarts together ask EC2 one by one, while pods can be served."""
-        h = self.holdings
+        h, now = self.holdings, asyncio.get_running_loop().time
+        began, part = now(), self.flights.random()
+        while not h.queue.waiting and h.pool.choose(h.clock(), 0) is not None:
+            # Anew each time: how many nodes there are may be told meanwhile.
+            left = began + self.start_spread_seconds * part - now()
+            if left <= 0:
+                return
+            await self._wait(left)
+        await asyncio.sleep(COALESCE_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until somebody wakes the engine, or so long."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.start_jitter_seconds * self.flights.random()):
-                while not h.queue.waiting and h.pool.choose(h.clock(), 0) is not None:
-                    await self._wake.wait()
-                    self._wake.clear()
-            await asyncio.sleep(COALESCE_SECONDS)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+                self._wake.clear()
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

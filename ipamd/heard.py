@@ -1,7 +1,8 @@
 """What the cluster said last of this node, in the journal for a start without it. Shell.
 
-A profile holds from the first moment after a restart, and new ENIs go where ENIConfigs had
-them go, also while the API server is away. What cannot be read counts as not heard.
+A profile holds from the first moment after a restart, new ENIs go where ENIConfigs had them go,
+and a node keeps to its part of the account's limits, also while the API server is away. What
+cannot be read counts as not heard.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ipamd.journal import Journal, JournalError
 from ipamd.layers import PROFILE_LABEL, SETTINGS_ANNOTATION
 from ipamd.subnets import Candidate
 
-NODE, CONFIGS = "cluster node", "cluster eniconfigs"
+NODE, CONFIGS, NODES = "cluster node", "cluster eniconfigs", "cluster nodes"
 """Names of the facts."""
 
 
@@ -62,6 +63,17 @@ def noted_configs(journal: Journal) -> tuple[Candidate, ...]:
         )
     except (TypeError, ValueError):
         return ()
+
+
+def note_nodes(journal: Journal, nodes: int) -> None:
+    """Note how many nodes share the account's limits."""
+    _note(journal, NODES, nodes)
+
+
+def noted_nodes(journal: Journal) -> int:
+    """Return how many nodes shared the account's limits; 1 if nobody has told."""
+    found = _noted(journal, NODES)
+    return found if type(found) is int and found > 0 else 1
 
 
 def _note(journal: Journal, name: str, value: object) -> None:

@@ -73,7 +73,7 @@ class Joined:
         self._cluster.on_leader = lambda is_elected: daemon.engine.sweep.elect(
             is_elected=is_elected
         )
-        self._cluster.on_nodes = daemon.by_cluster.hear_nodes
+        self._cluster.on_nodes = self._on_nodes
         self._cluster.on_standing = daemon.by_cluster.hear_standing
         daemon.engine.sweep.may_delete = lambda: self._cluster.is_leader
         daemon.by_cluster.hear_joining(self._cluster.standing)
@@ -90,6 +90,10 @@ class Joined:
         self._daemon.by_cluster.hear_node(unschedulable=view.unschedulable, max_pods=view.max_pods)
         self._keep(heard.note_node, view.name, view.labels, view.annotations)
         self._look_now.set()
+
+    def _on_nodes(self, nodes: int) -> None:
+        self._daemon.by_cluster.hear_nodes(nodes)
+        self._keep(heard.note_nodes, nodes)
 
     def _keep(self, note: Callable[..., None], *what: object) -> None:
         """Note in the journal what was heard; nobody waits for it."""

@@ -270,7 +270,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "ENID_NODES", EC2, Whole("nodes", 1, 100_000), HONOURED,
         "So many nodes share the account's EC2 limits, and each keeps to its part. Not set: as many"
-        " as the cluster's Lease tells; without an API server, 1.",
+        " as the cluster's Lease told last; where none ever did, 1.",
         field="nodes", peer=None, idle=(IMDS_ONLY,),
     ),
     Setting(

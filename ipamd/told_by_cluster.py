@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ipamd.budget import Budget
 from ipamd.clock import Instant
 from ipamd.cluster import Link, Standing
-from ipamd.engine import Engine
+from ipamd.engine import Engine, start_spread_seconds
 from ipamd.outlook import Outlook
 from ipamd.places import Places
 from ipamd.subnets import Candidate
@@ -39,8 +39,8 @@ class ToldByCluster:
     """How we stand with the API server."""
     config_trouble: str = ""
     """Why an ENIConfig cannot be used."""
-    _nodes: int = 1
-    """How many nodes share the account's limits, as was told last."""
+    nodes: int = 1
+    """How many nodes share the account's limits, as was told last, in whichever life."""
 
     def hear_node(self, *, unschedulable: bool, max_pods: int | None) -> None:
         """Take over what this node's Node says."""
@@ -53,12 +53,13 @@ class ToldByCluster:
 
     def hear_nodes(self, nodes: int) -> None:
         """Take over how many nodes share the account's limits, unless a setting says it."""
-        self._nodes = max(1, nodes)
+        self.nodes = max(1, nodes)
         self.share_limits()
 
     def share_limits(self) -> None:
-        """Take this node's share of the account's limits."""
-        self.budget.set_nodes(self.outlook.settings.nodes or self._nodes)
+        """Take this node's share of the account's limits, and of a start together."""
+        self.budget.set_nodes(self.outlook.settings.nodes or self.nodes)
+        self.engine.start_spread_seconds = start_spread_seconds(self.budget)
 
     def hear_joining(self, standing: Standing) -> None:
         """Let the first growth wait a while for what the cluster tells."""

@@ -20,10 +20,10 @@ from cni.nft import PROBED, NftWish
 from cni.spec import Sandbox
 from eni.model import Identity, InstanceId, Notices
 from ipamd import decide, demand
-from ipamd.budget import Budget, start_jitter_seconds
+from ipamd.budget import Budget
 from ipamd.caches import Caches
 from ipamd.ec2_line import Ec2Line
-from ipamd.engine import START_JITTER_SECONDS, Engine
+from ipamd.engine import Engine, start_spread_seconds
 from ipamd.eni_book import EniBook, Home
 from ipamd.flights import Flights
 from ipamd.holdings import Holdings
@@ -204,9 +204,7 @@ class PlannedNode:
             ),
             flights=Flights(world.clock, world.roll),
             headroom=demand.Headroom(demand.HEADROOM_MIN, world.clock()),
-            start_jitter_seconds=max(
-                START_JITTER_SECONDS, start_jitter_seconds(line.budget.nodes, world.limits)
-            ),
+            start_spread_seconds=start_spread_seconds(line.budget),
         )
 
     def _configs(self, home: SubnetId) -> tuple[Candidate, ...] | None:

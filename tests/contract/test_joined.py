@@ -23,10 +23,12 @@ import pytest
 
 from eni.errors import UnauthorizedError
 from eni.model import CreateEni, EniId, SecurityGroupId
+from ipamd.budget import start_jitter_seconds
 from ipamd.cluster import ApiDeniedError, ClusterError
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
-from ipamd.engine import IDLE_SECONDS
+from ipamd.election import Action, Elector, draft
+from ipamd.engine import IDLE_SECONDS, START_JITTER_SECONDS
 from ipamd.intents import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
 from ipamd.joined import CONFIGS_SECONDS, Joined
 from ipamd.kube import Access
@@ -762,6 +764,46 @@ def test_nodes_share_ec2s_limits_as_the_lease_counts_them(site: MakeSite) -> Non
     here.annotate(**{"enid.dev/settings": "ADD_WAITING_MAX=9"})
     poll(lambda: here.node.daemon.settings.add_waiting_max == 9, "a change of settings")
     assert here.node.daemon.line.budget.nodes == nodes
+
+
+def test_a_restart_without_the_api_server_shares_as_before(site: MakeSite) -> None:
+    here = site()
+    # Another node's Lease, which says that there are a thousand of them.
+    others = Elector(me="the-other", terms=here.server.terms)
+    lease = draft(others, Action.CREATE, None, wall=here.node.clock().wall, nodes=1000)
+    here.server.ask("POST", LEASE.rpartition("/")[0], lease)
+    here.join(here.server.port)
+    engine, budget = here.node.daemon.engine, here.node.daemon.line.budget
+    assert (budget.nodes, engine.start_spread_seconds) == (1, START_JITTER_SECONDS)
+    poll(lambda: budget.nodes == 1000, "the number of nodes")
+    spread = start_jitter_seconds(1000, budget.limits)
+    assert engine.start_spread_seconds == spread > START_JITTER_SECONDS
+    here.node.stop()
+    here.start_alone()
+    engine, budget = here.node.daemon.engine, here.node.daemon.line.budget
+    assert (budget.nodes, engine.start_spread_seconds) == (1000, spread)
+    here.node.call(here.node.daemon.by_cluster.share_limits)  # as a change of settings does
+    assert budget.nodes == 1000
+
+
+def test_a_start_together_is_spread_as_far_as_is_told_while_it_waits(site: MakeSite) -> None:
+    here = site()
+    here.start()
+    poll(lambda: here.node.free == HEADROOM, "the headroom")
+    here.node.pass_time(60)  # what cools since the boot is ready
+    here.node.stop()
+    here.node.start()
+    here.node.call(lambda: here.node.daemon.by_cluster.hear_nodes(100_000))
+    asked = here.node.calls("DescribeNetworkInterfaces")
+
+    def is_still() -> bool:
+        is_idle = here.node.call(lambda: here.node.daemon.engine.flights.is_idle)
+        return is_idle and here.node.calls("DescribeNetworkInterfaces") == asked
+
+    here.node.hurry()
+    here.node.pass_time(2 * START_JITTER_SECONDS)
+    assert is_still()
+    poll(lambda: not is_still(), "the first question")
 
 
 def test_a_setting_says_how_many_nodes_there_are(site: MakeSite) -> None:

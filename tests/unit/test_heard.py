@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from eni.model import SecurityGroupId, SubnetId
-from ipamd.heard import CONFIGS, NODE, note_configs, note_node, noted_configs, noted_node
+from ipamd.heard import (
+    CONFIGS,
+    NODE,
+    NODES,
+    note_configs,
+    note_node,
+    note_nodes,
+    noted_configs,
+    noted_node,
+    noted_nodes,
+)
 from ipamd.journal import Journal
 from ipamd.layers import PROFILE_LABEL, SETTINGS_ANNOTATION
 from ipamd.subnets import Candidate
@@ -48,6 +58,18 @@ def test_a_label_that_is_gone_is_forgotten(journal: Journal) -> None:
 def test_eniconfigs_keep_their_order_and_groups(journal: Journal) -> None:
     note_configs(journal, CANDIDATES)
     assert noted_configs(journal) == CANDIDATES
+
+
+def test_the_number_of_nodes_is_1_until_somebody_has_told_it(journal: Journal) -> None:
+    assert noted_nodes(journal) == 1
+    note_nodes(journal, 1000)
+    assert noted_nodes(journal) == 1000
+
+
+@pytest.mark.parametrize("strange", [None, 0, -3, True, 2.5, "1000", [1000]])
+def test_a_number_of_nodes_that_is_none_is_1(journal: Journal, strange: object) -> None:
+    journal.note_fact(NODES, strange)
+    assert noted_nodes(journal) == 1
 
 
 @pytest.mark.parametrize("strange", [None, 7, [7], [["zone-a"]], {"labels": 7}, "text"])
