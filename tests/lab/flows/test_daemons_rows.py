@@ -18,7 +18,7 @@ import pytest
 
 from ipamd import wires
 from ipamd.settings import Settings
-from tests.lab.flows.test_matrix import EXTERNAL, FULL, ROWS, Row
+from tests.lab.flows.test_matrix import EARLY_DEMUX, EXTERNAL, FULL, ROWS, Row
 from tests.lab.flows.town import PODS, Town
 from tests.lab.flows.tracked import links_of
 from tests.lab.patience import PATIENCE
@@ -83,7 +83,10 @@ def row(town: Town, request: pytest.FixtureRequest) -> Iterator[Row]:
     """One of the matrix's rows."""
     if not FULL and request.param not in IN_SHORT:
         pytest.skip("make flows: the other rows")
-    yield ROWS[request.param]
+    row = ROWS[request.param]
+    town.node.worker.write_sysctls(dict.fromkeys(EARLY_DEMUX, str(int(row.early_demux))))
+    yield row
+    town.node.worker.write_sysctls(dict.fromkeys(EARLY_DEMUX, "1"))
     town.live_by(Settings())
 
 
@@ -120,3 +123,29 @@ def check_new_wire(town: Town, s: Settings, ipamd: Ipamd) -> None:
         wires.pod_mtu(s), wires.pod_mtu(s), not s.disable_pod_v6,
     )  # fmt: skip
     ipamd.delete("later")
+
+
+@pytest.mark.parametrize(
+    ("wish", "choice"),
+    [
+        pytest.param("true", "1", id="on-though-the-setting-says-off"),
+        pytest.param(
+            "false", "0", id="off-though-the-setting-says-on",
+            marks=pytest.mark.skipif(not FULL, reason="make flows: the other way round"),
+        ),
+    ],
+)  # fmt: skip
+def test_early_demux_stays_as_its_owner_chose(
+    town: Town, tmp_path: Path, wish: str, choice: str
+) -> None:
+    """It is on or off for the whole node, and our way is the same with both."""
+    town.node.worker.write_sysctls(dict.fromkeys(EARLY_DEMUX, choice))
+    ipamd = Ipamd(town.node, tmp_path / "log", **QUIET, DISABLE_TCP_EARLY_DEMUX=wish)
+    try:
+        ipamd.start()
+        ipamd.wait(lambda s: s["ready"])
+        read = ["cat", *(f"/proc/sys/{name.replace('.', '/')}" for name in EARLY_DEMUX)]
+        assert town.node.run(read).stdout.split() == [choice] * len(EARLY_DEMUX)
+    finally:
+        ipamd.close()
+        town.node.worker.write_sysctls(dict.fromkeys(EARLY_DEMUX, "1"))

@@ -87,10 +87,13 @@ ROWS = {
         clients_see="pod", internet=False, node_ports=False, tunnel=False,
     ),
     "external services": Row(EXTERNAL | BEHIND_US, clients_see="pod", internet=False),
+    "external services with snat": Row(BEHIND_US),
     "another mark": Row({"AWS_VPC_K8S_CNI_CONNMARK": "0x800000"}),
     "the highest mark": Row({"AWS_VPC_K8S_CNI_CONNMARK": "0x80000000"} | KEEPS_CLIENTS, clients_see="pod"),
     "clamp and closed metadata": Row({"ENID_MSS_CLAMP": "true", "ENID_BLOCK_POD_METADATA": "true"}),
-    "no early demux": Row({"DISABLE_TCP_EARLY_DEMUX": "true"}, early_demux=False),
+    "early demux off on the node (setting without effect)": Row(
+        {"DISABLE_TCP_EARLY_DEMUX": "true"}, early_demux=False,
+    ),
     "another prefix": Row({"AWS_VPC_K8S_CNI_VETHPREFIX": "pod"}),
     "small ENIs": Row({"AWS_VPC_ENI_MTU": "1500"}),
     "small pods": Row({"POD_MTU": "1300"}),
@@ -247,15 +250,22 @@ def check_conntrack(town: Town, row: Row) -> None:
 
 
 def check_outward(town: Town, row: Row, marks: Marks, flow: Tracked) -> None:
-    """What a pod began: translated and remembered as the primary's, or neither."""
-    outside = {CLIENT, town.vpc.internet.address, BEHIND[2]}
+    """What a pod began: translated and remembered as the primary's, or neither.
+
+    What is behind the node's own link sees pods as they are: only what leaves by the primary is
+    translated, though its way is remembered like that.
+    """
+    outside = {CLIENT, town.vpc.internet.address}
     leaves = row.clients_see == "eth0" and flow.reply.source == CLIENT
     leaves = leaves or (row.internet and flow.reply.source == town.vpc.internet.address)
     if leaves:
         assert (flow.mark, flow.reply.to) == (marks.primary, town.node.primary)
         if row.ports == "kept":
             assert flow.reply.port == flow.original.source_port
-    elif flow.reply.source in outside - {BEHIND[2]}:
+    elif flow.reply.source == BEHIND[2]:
+        mark = marks.primary if row.internet else 0
+        assert (flow.mark, flow.reply.to) == (mark, flow.original.source)
+    elif flow.reply.source in outside:
         assert (flow.mark, flow.reply.to) == (0, flow.original.source)
 
 
