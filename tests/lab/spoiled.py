@@ -49,19 +49,44 @@ nft add chain ip others forward '{ type filter hook forward priority 0; policy a
 nft add rule ip others forward ip daddr 192.0.2.7 accept
 nft add table ip kube-proxy
 nft add chain ip kube-proxy nat '{ type nat hook prerouting priority dstnat; }'
+nft add table ip6 others
+nft add set ip6 others ends '{ type ipv6_addr; elements = { 2001:db8:77::9 }; }'
+nft add chain ip6 others forward '{ type filter hook forward priority 0; policy accept; }'
+nft add rule ip6 others forward ip6 daddr @ends counter accept
+ip -6 addr add 2001:db8:77::1/64 dev stranger nodad
+ip -6 rule add pref 100 from 2001:db8:77::7 lookup 77
+ip -6 rule add pref 512 to 2001:db8:77::9 lookup 77
+ip -6 rule add pref 512 to 2001:db8:77::8 lookup 77
+ip -6 route add default via 2001:db8:77::fe dev stranger table 77
+ip -6 route add 2001:db8:99::/64 via 2001:db8:77::fe
+ip -6 route add 2001:db8:98::/64 dev stranger table 5120
+ip -6 neigh add 2001:db8:77::fe lladdr 02:00:00:00:00:99 dev stranger nud permanent
+! command -v iptables || iptables -A FORWARD -d 192.0.2.77 -j ACCEPT
+! command -v ip6tables || ip6tables -A FORWARD -d 2001:db8:77::77 -j ACCEPT
 """
 
 DUMP = """
-for what in "rule" "-4 route show table all" "-6 route show table 5120" "-4 addr" "-d link"; do
-  echo "# $what"; ip $what | sort
+for family in -4 -6; do
+  # In the kernel's order, which counts at one preference; ours that come again are the last there.
+  echo "# $family rules of others"; ip $family rule | grep -v "proto 151"
+  echo "# $family rules of ours"; ip $family rule | grep "proto 151" | sort
+  for what in "route show table all" "addr"; do
+    # Of link-local addresses, which the kernel makes and tries for a second, nobody's thing hangs.
+    echo "# $family $what"; ip $family $what | grep -v -e fe80:: -e ff00:: | sort
+  done
 done
+echo "# links"; ip -d link | sort
 echo "# neighbours"; ip neigh show nud permanent | sort
 for link in $(ls /proc/sys/net/ipv4/conf | sort); do
   for name in forwarding rp_filter send_redirects promote_secondaries; do
     echo "$link $name $(cat /proc/sys/net/ipv4/conf/$link/$name)"
   done
 done
-nft list tables | sort | while read table; do nft list $table; done
+nft list tables | grep " enid$" | sort | while read table; do nft list $table; done
+nft list tables | grep -v " enid$" | while read table; do nft -a list $table; done
+for family in iptables ip6tables; do
+  ! command -v $family || $family-save -c | sed "/^#/d; /^:/s/ .[0-9:]*]$//"
+done
 """
 
 
