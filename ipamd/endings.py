@@ -57,6 +57,8 @@ class Endings:
         eni = await self.book.call(priority, self.book.ec2.eni, eni_id)
         if eni is None and not self.book.is_second_look(intent.token):
             raise NotYetError(f"{eni_id} is not shown", action="DescribeNetworkInterfaces")
+        if eni is not None:
+            self.book.was_shown(intent.token)
         if eni is not None and not self.book.is_elsewhere(eni):
             await self._detach(intent, eni, priority)
             await self._delete_detached(eni_id, priority)

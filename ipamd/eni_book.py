@@ -153,12 +153,16 @@ class EniBook:
         first = self._absent.setdefault(token, self.clock())
         return self.clock().elapsed(first) >= SECOND_LOOK_SECONDS
 
+    def was_shown(self, token: str) -> None:
+        """Note that EC2 has told of *token*'s ENI: absences are counted from here on."""
+        self._absent.pop(token, None)
+
     async def describe(self, intent: Intent, priority: Priority) -> Eni:
         """Return the ENI. One that EC2 does not know at the second look is forgotten."""
         assert intent.eni_id is not None
         eni = await self.call(priority, self.ec2.eni, intent.eni_id)
         if eni is not None:
-            self._absent.pop(intent.token, None)
+            self.was_shown(intent.token)
             return eni
         if self.is_second_look(intent.token):
             await self.forget(intent)

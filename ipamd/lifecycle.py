@@ -178,6 +178,8 @@ class Lifecycle:
                 await self.book.forget(intent)
                 raise
             eni = found
+        # Earlier tries may have left none; this one is not shown yet, as descriptions lag.
+        self.book.was_shown(intent.token)
         self._unattached.add(intent.token)
         return await self.book.put(
             replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cni.dataplane import DYING_GROUP
-from eni.errors import UnauthorizedError, UnreachableError
+from eni.errors import SubnetExhaustedError, UnauthorizedError, UnreachableError
 from ipamd.eni_book import SECOND_LOOK_SECONDS
 from ipamd.plan.cloud import Drop, Fault, Lose, Raise, no_fault
 from ipamd.plan.loop import Delay
@@ -202,3 +202,23 @@ def test_the_last_digit_of_a_clock_spins_no_loop(stage: Setting) -> None:
     s.start()
     s.world.daemon.reconcile._due += 1e-13  # noqa: SLF001 - chance brings it, too
     s.run(100.0)
+
+
+def test_an_eni_that_came_at_a_later_try_is_not_gone_for_being_shown_late(stage: Setting) -> None:
+    """Seed 42: the tries before left nothing, and the tag told so; that counted against it."""
+    s = stage(replace(fixed(warm_ip_target=3), lag_seconds=8.0))
+    s.start()
+    tries: list[float] = []
+
+    def fault(action: str, _about: str) -> Fault | None:
+        if action != "CreateNetworkInterface":
+            return None
+        tries.append(s.world.now)
+        if len(tries) == 1:
+            return Drop()
+        return Raise(SubnetExhaustedError) if tries[-1] - tries[0] < SECOND_LOOK_SECONDS else None
+
+    s.account_cloud.account.faults = fault
+    s.pods(9, 300.0)
+    assert len(tries) > 2
+    s.rest()
