@@ -75,6 +75,9 @@ SPIN_STEPS = 20_000
 LATE_SECONDS = 20.0
 """How late descriptions are at most (`What.STALE`)."""
 
+LOOK_SECONDS = 2.0
+"""After a change, until EC2 is asked what it shows, while its descriptions are late."""
+
 
 ROWLESS = frozenset(
     {
@@ -303,6 +306,12 @@ class Laws(Observer):
             self.past.record()
             self._count_tokens()
             self._check_noted()
+
+    def doubt(self) -> None:
+        """Let the daemon look what EC2 shows, as after a surprise: an answer may be too late."""
+        if self.world.is_serving:
+            self.world.daemon.engine.census.look_soon()
+            self.world.daemon.engine.wake()
 
     def _is_told(self, key: tuple[str, str]) -> bool:
         """Whether a look just now tells how a call ended: of attaching, one may be too early."""
@@ -692,6 +701,8 @@ class _Watched:
             words, answer = f"{words} {ago:.1f} s ago", laws.past.answer(name, arguments, ago)
         laws.world.note(words)
         laws.heard(name, arguments, None)
+        if weather.stale and name not in STALE:
+            laws.world.later(LOOK_SECONDS, laws.doubt)
         return answer
 
 
