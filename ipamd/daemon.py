@@ -35,7 +35,7 @@ from ipamd.leases import Leases
 from ipamd.lifecycle import Lifecycle
 from ipamd.nat_table import NatTable
 from ipamd.outlook import Outlook
-from ipamd.places import SUBNETS_SECONDS, Places
+from ipamd.places import RESERVED, SUBNETS_SECONDS, Places
 from ipamd.pool import Pool
 from ipamd.ports import Ports, run_in
 from ipamd.reconcile import Reconcile
@@ -152,6 +152,7 @@ class Daemon:
             subnets=Subnets(mode=terms.kind, candidates=(Candidate(around.subnet_id),)),
             cidrs={around.subnet_id: around.subnet_cidr},
             answers=self.caches.cache("subnets", size=1, age_seconds=SUBNETS_SECONDS),
+            kept=self.caches.cache("reservations", size=RESERVED, age_seconds=SUBNETS_SECONDS),
             cluster=s.cluster_name,
             discovery=s.subnet_discovery,
             listed=tuple(map(SubnetId, s.subnets)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Network
 
 from eni.calls import Ec2Calls
@@ -25,7 +26,11 @@ log = logging.getLogger(__name__)
 
 SUBNETS_SECONDS = 300.0
 """How long an answer of DescribeSubnets is believed: a tag or a free count is late by less than
-anybody notices, and a thousand nodes ask three times a second at most."""
+anybody notices, and a thousand nodes ask three times a second at most. Likewise what a subnet
+keeps for prefixes, which is asked with it, or when a prefix is refused."""
+
+RESERVED = 16
+"""Subnets whose reservations are remembered; a zone seldom has as many for pods."""
 
 
 @dataclass(slots=True)
@@ -42,6 +47,8 @@ class Places:
     subnets: Subnets
     cidrs: dict[SubnetId, IPv4Network]
     answers: Cache[str, bool]
+    kept: Cache[SubnetId, tuple[IPv4Network, ...]]
+    """What subnets keep for prefixes, as they told lately; the views have what they told last."""
     cluster: str = ""
     discovery: bool = True
     listed: tuple[SubnetId, ...] = ()
@@ -87,21 +94,30 @@ class Places:
         views = {subnet.id: _view(subnet, self.subnets.views) for subnet in found}
         self.subnets = replace(self.subnets, views=views)
         self._choose()
-        if self.subnets.mode is Kind.PREFIX and len(self.subnets.candidates) > 1:
-            for candidate in self.subnets.candidates:
-                await self._tell_reservations(candidate.subnet_id, priority)
+        for subnet_id in self._reserving():
+            self.kept.drop(subnet_id)  # as old as the answer before
+            await self._tell_reservations(subnet_id, priority)
+
+    def _reserving(self) -> list[SubnetId]:
+        """Return the subnets of which it matters, before any refuses, what they keep."""
+        if self.subnets.mode is not Kind.PREFIX:
+            return []
+        candidates = [c.subnet_id for c in self.subnets.candidates]
+        views = [self.subnets.views.get(subnet_id) for subnet_id in candidates]
+        is_known = any(view and view.reservations for view in views)
+        return candidates if len(candidates) > 1 or is_known else []
 
     async def _tell_reservations(self, subnet_id: SubnetId, priority: Priority) -> None:
-        """Ask once what a subnet keeps for prefixes, which come from there first."""
-        view = self.subnets.views.get(subnet_id, SubnetView(id=subnet_id))
-        if view.reservations:
-            return
+        """Ask what a subnet keeps for prefixes, which come from there first, if not lately."""
+        ask = partial(self.line.call, priority, self.ec2.reservations, subnet_id)
         try:
-            kept = await self.line.call(priority, self.ec2.reservations, subnet_id)
+            kept = await self.kept.fetch(subnet_id, ask)
         except EniError as error:
             log.info("reservations not told", extra={"reason": str(error)})
             return
-        view = replace(view, reservations=kept)
+        view = replace(
+            self.subnets.views.get(subnet_id, SubnetView(id=subnet_id)), reservations=kept
+        )
         self.subnets = replace(self.subnets, views={**self.subnets.views, subnet_id: view})
 
     def doubt(self) -> None:

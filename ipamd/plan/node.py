@@ -30,7 +30,7 @@ from ipamd.holdings import Holdings
 from ipamd.intents import EniState, Intent, Noted, note
 from ipamd.journal import Journal
 from ipamd.lifecycle import Lifecycle
-from ipamd.places import SUBNETS_SECONDS, Places
+from ipamd.places import RESERVED, SUBNETS_SECONDS, Places
 from ipamd.plan.kubelet import Kubelet
 from ipamd.plan.results import EniView, NodeView
 from ipamd.plan.world import ZONE, CloudThreads, SameThread, World
@@ -189,6 +189,7 @@ class PlannedNode:
             subnets=Subnets(mode=terms.kind, candidates=(Candidate(primary.subnet_id),)),
             cidrs={primary.subnet_id: world.account.vpc.book(primary.subnet_id).cidr},
             answers=caches.cache("subnets", size=1, age_seconds=SUBNETS_SECONDS),
+            kept=caches.cache("reservations", size=RESERVED, age_seconds=SUBNETS_SECONDS),
             cluster=settings.cluster_name,
             discovery=settings.subnet_discovery,
             configs=self._configs(primary.subnet_id),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
 import pytest
 
 from eni.model import SubnetId
 from ipamd.intents import CLUSTER_TAG, INSTANCE_TAG, OWNER_TAG
 from ipamd.layers import read_settings
+from ipamd.places import SUBNETS_SECONDS
 from ipamd.settings import Settings
 from ipamd.subnets import CLUSTER_TAG_PREFIX, ROLE_TAG, Candidate
 from tests.contract.node_world import WARM, Make, Node, said
@@ -115,9 +118,7 @@ def test_a_reservation_that_is_used_up_is_named(
     first, kept, *rest = node.ec2.subnet_cidr.subnets(new_prefix=28)
     for block in (first, *rest):
         node.ec2.occupy(node.ec2.subnet_id, str(block[10]))
-    node.ec2.hand.create_subnet_cidr_reservation(
-        SubnetId=node.ec2.subnet_id, Cidr=str(kept), ReservationType="prefix"
-    )
+    reserve(node, node.ec2.subnet_id, kept)
     node.boot_up(20)
     assert node.held() == {kept}, "what is reserved for prefixes is used"
     node.adds(1)
@@ -125,6 +126,41 @@ def test_a_reservation_that_is_used_up_is_named(
     record = next(said(caplog, "subnet exhausted"))
     assert f"the reservations {kept} are used up" in record.__dict__["why"]
     assert {block.prefixlen for block in node.held()} == {28, 32}
+
+
+def test_reservations_that_come_and_go_are_heard_of_with_the_subnets(new_node: Make) -> None:
+    node = new_node(settings=WARM_PREFIX, instance_type="t3.small")  # 48 addresses on an ENI
+    home, other = node.ec2.subnet_id, node.ec2.add_subnet(24)
+    for subnet_id in (home, other):
+        node.ec2.tag(subnet_id, {ROLE_TAG: "1"})
+    kept = list(node.ec2.subnets[other].subnets(new_prefix=28))[3]
+    reservation = reserve(node, other, kept)
+
+    def told() -> list[tuple[IPv4Network, ...]]:
+        views = node.daemon.places.subnets.views
+        return [views[SubnetId(subnet_id)].reservations for subnet_id in (home, other)]
+
+    node.boot_up()
+    assert told() == [(), (kept,)]
+    node.ec2.hand.delete_subnet_cidr_reservation(SubnetCidrReservationId=reservation)
+    new = list(node.ec2.subnet_cidr.subnets(new_prefix=28))[5]
+    reserve(node, home, new)
+    node.run(SUBNETS_SECONDS)
+    node.calls()
+    assert told() == [(), (kept,)], "nobody polls"
+    node.adds(40)
+    node.run(20)
+    assert len(node.attached()) == 2
+    assert told() == [(new,), ()]
+    assert node.calls()["GetSubnetCidrReservations"] == 2, "one for each"
+
+
+def reserve(node: Node, subnet_id: str, cidr: IPv4Network) -> str:
+    """Keep a block of a subnet for prefixes; return the reservation's id."""
+    made = node.ec2.hand.create_subnet_cidr_reservation(
+        SubnetId=subnet_id, Cidr=str(cidr), ReservationType="prefix"
+    )
+    return made["SubnetCidrReservation"]["SubnetCidrReservationId"]
 
 
 # Subnets ---------------------------------------------------------------------------------
