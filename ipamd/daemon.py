@@ -385,6 +385,7 @@ class Daemon:
             enis=len(census) + len(self.engine.census.unmanaged),
             max_enis=self.engine.terms.max_enis,
             trouble=trouble if isinstance(trouble, EniError | None) else str(trouble),
+            prefixes=self.places.without_prefixes(self.ports.clock()),
         )
 
     @property
@@ -410,6 +411,7 @@ class Daemon:
             ("leases", self.leases.trouble),
             ("eniconfig", self.by_cluster.config_trouble),
             ("settings", self.complaint),
+            ("prefixes", self.places.without_prefixes(self.ports.clock())),
             ("sweep", self.engine.terms.sweeping and self.engine.sweep.trouble),
         )
         identity = self.around.identity

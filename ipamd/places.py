@@ -56,6 +56,8 @@ class Places:
     """From ENIConfigs; None: no custom networking."""
     _excluded: frozenset[SubnetId] = field(default_factory=frozenset)
     _is_told: bool = False
+    _whys: dict[SubnetId, str] = field(default_factory=dict)
+    """Why each gave no /28, when that was asked last."""
 
     def __post_init__(self) -> None:
         if self.configs is not None:
@@ -228,7 +230,13 @@ class Places:
         """Return a sentence for an operator: why the subnet may have refused *kind*."""
         if kind is Kind.PREFIX:
             await self._tell_reservations(subnet_id, Priority.SWEEP)
+            self._whys[subnet_id] = self.subnets.explain(subnet_id, kind)
         return self.subnets.explain(subnet_id, kind)
+
+    def without_prefixes(self, now: Instant) -> str:
+        """Return why subnets are asked for no /28 now, though single addresses may serve; or ""."""
+        forbids = self.subnets.inhibitions.forbids
+        return "; ".join(w for s, w in self._whys.items() if forbids(s, Kind.PREFIX, now))
 
 
 def _view(subnet: Subnet, former: Mapping[SubnetId, SubnetView]) -> SubnetView:

@@ -31,7 +31,10 @@ def _refused(why: Refusal, msg: str, details: str = "") -> AddRefusedError:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """Why no address is ready: in numbers, and the last trouble with EC2 if there is one."""
+    """Why no address is ready: in numbers, and the last trouble with EC2 if there is one.
+
+    *prefixes* is why subnets give no /28, where one was refused.
+    """
 
     held: int
     assigned: int
@@ -39,6 +42,7 @@ class Shortage:
     enis: int
     max_enis: int
     trouble: EniError | str | None = None
+    prefixes: str = ""
 
 
 def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> AddRefusedError:
@@ -51,7 +55,8 @@ def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> A
     match s.trouble:
         case EniError():
             told = consequence(s.trouble)
-            return AddRefusedError(told.event, told.code, f"{msg}; {s.trouble}", told.advice)
+            why = f"{s.trouble}; {s.prefixes}" if s.prefixes else str(s.trouble)
+            return AddRefusedError(told.event, told.code, f"{msg}; {why}", told.advice)
         case str():
             return _refused(reactions.GROWTH_HINDERED, f"{msg}; {s.trouble}")
         case None if s.enis >= s.max_enis:

@@ -124,8 +124,25 @@ def test_a_reservation_that_is_used_up_is_named(
     node.adds(1)
     node.run(10)
     record = next(said(caplog, "subnet exhausted"))
-    assert f"the reservations {kept} are used up" in record.__dict__["why"]
+    why = f"the reservations {kept} are used up"
+    assert why in record.__dict__["why"]
+    shown = node.daemon.status()
+    assert shown["troubles"] == [f"prefixes: {record.__dict__['why']}"]
+    assert (shown["trouble"], shown["modes"]) == (None, ["normal"]), "single addresses serve"
     assert {block.prefixlen for block in node.held()} == {28, 32}
+
+
+def test_a_pod_that_gets_no_address_hears_why_there_is_no_prefix_either(new_node: Make) -> None:
+    node = new_node(settings=WARM_PREFIX, prefix=28)
+    node.ec2.create(SecondaryPrivateIpAddressCount=9)
+    node.boot_up(20)
+    (pod,) = node.adds(1)
+    node.run(110)
+    ((_, answer),) = pod.answers
+    assert "InsufficientFreeAddressesInSubnet" in answer["msg"]
+    assert answer["msg"].endswith("no CIDR of it is reserved for them)")
+    troubles = node.daemon.status()["troubles"]
+    assert [t.partition(" ")[0] for t in troubles] == ["subnet", "prefixes:"]
 
 
 def test_reservations_that_come_and_go_are_heard_of_with_the_subnets(new_node: Make) -> None:

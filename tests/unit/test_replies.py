@@ -23,6 +23,12 @@ WEB = Sandbox("enid", "c1", "eth0")
 NOW = Instant(1000.0, 5000.0)
 
 
+def test_a_pod_hears_why_there_is_no_prefix_beside_what_ec2_says() -> None:
+    trouble = SubnetExhaustedError("subnet-1 is full", action="x")
+    error = no_address(WEB, Shortage(18, 18, 0, 2, 3, trouble, "subnet-1 gives no /28"), 105.2)
+    assert error.msg.endswith("2 of 3 ENIs; subnet-1 is full; subnet-1 gives no /28")
+
+
 @pytest.mark.parametrize(
     ("enis", "trouble", "words", "advice", "event"),
     [
