@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -90,6 +90,151 @@ done
 """
 
 
+class Sabotage(NamedTuple):
+    """What somebody does, and what is said of it."""
+
+    script: str
+    daemon: str
+    """What a daemon that runs says when it has mended it."""
+    doctor: str = ""
+    """What the doctor says where no daemon runs; empty: the same."""
+    undo: str = ""
+    """What undoes it where `--fix` may not: it takes nothing away."""
+    is_silent: bool = False
+    """Whether no event tells of it."""
+
+
+ENI_ADDRESS = "ip -br -4 addr show ens6 | tr -s ' ' | cut -d' ' -f3"
+ENI_MAC = "ip -br link show ens6 | tr -s ' ' | cut -d' ' -f3"
+NEEDLESS = "carries our protocol and is not needed"
+A_RULE = "nft -a list chain ip enid leave | sed -n 's/.*127.0.0.0.*handle //p'"
+CONF = "/proc/sys/net/ipv4/conf"
+
+
+def _setting(where: str, who: str, name: str, bad: int, good: int) -> Sabotage:
+    is_silent = name in {"send_redirects", "promote_secondaries"}
+    says = f"{who}: {name} %s {bad} and must be {good}"
+    script = f"echo {bad} > {CONF}/{where}/{name}"
+    return Sabotage(script, says % "was", says % "is", is_silent=is_silent)
+
+
+def _gone(what: str, script: str) -> Sabotage:
+    return Sabotage(script, f"{what} had vanished", f"{what} is missing")
+
+
+def _was(what: str, script: str) -> Sabotage:
+    return Sabotage(script, what.replace("{is_}", "was"), what.replace("{is_}", "is"))
+
+
+ENI_1, ENI_2, WEB = "link ens5 of ENI 1", "link ens6 of ENI 2", "veth {veth0} of default/web-0"
+
+EACH = {
+    "rule 512": _gone(
+        "rule 512: from all lookup 5120", "ip rule del pref 512 lookup 5120 protocol 151"
+    ),
+    "rule 1024": _gone("rule 1024: from all fwmark 0x80/0x80 lookup main", "ip rule del pref 1024"),
+    "rule 1535": _gone("rule 1535: from all to 198.18.0.0/15 lookup main", "ip rule del pref 1535"),
+    "rule 1536": _gone(
+        "rule 1536: from all fwmark 0x2/0x7f lookup 2", "ip rule del pref 1536 fwmark 0x2/0x7f"
+    ),
+    "rule 32765": _gone(" lookup 2", "ip rule del pref 32765"),
+    "rule too many": Sabotage(
+        "ip rule add pref 600 lookup 5120 protocol 151",
+        f"rule 600: from all lookup 5120 {NEEDLESS}",
+        undo="ip rule del pref 600",
+    ),
+    "pod's route": _gone(
+        "route to {pod0} of default/web-0", "ip route del {pod0} table 5120 metric 0"
+    ),
+    "pod's route elsewhere": Sabotage(
+        "ip route replace {pod0} dev ens5 table 5120",
+        "route to {pod0} of default/web-0 led to link #",
+        "route to {pod0} of default/web-0 leads to link #",
+    ),
+    "pod's route a blackhole": Sabotage(
+        "ip route replace blackhole {pod0} table 5120",
+        "route to {pod0} of default/web-0 was of type blackhole",
+        "route to {pod0} of default/web-0 is of type blackhole",
+    ),
+    "route too many": Sabotage(
+        "ip route add blackhole 9.9.9.9/32 table 2 proto 151",
+        f"blackhole 9.9.9.9/32 in table 2 {NEEDLESS}",
+        undo="ip route del blackhole 9.9.9.9/32 table 2",
+    ),
+    "guard": _gone(
+        "guard of {pod0}/32", "ip route del unreachable {pod0} table 5120 metric 4278198272"
+    ),
+    "guard too many": Sabotage(
+        "ip route add unreachable {net}.99 table 5120 metric 4278198272 proto 151",
+        f"guard {{net}}.99/32 in table 5120 {NEEDLESS}",
+        undo="ip route del unreachable {net}.99 table 5120 metric 4278198272",
+    ),
+    "ENI's route": _gone("route default of ENI 2, table 2", "ip route del default table 2"),
+    "ENI's table": _gone("route {net}.1/32 of ENI 2, table 2", "ip route flush table 2"),
+    "neighbour": _gone(
+        "permanent neighbour {pod0} of default/web-0", "ip neigh del {pod0} dev {veth0}"
+    ),
+    "neighbour's MAC": Sabotage(
+        "ip neigh replace {pod0} lladdr 02:00:00:00:00:55 dev {veth0} nud permanent",
+        "permanent neighbour {pod0} of default/web-0 had another MAC",
+        "permanent neighbour {pod0} of default/web-0 has another MAC",
+    ),
+    "nft table ip": _gone("nft table enid", "nft delete table ip enid"),
+    "nft table ip6": _gone("nft table enid", "nft delete table ip6 enid"),
+    "nft tables": _gone("nft table enid", "nft 'delete table ip enid; delete table ip6 enid'"),
+    "nft rule": Sabotage(
+        f"nft replace rule ip enid leave handle $({A_RULE}) accept",
+        "nft table enid has other rules than were written",
+    ),
+    "nft chain": Sabotage(
+        "nft add chain ip enid mine '{{ type filter hook forward priority 0; policy drop; }}'",
+        "nft table enid has a chain more: ip mine",
+    ),
+    "ENI down": _was(f"{ENI_2}: {{is_}} down", "ip link set ens6 down"),
+    "ENI's group": _was(
+        f"{ENI_1}: its group {{is_}} 0 and must be 5249", "ip link set ens5 group 0"
+    ),
+    "ENI's MTU": _was(
+        f"{ENI_2}: its MTU {{is_}} 1500 and must be 9001", "ip link set ens6 mtu 1500"
+    ),
+    "ENI's MAC": Sabotage(
+        f"{ENI_MAC} > /tmp/ens6; ip link set ens6 address 02:00:00:00:00:66",
+        f"{ENI_2}: its MAC was 02:00:00:00:00:66 and must be",
+        " in use, and the kernel shows no link ",
+        undo="ip link set ens6 address $(cat /tmp/ens6)",
+    ),
+    "ENI's address": _gone(" of ens6", f"ip addr del $({ENI_ADDRESS}) dev ens6"),
+    "foreign address": Sabotage(
+        "ip addr add {net}.200/32 dev ens6",
+        "address {net}.200/32 of ens6 is foreign to an ENI of pods",
+        undo="ip addr del {net}.200/32 dev ens6",
+    ),
+    "veth down": _was(f"{WEB}: {{is_}} down", "ip link set {veth0} down"),
+    "veth's name": _was(
+        f"{WEB}: {{is_}} down, its name {{is_}} 'mine' and must be '{{veth0}}'",
+        "ip link set dev {veth0} down name mine",
+    ),
+    "veth's MAC": _was(
+        f"{WEB}: its MAC {{is_}} 02:00:00:00:00:77 and must be",
+        "ip link set {veth0} address 02:00:00:00:00:77",
+    ),
+    "veth's group": _was(f"{WEB}: its group {{is_}} 0 and must be", "ip link set {veth0} group 0"),
+    "veth's alias gone": _gone(f"{WEB}: its alias", "ip link set {veth0} alias ''"),
+    "veth's alias": _was(
+        f"{WEB}: its alias {{is_}} 'mine' and must be", "ip link set {veth0} alias mine"
+    ),
+    "veth's forwarding": _setting("{veth0}", WEB, "forwarding", 0, 1),
+    "veth's rp_filter": _setting("{veth0}", WEB, "rp_filter", 0, 1),
+    "ENI 1's forwarding": _setting("ens5", ENI_1, "forwarding", 0, 1),
+    "ENI 2's forwarding": _setting("ens6", ENI_2, "forwarding", 0, 1),
+    "ENI's rp_filter": _setting("ens6", ENI_2, "rp_filter", 1, 2),
+    "ENI 1's send_redirects": _setting("ens5", ENI_1, "send_redirects", 1, 0),
+    "ENI 2's send_redirects": _setting("ens6", ENI_2, "send_redirects", 1, 0),
+    "ENI's promote_secondaries": _setting("ens6", ENI_2, "promote_secondaries", 0, 1),
+}
+"""Each sabotage, to be done alone."""
+
+
 @dataclass
 class Scene:
     """A node with two ENIs, eleven pods and a lot of others' things."""
@@ -103,7 +248,8 @@ class Scene:
     @property
     def names(self) -> dict[str, str]:
         veths = {f"veth{n}": self.veth(f"web-{n}") for n in range(len(self.pods))}
-        return veths | {f"pod{n}": str(address) for n, address in enumerate(self.pods)}
+        pods = {f"pod{n}": str(address) for n, address in enumerate(self.pods)}
+        return veths | pods | {"net": str(self.pods[0]).rpartition(".")[0]}
 
     @staticmethod
     def veth(pod: str) -> str:
@@ -139,7 +285,9 @@ def a_scene(vpc: EmbeddedVPC, number: int, folder: Path) -> Iterator[Scene]:
     subnet = vpc.add_subnet(f"10.0.{number}.0/24", "us-east-1a")
     node = vpc.launch_node(f"node-{number}", "m5.large", subnet, public=True)
     prepare(node)
-    daemon = Ipamd(node, folder / "log", WARM_ENI_TARGET="0", IP_COOLDOWN_PERIOD="1")
+    settings = {"WARM_ENI_TARGET": "0", "IP_COOLDOWN_PERIOD": "1"}
+    external = "198.18.0.0/15"
+    daemon = Ipamd(node, folder / "log", **settings, AWS_EXTERNAL_SERVICE_CIDRS=external)
     try:
         daemon.start()
         pods = [daemon.add(f"web-{number}") for number in range(11)]  # 9 on the primary ENI

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ipamd.cli import ask
-from tests.lab.spoiled import CAP_SECONDS, Scene, a_scene, thorough
+from tests.lab.spoiled import CAP_SECONDS, EACH, Sabotage, Scene, a_scene, thorough
 from tests.lab.test_daemon import container_id
 from tests.tools.pure import ROOT
 from vpclab.enid import RIGHTS
@@ -186,6 +186,30 @@ def test_the_fix_is_the_daemons_where_one_runs(clinic: Clinic) -> None:
     status, report = clinic.ask("--fix")
     assert status == 0, report
     assert scene.dump() == before
+
+
+@thorough
+@pytest.mark.parametrize("sabotage", EACH.values(), ids=EACH.keys())
+def test_each_sabotage_alone_is_a_sentence_with_its_repair(
+    the_clinic: Clinic, sabotage: Sabotage
+) -> None:
+    clinic, scene = the_clinic, the_clinic.scene
+    clinic.rights = RIGHTS
+    assert scene.daemon.process is not None
+    if scene.daemon.process.poll() is None:
+        scene.daemon.stop()
+    before = scene.dump()
+    assert found(clinic.ask("--no-ec2", "--wait", "0")[1]) == []
+    scene.sh(sabotage.script)
+    status, report = clinic.ask("--no-ec2", "--wait", "0")
+    wanted = (sabotage.doctor or sabotage.daemon).format(**scene.names)
+    (finding, *_) = [f for f in report["findings"] if wanted in f["sentence"]]
+    assert (status, finding["fixable"]) == (1, not sabotage.undo)
+    assert finding["cure"]
+    _, report = clinic.ask("--no-ec2", "--wait", "0", "--fix")
+    assert [f["sentence"] for f in report["findings"] if f["fixable"] and not f["fixed"]] == []
+    scene.sh(sabotage.undo)
+    scene.await_dump(before)
 
 
 def test_what_only_one_of_the_four_knows_is_said(the_clinic: Clinic, vpc: EmbeddedVPC) -> None:

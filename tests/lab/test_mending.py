@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ipamd.cli import ask
-from tests.lab.spoiled import CAP_SECONDS, Scene, a_scene
+from ipamd.reconcile import PERIOD_SECONDS
+from tests.lab.spoiled import CAP_SECONDS, EACH, Sabotage, Scene, a_scene, thorough
 from tests.lab.test_daemon import fetch
 
 if TYPE_CHECKING:
@@ -92,6 +93,30 @@ def test_what_was_changed_is_back_and_strangers_things_are_as_they_were(
     scene.await_dump(before)
     wanted = [sentence.format(**scene.names) for sentence in sabotages.values()]
     scene.daemon.wait(lambda _: not scene.unsaid(wanted, said), CAP_SECONDS)
+
+
+@thorough
+@pytest.mark.parametrize(
+    "sabotage", [pytest.param(s, id=name) for name, s in EACH.items() if not s.is_silent]
+)
+def test_each_is_back_and_said(scene: Scene, sabotage: Sabotage) -> None:
+    ask(scene.daemon.socket, "MEND")  # what was mended just before does not count as undone
+    before, said = scene.dump(), len(scene.said())
+    scene.sh(sabotage.script)
+    scene.await_dump(before)
+    wanted = [sabotage.daemon.format(**scene.names)]
+    scene.daemon.wait(lambda _: not scene.unsaid(wanted, said), CAP_SECONDS)
+
+
+@thorough
+def test_what_no_event_tells_of_is_back_within_a_period(scene: Scene) -> None:
+    ask(scene.daemon.socket, "MEND")
+    silent = [sabotage for sabotage in EACH.values() if sabotage.is_silent]
+    before, said = scene.dump(), len(scene.said())
+    scene.sh("\n".join(sabotage.script for sabotage in silent))
+    scene.await_dump(before, PERIOD_SECONDS + CAP_SECONDS)
+    words = " ".join(scene.said()[said:])
+    assert [s.daemon for s in silent if s.daemon.partition(": ")[2] not in words] == []
 
 
 SYSCTLS = {"ip_forward": ("0", "1"), "conf/all/rp_filter": ("2", "0")}
