@@ -1,4 +1,4 @@
-"""systemd-networkd takes our drop-ins as they are meant: it leaves what is ours alone."""
+"""systemd-networkd and NetworkManager take our drop-ins as they are meant: ours is let alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tests.tools.pure import ROOT
 
 NETWORKD = Path("/usr/lib/systemd/systemd-networkd")
 CONFIG = ROOT / "config" / "networkd"
+MANAGER = ROOT / ".cache" / "networkmanager" / "root"
+"""What tools/fetch-networkmanager unpacks."""
 
 ENOUGH_SECONDS = 4.0 * PATIENCE
 """Until networkd has seen and configured all of six links; then it is ended."""
@@ -70,3 +72,21 @@ def test_networkd_leaves_links_addresses_routes_and_rules_of_ours(tmp_path: Path
     assert "ens5: Configuring with /etc/systemd/network/50-all.network" in log, "the node's own"
     assert not [line for line in log.splitlines() if "Unknown" in line or "Failed to parse" in line]
     assert (folder / "after").read_text() == (folder / "before").read_text()
+
+
+@pytest.mark.skipif(not MANAGER.exists(), reason="no NetworkManager: tools/fetch-networkmanager")
+def test_networkmanager_knows_every_key_of_ours_and_lets_pods_links_alone(tmp_path: Path) -> None:
+    """It takes the file whole; what it does to links needs D-Bus and udev, and is not tried."""
+    (tmp_path / "NetworkManager.conf").touch()
+    (libraries,) = {path.parent for path in MANAGER.rglob("libnm.so.0")}
+    words = ["--config", str(tmp_path / "NetworkManager.conf"), "--print-config"]
+    folder = ["--config-dir", str(ROOT / "config" / "NetworkManager")]
+    told = subprocess.run(
+        [str(MANAGER / "usr/sbin/NetworkManager"), *folder, *words],
+        capture_output=True, text=True, check=True, env={"LD_LIBRARY_PATH": str(libraries)},
+    ).stdout  # fmt: skip
+    assert "WARNING" not in told, told
+    keyfile, pods, enis = "[keyfile]", "[device-enid-pods]", "[device-enid-enis]"
+    assert f"{keyfile}\nunmanaged-devices=interface-name:eni*\n" in told
+    assert f"{pods}\nmatch-device=interface-name:eni*\nmanaged=0\n" in told
+    assert f"{enis}\nmatch-device=driver:ena,except:" in told
