@@ -18,7 +18,11 @@ SOCKET = FOLDER + b"/ipamd.sock"
 SPOOL = FOLDER + b"/spool"
 HEARTBEAT = FOLDER + b"/heartbeat"
 DEADLINE_SECONDS = 110
-"""How long a verb may take; kubelet allows a sandbox 240 s, and must hear why."""
+"""How long a verb may take, unless `deadlineSeconds` says otherwise: kubelet allows a sandbox
+240 s, and must hear why."""
+
+DEADLINE_KEY, SHORTEST_DEADLINE, LONGEST_DEADLINE = b"deadlineseconds", 10, 240
+"""The daemon answers 5 s before the deadline; what comes after kubelet's is heard by nobody."""
 
 PATIENCE_SECONDS = 0.05
 """Between two tries to reach a daemon that restarts."""
@@ -33,7 +37,7 @@ time make one file name, of 255 bytes at most."""
 MAX_SPOOLED = 256
 """DELs kept for a daemon that is away: two nodes' worth of pods. Beyond, kubelet retries."""
 
-LATEST = "1.1.0"
+LATEST, FALLBACK = "1.1.0", "1.0.0"
 VERSIONS = '["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]'
 SANDBOX = (b"CNI_CONTAINERID", b"CNI_NETNS", b"CNI_IFNAME")
 NEEDED: dict[bytes, tuple[bytes, ...]] = {
@@ -44,7 +48,7 @@ NEEDED: dict[bytes, tuple[bytes, ...]] = {
     b"STATUS": (),
 }
 
-INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO, DECODE = 1, 4, 5, 6
+INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT, IO, DECODE, INVALID_CONFIG = 1, 4, 5, 6, 7
 TRY_AGAIN_LATER, NOT_AVAILABLE = 11, 50
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 AF_UNIX, AF_NETLINK, SOCK_STREAM, SOCK_RAW, SOCK_CLOEXEC = 1, 16, 1, 3, 0o2000000
@@ -163,7 +167,8 @@ def is_plain(name: bytes, longest: int) -> bool:
 def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, bytes]:
     """Return the exit status and the stdout that the daemon answers."""
     started = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    deadline = started + DEADLINE_SECONDS * 1000000000
+    seconds = deadline_seconds(command, stdin)
+    deadline = started + seconds * 1000000000
     head = b"\0".join([k + b"=" + v for k, v in env.items()])
     tail = b"%b\n%b%b" % (runtime_since() if command == b"GC" else b"", head, stdin)
     frame = b"enid1 %d %d %d %d%b" % (len(head), len(stdin), started, deadline, tail)
@@ -184,10 +189,28 @@ def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, byt
         if time.clock_gettime_ns(time.CLOCK_BOOTTIME) > deadline:
             raise RefusalError(
                 TRY_AGAIN_LATER,
-                "ipamd did not answer within %d s" % DEADLINE_SECONDS,
+                "ipamd did not answer within %d s" % seconds,
                 "see the ipamd pod of this node; the runtime retries",
             )
         time.sleep(PATIENCE_SECONDS)
+
+
+def deadline_seconds(command: bytes, stdin: bytes) -> int:
+    """Return how long *command* may take: what the configuration says, if it says anything.
+
+    A DEL gets the file as it is now, and must succeed whatever became of it.
+    """
+    word = own_keys(stdin).get(DEADLINE_KEY, b"null") if DEADLINE_KEY in stdin.lower() else b"null"
+    if word.isdigit() and SHORTEST_DEADLINE <= int(word[:9]) <= LONGEST_DEADLINE:
+        return int(word)
+    if word == b"null" or command in (b"DEL", b"GC"):
+        return DEADLINE_SECONDS
+    words = (text_of(word), SHORTEST_DEADLINE, LONGEST_DEADLINE)
+    raise RefusalError(
+        INVALID_CONFIG,
+        "deadlineSeconds %s is not a whole number within %d to %d" % words,
+        "correct the network configuration",
+    )
 
 
 def runtime_since() -> bytes:
@@ -324,13 +347,66 @@ def text_of(data: bytes) -> str:
 
 def version_in(stdin: bytes) -> str:
     """Return the cniVersion in *stdin* without parsing it; an error must be told in it."""
-    at = stdin.find(b'"cniVersion"')
-    between, _, rest = stdin[at + 12 : at + 40].partition(b'"')
-    version, quote, _ = rest.partition(b'"')
-    found = at >= 0 and quote and not between.strip(b" \t\r\n:")
-    if found and version and not version.strip(b"0123456789."):
-        return version.decode()
-    return "1.0.0"
+    version = own_keys(stdin).get(b"cniversion", b"")
+    number = version[1:-1]
+    is_one = version[:1] == b'"' and number and not number.strip(b"0123456789.")
+    return number[:20].decode() if is_one else FALLBACK
+
+
+DEEPEST = 2
+"""An object in the configuration is looked into, such as `ipam`, and none in that."""
+
+
+def own_keys(stdin: bytes) -> dict[bytes, bytes]:
+    """Return what the keys of an object say as it is written, and `outer.inner` of those within.
+
+    Names are in lower case, and an object or a list is its first bracket. A parser would be a
+    module to load, and a sentence is due of what is no JSON, too.
+    """
+    found: dict[bytes, bytes] = {}
+    outer = name = b""
+    is_due = False
+    for text, depth, after in strings_of(stdin):
+        if after[:1] == b":" and depth <= DEEPEST:
+            name = text.lower() if depth == 1 else outer + b"." + text.lower()
+            outer = name if depth == 1 else outer
+            value = after[1:].lstrip()
+            is_due = not value  # it is a string, the next one
+            found[name] = value[:1] if value[:1] in b"{[" else word_of(value)
+        elif is_due:
+            found[name] = b'"' + text + b'"'
+            is_due = False
+    return found
+
+
+def word_of(value: bytes) -> bytes:
+    """Return what stands before the next comma or bracket."""
+    return value.partition(b",")[0].partition(b"}")[0].rstrip()
+
+
+def strings_of(stdin: bytes) -> list[tuple[bytes, int, bytes]]:
+    """Return each string of the first object, how deep it is, and what stands before the next."""
+    pieces = stdin.split(b'"')
+    found, depth, at = [], opened(pieces[0]), 1
+    while depth > 0 and at < len(pieces):
+        begin = at
+        while at + 1 < len(pieces) and is_cut(pieces[at]):
+            at += 1
+        after = pieces[at + 1] if at + 1 < len(pieces) else b""
+        found.append((b'"'.join(pieces[begin : at + 1]), depth, after.strip()))
+        depth += opened(after)
+        at += 2
+    return found
+
+
+def opened(text: bytes) -> int:
+    """Return how many brackets of *text* are open at its end."""
+    return text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]")
+
+
+def is_cut(text: bytes) -> bool:
+    """Whether the quote behind *text* is escaped, so that it ends no string."""
+    return (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
 
 
 def error_json(error: RefusalError, version: str) -> bytes:

@@ -51,10 +51,11 @@ ANSWER_EARLY_NS = 5_000_000_000
 """An ADD is answered this long before the plugin's own deadline, so that the runtime hears
 the cause and not a timeout.
 
-The deadline is the plugin's, 110 s from its start and not from its place in the queue: what a
-daemon that was away has cost is not given back, and an ADD that comes with less than this left
-gets an address that is free, or its answer, at once. There is one queue, since there is one
-pool: IPv4, of whichever subnets. A pool of another family or of other subnets brings its own.
+The deadline is the plugin's, 110 s (`deadlineSeconds`) from its start and not from its place in
+the queue: what a daemon that was away has cost is not given back, and an ADD that comes with less
+than this left gets an address that is free, or its answer, at once (docs/adr/0033). There is one
+queue, since there is one pool: IPv4, of whichever subnets. A pool of another family or of other
+subnets brings its own.
 """
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.1, 10.0

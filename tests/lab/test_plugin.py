@@ -233,6 +233,31 @@ def test_an_add_sends_the_pods_netns_and_a_netlink_socket_in_it(
         channel.close()
 
 
+def of_seconds(word: str) -> bytes:
+    return CONF[:-1] + b',"deadlineSeconds": %b}' % word.encode()
+
+
+@pytest.mark.parametrize("seconds", [10, 45, 240])
+def test_the_configuration_may_set_the_deadline(
+    plugin: Plugin, pod: PodNetns, seconds: int
+) -> None:
+    with FakeDaemon(plugin, b"0{}") as daemon:
+        assert plugin.run(of_seconds(str(seconds)), CNI_NETNS=pod.path) == (0, {})
+        (frame,) = daemon.frames
+    assert frame.deadline_ns - frame.started_ns == seconds * 1e9
+
+
+@pytest.mark.parametrize("word", ["9", "241", "-60", "60.5", '"60"', "true", "{}", "[60]", "1e2"])
+def test_a_deadline_that_cannot_be_is_refused_and_hinders_no_del(plugin: Plugin, word: str) -> None:
+    status, answer = plugin.run(of_seconds(word), timeout=10)
+    assert (status, answer["code"], answer["cniVersion"]) == (1, 7, "0.4.0")
+    assert "is not a whole number within 10 to 240" in str(answer["msg"])
+    with FakeDaemon(plugin, b"0") as daemon:
+        assert plugin.run(of_seconds(word), CNI_COMMAND="DEL") == (0, {})
+        (frame,) = daemon.frames
+    assert frame.deadline_ns - frame.started_ns == 110e9
+
+
 def test_exit_status_and_stdout_are_the_daemons(plugin: Plugin, pod: PodNetns) -> None:
     with FakeDaemon(plugin, b'1{"code":7}'):
         assert plugin.run(CNI_NETNS=pod.path) == (1, {"code": 7})
