@@ -7,12 +7,13 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import TypeVar
 
 from tests.chaos import crash, many
 from tests.chaos.history import Player, Result, draw
+from tests.chaos.laws import Law
 from tests.chaos.sabotage import Sabotages
 from tests.chaos.world import Trace
 
@@ -25,7 +26,7 @@ DAY_HOURS = 24.0
 
 
 def main() -> int:
-    """Do what was asked; return 1 if a law was broken, or a sabotage not noticed."""
+    """Do what was asked; return 1 if a law was broken, a sabotage not noticed, a law idle."""
     wishes = _parser().parse_args()
     logging.basicConfig(level=logging.CRITICAL + 1)
     if wishes.sabotage:
@@ -162,7 +163,15 @@ def _sabotages(name: str) -> int:
         print(f"{catch.name:26} {catch.seed:4} {catch.histories:5} {catch.seconds:5.1f}  {law}")
     missed = [catch.name for catch in caught if not catch.law]
     print(f"{len(caught)} sabotages, {len(caught) - len(missed)} noticed")
-    return 1 if missed else 0
+    asleep = idle({catch.law for catch in caught}) if name == "all" else []
+    for law in asleep:
+        print(f"no sabotage was noticed by: {law.value}")
+    return 1 if missed or asleep else 0
+
+
+def idle(noticed: Set[str]) -> list[Law]:
+    """Return the laws by which no sabotage was *noticed*: that they can fail is not shown."""
+    return [law for law in Law if law.value not in noticed]
 
 
 if __name__ == "__main__":

@@ -206,15 +206,17 @@ class Laws(Observer):
         loggers = [logging.getLogger(name) for name in ("ipamd", "asyncio")]
         for logger in loggers:
             logger.addHandler(ear)
-        former = [logger.propagate for logger in loggers]
+        former = [(logger.propagate, logger.level) for logger in loggers]
         for logger in loggers:
             logger.propagate = False
+            logger.setLevel(logging.ERROR)  # whatever the root's: `make chaos` logs nothing
         try:
             yield
         finally:
-            for logger, propagate in zip(loggers, former, strict=True):
+            for logger, (propagate, level) in zip(loggers, former, strict=True):
                 logger.removeHandler(ear)
                 logger.propagate = propagate
+                logger.setLevel(level)
 
     # What the world tells ---------------------------------------------------------------
     def on_step(self) -> None:
@@ -234,6 +236,7 @@ class Laws(Observer):
     def on_answer(self, call: Call, code: int, answer: Mapping[str, Any]) -> None:
         """Judge an answer."""
         if call.verb == "ADD" and code == 0:
+            self._look_at_owners(self.world.kernel.owners())
             self._check_wire(call.pod)
         for react in self.on_answers:
             react(call, code, answer)

@@ -12,20 +12,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from eni.errors import UnknownOutcomeError
+from eni.errors import EniError, NotYetError, UnknownOutcomeError
 from ipamd import (
     attachments,
     census,
     drift,
+    flights,
     holdings,
     lanes,
     lifecycle,
     outlook,
+    replies,
     terms,
     upkeep,
     witnesses,
 )
-from ipamd.blocks import Blocks
+from ipamd.attachments import Attachments
+from ipamd.blocks import Blocks, Returned
+from ipamd.endings import Endings
 from ipamd.engine import Engine
 from ipamd.eni_book import EniBook
 from ipamd.intents import EniState, Intent
@@ -33,11 +37,16 @@ from ipamd.journal import Journal
 from ipamd.leases import Leases
 from ipamd.lifecycle import Lifecycle
 from ipamd.links import Links
+from ipamd.plan.subnet import Book
 from ipamd.pool import Assigned, EniCensus, Pool
+from ipamd.targets import Fixed
 from tests.chaos.history import History, Trouble
 
 SEEDS = 100
 """Histories in which a sabotage must be caught."""
+
+RESTLESS_SECONDS = 300.0
+"""How often a target rises or falls that is never content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +212,74 @@ def _attach_twice(former: Any) -> Any:
 async def _set_rules_only_more(self: Any) -> None:
     links = tuple(self._links.values())
     await self.book.kernel(lambda: self.book.net.set_rules(links, prune=False))
+
+
+def _wire_anothers(former: Any) -> Any:
+    def wish(self: Attachments, row: Any, request: Any) -> Any:
+        made = former(self, row, request)
+        others = [r for r in self.rows if r.sandbox != row.sandbox and r.eni_id == row.eni_id]
+        return replace(made, addresses=others[0].addresses) if others else made
+
+    return wish
+
+
+def _wire_elsewhere(former: Any) -> Any:
+    def wish(self: Attachments, row: Any, request: Any) -> Any:
+        made = former(self, row, request)
+        return replace(made, eni_number=made.eni_number + 1)
+
+    return wish
+
+
+def _wanted(ask: Any) -> str:
+    """Return the pod that a sandbox is a try of (`kubelet.Kubelet`)."""
+    return str(ask.request.pod.name).rpartition(".")[0]
+
+
+def _bear_a_grudge(former: Any) -> Any:
+    def queue(self: Attachments, ask: Any) -> None:
+        if _wanted(ask) in vars(self).setdefault("grudges", set()):
+            ask.error = replies.queue_full(ask.request.sandbox, 0, self.shortage())
+            self._step(ask.request.sandbox, lanes.NotGranted())
+        else:
+            former(self, ask)
+
+    return queue
+
+
+def _give_up_for_ever(former: Any) -> Any:
+    def give_up(self: Attachments, ask: Any) -> None:
+        vars(self).setdefault("grudges", set()).add(_wanted(ask))
+        former(self, ask)
+
+    return give_up
+
+
+async def _leave_undeleted(_self: Any, eni_id: Any, _priority: Any) -> None:
+    raise NotYetError(f"{eni_id} is still in use", action="DeleteNetworkInterface")
+
+
+def _give_up_what_is_refused(former: Any) -> Any:
+    async def unassign(self: Blocks, eni_id: Any, blocks: Any) -> Returned:
+        try:
+            done: Returned = await former(self, eni_id, blocks)
+        except EniError:
+            await self.give_up(eni_id, blocks)
+            return Returned(blocks)
+        return done
+
+    return unassign
+
+
+def _want_now_more_now_less(former: Any) -> Any:
+    def targets(self: Engine, now: Any) -> Any:
+        made = former(self, now)
+        more = int(self.holdings.clock().boot / RESTLESS_SECONDS) % 2
+        if isinstance(made, Fixed):
+            return replace(made, warm_eni=(made.warm_eni or 0) + more)
+        return made
+
+    return targets
 
 
 def _without_max(former: Any) -> Any:
@@ -396,5 +473,54 @@ _add(
     "never-shrinks",
     "nothing is given back",
     (Engine, "_calm_seconds", to(property(lambda _self: 1e12))),
+    suits=_by_address,
+)
+
+# Faults of other kinds: what no sabotage above breaks first ------------------------------
+_add(
+    "wired-as-another",
+    "a pod is wired with the address of another",
+    (Attachments, "_wish", _wire_anothers),
+)
+_add(
+    "wired-elsewhere",
+    "a pod leaves by another ENI than its address is of",
+    (Attachments, "_wish", _wire_elsewhere),
+)
+_add(
+    "troubles-unforeseen",
+    "what EC2 refuses is no trouble that a flight knows",
+    (flights, "TROUBLES", to(())),
+    needs=(Trouble.THROTTLED,),
+)
+_add(
+    "refused-for-ever",
+    "a pod that got no address in time never gets one",
+    (Attachments, "_queue", _bear_a_grudge),
+    (Attachments, "_give_up", _give_up_for_ever),
+)
+_add(
+    "detached-and-left",
+    "an ENI that is detached is not deleted",
+    (Endings, "_delete_detached", to(_leave_undeleted)),
+    suits=_by_address,
+)
+_add(
+    "refused-is-done",
+    "a refused unassign counts as done",
+    (Blocks, "unassign", _give_up_what_is_refused),
+    needs=(Trouble.THROTTLED,),
+    suits=_by_address,
+)
+_add(
+    "never-content",
+    "the target rises and falls by itself",
+    (Engine, "targets", _want_now_more_now_less),
+    suits=lambda h: h.settings.warm_eni_target is not None and not h.settings.by_address,
+)
+_add(
+    "books-not-kept",
+    "the model of EC2 itself forgets that a block is free again",
+    (Book, "give_back", to(nothing)),
     suits=_by_address,
 )

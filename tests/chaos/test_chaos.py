@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import crash
+from tests.chaos.__main__ import idle
 from tests.chaos.history import HAPPENS, TYPES, Player, What, draw
+from tests.chaos.laws import Law
 from tests.chaos.many import catch, folder
 from tests.chaos.sabotage import Sabotages
 from tests.tools.pure import ROOT
@@ -63,6 +66,22 @@ def test_a_crash_loses_nothing(point: crash.Point) -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_a_sabotage_is_noticed(name: str) -> None:
     assert catch(name).law
+
+
+def test_what_breaks_is_heard_however_little_is_logged() -> None:
+    root = logging.getLogger()
+    former = root.level
+    root.setLevel(logging.CRITICAL + 1)  # as `make chaos` has it
+    try:
+        assert catch("troubles-unforeseen").law == Law.ALIVE.value
+    finally:
+        root.setLevel(former)
+
+
+def test_a_law_by_which_nothing_was_noticed_is_told() -> None:
+    laws = {law.value for law in Law}
+    assert idle(laws) == []
+    assert idle(laws - {Law.OWNER.value}) == [Law.OWNER]
 
 
 def test_sabotages_are_undone() -> None:
