@@ -204,6 +204,26 @@ USUAL_MARKS = Marks()
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignRule:
+    """A rule of somebody else that looks at marks."""
+
+    preference: int
+    mark: int
+    mask: int
+
+    @property
+    def words(self) -> str:
+        """Its mark, as `ip rule` shows it."""
+        return f"{self.mark:#x}/{self.mask:#x}"
+
+    def overlap(self, marks: Marks) -> str:
+        """Return a sentence where it looks at bits that are ours, "" where it does not."""
+        if not self.mask & marks.mask:
+            return ""
+        return f"rule {self.preference} of somebody else looks at our mark bits: {self.words}"
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """What settings make of our rules. *external*: always routed by the main table."""
 

@@ -29,6 +29,7 @@ from cni.dataplane import (
     Address,
     Alias,
     EniLink,
+    ForeignRule,
     Network,
     Routing,
     Rule,
@@ -185,7 +186,7 @@ class Found:
     """What a look at the kernel shows: links, and what of the rest can be ours.
 
     *ways* are those of the PODS table and of the tables asked for, whoever made them, and those
-    of our protocol anywhere.
+    of our protocol anywhere. *marked* are others' rules that look at marks, whatever else they ask.
     """
 
     links: tuple[FoundLink, ...] = ()
@@ -195,6 +196,7 @@ class Found:
     neighbours: frozenset[Neighbour] = frozenset()
     table: FoundTable | None = None
     """None: not looked at."""
+    marked: tuple[ForeignRule, ...] = ()
 
 
 # Steps ---------------------------------------------------------------------------------

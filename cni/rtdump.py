@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address, ip_ne
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from cni.dataplane import EXTERNAL_PREFERENCE, PODS_TABLE, PROTOCOL, Rule
+from cni.dataplane import EXTERNAL_PREFERENCE, PODS_TABLE, PROTOCOL, ForeignRule, Rule
 from cni.desired import KINDS, Found, FoundLink, FoundRule, Neighbour, OwnAddress, Way
 from cni.nft import TABLE
 from cni.nft_found import FoundChain, FoundNftRule, FoundTable
@@ -174,13 +174,14 @@ def read_rule(body: bytes) -> FoundRule | None:
     )
 
 
-def _marked(body: bytes) -> tuple[int, int, int] | None:
+def read_mark(body: bytes) -> ForeignRule | None:
+    """Return the mark that a rule of somebody else looks at."""
     found = attributes_of(body[_RULE.size :])
     if 10 not in found or found.get(21) == bytes([PROTOCOL]):  # FRA_FWMARK, FRA_PROTOCOL
         return None
     preference, mark = (_NUMBER.unpack(found.get(kind, b"\0" * 4))[0] for kind in (6, 10))
     mask = _NUMBER.unpack(found.get(16, b"\xff" * 4))[0]  # FRA_FWMASK
-    return preference, mark, mask
+    return ForeignRule(preference, mark, mask)
 
 
 def read_address(body: bytes) -> OwnAddress:
@@ -221,6 +222,7 @@ class Looks:
         self._routes = _Memory(read_route)
         self._addresses = _Memory(read_address)
         self._rules = _Memory(read_rule)
+        self._marks = _Memory(read_mark)
         self._neighbours = _Memory(read_neighbour)
         self._permanent: tuple[tuple[Neighbour, ...], frozenset[Neighbour]] = ((), frozenset())
         self._last = Found()
@@ -237,10 +239,12 @@ class Looks:
 
         Where nothing has changed it is the very same as the last time.
         """
+        rules = self._rule_bodies()
         found = Found(
             links=self.links(),
             ways=self.ways((PODS_TABLE, *tables)),
-            rules=self.rules(),
+            rules=self._rules.read(rules),
+            marked=self._marks.read(rules),
             addresses=self.addresses(),
             neighbours=self.neighbours(),
             table=self.table(),
@@ -281,8 +285,10 @@ class Looks:
 
     def rules(self) -> tuple[FoundRule, ...]:
         """Return the IPv4 rules that ask no more than ours do."""
-        bodies = _dump(self._channel, 34, _RULE.pack(socket.AF_INET, *[0] * 8))  # RTM_GETRULE
-        return self._rules.read(bodies)
+        return self._rules.read(self._rule_bodies())
+
+    def _rule_bodies(self) -> list[bytes]:
+        return _dump(self._channel, 34, _RULE.pack(socket.AF_INET, *[0] * 8))  # RTM_GETRULE
 
     def addresses(self) -> tuple[OwnAddress, ...]:
         """Return the IPv4 addresses of the host's links."""
@@ -298,11 +304,6 @@ class Looks:
         return self._permanent[1]
 
     # Of others -------------------------------------------------------------------------
-    def marked_rules(self) -> tuple[tuple[int, int, int], ...]:
-        """Return preference, mark and mask of each IPv4 rule that is not ours and has a mark."""
-        bodies = _dump(self._channel, 34, _RULE.pack(socket.AF_INET, *[0] * 8))  # RTM_GETRULE
-        return tuple(found for body in bodies if (found := _marked(body)) is not None)
-
     def dropping_chains(self) -> tuple[str, ...]:
         """Return the nft chains that drop what is forwarded over IPv4 unless a rule accepts it."""
         found = []

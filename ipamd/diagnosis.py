@@ -27,6 +27,7 @@ from cni.dataplane import (
     Address,
     Alias,
     EniLink,
+    ForeignRule,
     Marks,
     eni_table,
     parse_alias,
@@ -66,15 +67,6 @@ class Journalled:
     tables: FoundTable | None = None
     """The nft tables as they were when they had been written; None: nobody has looked."""
     primary: IPv4Address | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignRule:
-    """A rule of somebody else that looks at marks."""
-
-    preference: int
-    mark: int
-    mask: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -466,10 +458,8 @@ def _host(host: Host, journal: Journalled | None) -> Iterator[Finding]:
         yield Finding("node", chain, sentence, cure)
     marks = journal.wired.routing.marks if journal and journal.wired else Marks()
     for rule in host.rules:
-        if rule.mask & marks.mask:
-            mark = f"{rule.mark:#x}/{rule.mask:#x}"
-            sentence = f"rule {rule.preference} of somebody else looks at our mark bits: {mark}"
+        if sentence := rule.overlap(marks):
             cure = "move its mark, or ours (AWS_VPC_K8S_CNI_CONNMARK, then drain and restart)"
-            yield Finding("node", f"rule {rule.preference} {mark}", sentence, cure)
+            yield Finding("node", f"rule {rule.preference} {rule.words}", sentence, cure)
     for sentence, cure in host.complaints:
         yield Finding("node", sentence, sentence, cure)

@@ -31,7 +31,6 @@ from ipamd.cli import DaemonAwayError, ask, ask_status
 from ipamd.diagnosis import (
     STAYED,
     Finding,
-    ForeignRule,
     Host,
     Journalled,
     Sysctl,
@@ -201,7 +200,7 @@ def _look(places: Places, journal: Journalled | None, heard: Heard) -> tuple[Fou
                 sysctls=_sysctls(),
                 may_set_sysctls=not os.statvfs("/proc/sys").f_flag & os.ST_RDONLY,
                 dropping=looks.dropping_chains(),
-                rules=tuple(ForeignRule(*rule) for rule in looks.marked_rules()),
+                rules=found.marked,
                 complaints=tuple(_daemons(places.root, found)),
             )
     except OSError as error:

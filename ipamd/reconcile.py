@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address
 
-from cni.dataplane import Alias, eni_table
+from cni.dataplane import Alias, ForeignRule, Marks, eni_table
 from cni.desired import (
     NODE_SYSCTL,
     Desired,
@@ -140,6 +140,8 @@ class Reconcile:
     """What could not be mended, and was said."""
     _sysctls: tuple[str, ...] = ()
     """Node-wide sysctls that are not as they must be, in sentences."""
+    _overlaps: frozenset[str] = frozenset()
+    """Others' rules that look at our mark bits, in sentences."""
 
     # When ------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -240,11 +242,12 @@ class Reconcile:
         """Look at what was heard of, and mend what can be mended now."""
         snapshot, table, sysctls = self._snapshot(), self._known.table, self._sysctls
         looked = await run_in(self.threads.net, self._look, snapshot.want, heard)
-        _, repairs = looked
+        found, repairs = looked
         if table is None and self._known.table is not None:
             self.on_table(self._known.table)
         if heard.everything:
             self._say_sysctls(set(self._sysctls).difference(sysctls))
+            self._say_overlaps(found.marked, snapshot.want.routing.marks)
             if self.on_seen(self._known.pods.keys()):
                 self._look_again(SECOND_LOOK_SECONDS)
             self.undone.forget(self.clock().boot)
@@ -378,6 +381,13 @@ class Reconcile:
             log.warning("kernel state not mended", extra={**told, "reason": MAY_NOT})
             self.on_counted(f"unrepaired_{NODE_SYSCTL}", 1)
             self.attachments.record(Event(self.clock().wall, "not mended", what, told))
+
+    def _say_overlaps(self, marked: Iterable[ForeignRule], marks: Marks) -> None:
+        """Warn of each rule of somebody else that takes packets by our marks, once."""
+        overlaps = frozenset(filter(None, (rule.overlap(marks) for rule in marked)))
+        for what in sorted(overlaps - self._overlaps):
+            log.warning("mark bits are not ours alone", extra={"what": what})
+        self._overlaps = overlaps
 
     def _say(self, repair: Repair, times: int, by: str, now: Instant) -> None:
         detail: dict[str, object] = {"part": repair.part.value, "what": repair.sentence}

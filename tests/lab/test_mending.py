@@ -144,6 +144,24 @@ def test_a_sysctl_of_the_node_is_said_counted_once_and_gone_when_it_is_reset(
     scene.await_dump(before)
 
 
+def test_a_foreign_rule_on_our_mark_bits_is_warned_of_once_and_left_alone(scene: Scene) -> None:
+    def warnings() -> list[str]:
+        lines = scene.daemon.log.read_text().splitlines()
+        return [line for line in lines if '"mark bits are not ours alone"' in line]
+
+    assert warnings() == []  # the stranger's mark 0x100/0x100 is beside ours
+    scene.sh("ip rule add not pref 900 fwmark 0x40/0xf0 lookup 99")
+    before = scene.dump()
+    scene.daemon.wait(lambda _: len(warnings()) == 1)
+    assert "rule 900 of somebody else looks at our mark bits: 0x40/0xf0" in warnings()[0]
+    scene.daemon.kill()
+    scene.daemon.start()
+    scene.daemon.wait(lambda _: len(warnings()) == 2)  # each life says it at its start
+    ask(scene.daemon.socket, "MEND")
+    assert (len(warnings()), scene.dump()) == (2, before)
+    scene.sh("ip rule del pref 900")
+
+
 def unrepaired(scene: Scene) -> int:
     _, text = fetch(scene.daemon, "/metrics")
     (line,) = (x for x in text.splitlines() if x.startswith("enid_unrepaired_total"))

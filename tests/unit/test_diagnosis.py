@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cni.dataplane import NODE_SYSCTLS, Marks, Routing, Rule, desired_rules, pod_mac
+from cni.dataplane import NODE_SYSCTLS, ForeignRule, Marks, Routing, Rule, desired_rules, pod_mac
 from cni.desired import (
     ENI_CONF,
     PRIMARY_CONF,
@@ -38,7 +38,6 @@ from eni.model import (
 )
 from ipamd.diagnosis import (
     Finding,
-    ForeignRule,
     Host,
     Journalled,
     Sysctl,
