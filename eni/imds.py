@@ -11,6 +11,7 @@ them: read at start and on change, never for a pod. IMDSv2 only.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -21,6 +22,7 @@ from botocore.utils import BadIMDSRequestError, IMDSFetcher, resolve_imds_endpoi
 
 from eni.errors import ImdsError
 from eni.model import (
+    NO_ENIS,
     EniId,
     Identity,
     ImdsEni,
@@ -32,7 +34,7 @@ from eni.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from botocore.awsrequest import AWSResponse
 
@@ -123,11 +125,15 @@ class Imds:
             primary=reading.one("local-ipv4", IPv4Address),
         )
 
-    def enis(self) -> tuple[ImdsEni, ...]:
-        """Return the ENIs that IMDS tells of in full, by device index."""
+    def enis(self, known: Mapping[str, ImdsEni] = NO_ENIS) -> tuple[ImdsEni, ...]:
+        """Return the ENIs that IMDS tells of in full, by device index.
+
+        Of those in *known*, by MAC, only what may be another from one moment to the next is
+        read: five keys instead of thirteen.
+        """
         reading = Reading(self._fetcher)
         macs = reading.some("network/interfaces/macs/", lambda name: name.strip("/"))
-        enis = [eni for mac in macs if (eni := reading.eni(mac))]
+        enis = [eni for mac in macs if (eni := reading.eni(mac, known.get(mac.lower())))]
         return tuple(sorted(enis, key=lambda eni: (eni.network_card, eni.device_index)))
 
     def notices(self) -> Notices:
@@ -177,17 +183,33 @@ class Reading:
             case words:
                 raise unanswered(f"latest/meta-data/{key}", f"{len(words)} words instead of one")
 
-    def eni(self, mac: str) -> ImdsEni | None:
+    def eni(self, mac: str, known: ImdsEni | None = None) -> ImdsEni | None:
         """Return the ENI with this MAC; None if it is coming, going, or without IPv4."""
         root = f"network/interfaces/macs/{mac}/"
+        addresses = self.some(f"{root}local-ipv4s", IPv4Address)
+        lasting = known or self._lasting(mac, root)
+        if lasting is None or not addresses:
+            return None
+        return replace(
+            lasting,
+            addresses=addresses,
+            ipv6s=self.some(f"{root}ipv6s", IPv6Address),
+            prefixes=(
+                *self.some(f"{root}ipv4-prefix", IPv4Network),
+                *self.some(f"{root}ipv6-prefix", IPv6Network),
+            ),
+            security_groups=self.some(f"{root}security-group-ids", SecurityGroupId),
+        )
+
+    def _lasting(self, mac: str, root: str) -> ImdsEni | None:
+        """Return what an ENI keeps while it is attached, or changes once in months."""
         ids = self.some(f"{root}interface-id", EniId)
         indexes = self.some(f"{root}device-number", int)
         vpcs = self.some(f"{root}vpc-id", VpcId)
         subnets = self.some(f"{root}subnet-id", SubnetId)
         cidrs = self.some(f"{root}subnet-ipv4-cidr-block", IPv4Network)
         vpc_cidrs = self.some(f"{root}vpc-ipv4-cidr-blocks", IPv4Network)
-        addresses = self.some(f"{root}local-ipv4s", IPv4Address)
-        if not all((ids, indexes, vpcs, subnets, cidrs, vpc_cidrs, addresses)):
+        if not all((ids, indexes, vpcs, subnets, cidrs, vpc_cidrs)):
             return None
         return ImdsEni(
             id=ids[0],
@@ -198,11 +220,5 @@ class Reading:
             subnet_id=subnets[0],
             subnet_cidr=cidrs[0],
             vpc_cidrs=(*vpc_cidrs, *self.some(f"{root}vpc-ipv6-cidr-blocks", IPv6Network)),
-            addresses=addresses,
-            ipv6s=self.some(f"{root}ipv6s", IPv6Address),
-            prefixes=(
-                *self.some(f"{root}ipv4-prefix", IPv4Network),
-                *self.some(f"{root}ipv6-prefix", IPv6Network),
-            ),
-            security_groups=self.some(f"{root}security-group-ids", SecurityGroupId),
+            addresses=(),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NewType
 
 if TYPE_CHECKING:
@@ -177,6 +178,9 @@ class ImdsEni:
     ipv6s: tuple[IPv6Address, ...] = ()
     prefixes: tuple[Network, ...] = ()
     security_groups: tuple[SecurityGroupId, ...] = ()
+
+
+NO_ENIS: Mapping[str, ImdsEni] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ from ipamd.settings import Settings
 from ipamd.subnets import Candidate, Subnets
 from ipamd.surroundings import look_around
 from ipamd.terms import Mode, modes_of
-from ipamd.told_by_aws import IMDS_KEYS, IMDS_SECONDS, TYPES, TYPES_SECONDS, ToldByAws
+from ipamd.told_by_aws import IMDS_ENIS, IMDS_SECONDS, TYPES, TYPES_SECONDS, ToldByAws
 from ipamd.told_by_cluster import ToldByCluster
 from ipamd.upkeep import Upkeep
 from ipamd.wired import TABLES, WIRED, Wired, note_tables, note_wired, read_tables
@@ -65,8 +65,8 @@ class Daemon:
         self.journal, self.leases, self.spool_in = journal, leases, spool_in
         self.pool = Pool()
         self.caches = Caches(timer=lambda: ports.clock().boot, jitter=ports.random)
-        self.imds_keys: Cache[str, tuple[ImdsEni, ...]] = self.caches.cache(
-            "imds", size=IMDS_KEYS, age_seconds=IMDS_SECONDS
+        self.imds_keys: Cache[str, ImdsEni] = self.caches.cache(
+            "imds", size=IMDS_ENIS, age_seconds=IMDS_SECONDS
         )
         self.complaint: str | None = None
         """Why the last change of the settings was not made."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol, TypeVar
 
 from eni.errors import EniError, ImdsError
 from eni.model import (
+    NO_ENIS,
     Attachment,
     AttachmentId,
     AttachmentStatus,
@@ -49,8 +50,11 @@ class ImdsCalls(Protocol):
     def identity(self) -> Identity:
         """Return who this instance is."""
 
-    def enis(self) -> tuple[ImdsEni, ...]:
-        """Return the ENIs that IMDS tells of in full: a hint."""
+    def enis(self, known: Mapping[str, ImdsEni] = NO_ENIS) -> tuple[ImdsEni, ...]:
+        """Return the ENIs that IMDS tells of in full: a hint.
+
+        Of those in *known*, by MAC, only addresses, prefixes and security groups are read.
+        """
 
     def notices(self) -> Notices:
         """Return what AWS is about to do with the instance."""

@@ -34,12 +34,14 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 10.0
 """Between looks at IMDS: a spot interruption is told two minutes ahead; IMDS is in the host."""
 
-IMDS_SECONDS = 10.0
-"""How long IMDS's word on the ENIs is believed. It is what tells soonest that one was detached by
-hand, whose free addresses must go to no pod: by the look after that (tests/chaos, seed 915)."""
+IMDS_SECONDS = 60.0
+"""How long is believed what lasts of an ENI: ids, device, subnet and VPC CIDRs. A VPC's CIDR that
+is new is late by that much: pods reach it with the node's address meanwhile. Which ENIs there are,
+their addresses, prefixes and groups are read at each look: that tells soonest that one was detached
+by hand, whose free addresses must go to no pod (tests/chaos, seed 915)."""
 
-IMDS_KEYS = 4
-"""Answers of IMDS that are remembered; today the one of all ENIs."""
+IMDS_ENIS = 64
+"""ENIs that are remembered: more than any card takes."""
 
 LIMITS_SECONDS = 300.0
 """Between looks at the type's limits; our table serves until EC2 has told them."""
@@ -64,8 +66,10 @@ class ToldByAws:
     places: Places
     nat: NatTable
     journal: Journal
-    keys: Cache[str, tuple[ImdsEni, ...]]
+    keys: Cache[str, ImdsEni]
+    """ENIs by MAC, for what lasts of them."""
     types: Cache[str, InstanceLimits]
+    _macs: tuple[str, ...] = ()
 
     async def watch(self) -> None:
         """Learn from IMDS what AWS is about to do, and what our ENIs are like now."""
@@ -73,7 +77,7 @@ class ToldByAws:
         while True:
             try:
                 notices = await run_in(thread, imds.notices)
-                enis = await self.keys.fetch("enis", partial(run_in, thread, imds.enis))
+                enis = await self._enis()
             except EniError as error:
                 self.outlook.enter(Mode.IMDS_AWAY, error)
             else:
@@ -83,8 +87,19 @@ class ToldByAws:
                 self.outlook.retell()
             await asyncio.sleep(WATCH_SECONDS)
 
+    async def _enis(self) -> tuple[ImdsEni, ...]:
+        """Read what IMDS tells of our ENIs, and what lasts of them only now and then."""
+        known = {mac: eni for mac in self._macs if (eni := self.keys.get(mac)) is not None}
+        enis = await run_in(self.ports.threads.imds, self.ports.imds.enis, known)
+        for eni in enis:
+            if eni.mac not in known:
+                self.keys.put(eni.mac, eni)
+                self._hear_cidrs(eni)  # what is remembered is no second look
+        self._macs = tuple(eni.mac for eni in enis)
+        return enis
+
     async def _hear(self, enis: Collection[ImdsEni]) -> None:
-        """Take over which ENIs there are, and the primary's groups and VPC CIDRs."""
+        """Take over which ENIs there are, and the primary's groups."""
         self.engine.census.hear([eni.id for eni in enis])
         self.engine.wake_if_due()
         primary = next((e for e in enis if e.id == self.around.primary_eni), None)
@@ -93,12 +108,16 @@ class ToldByAws:
         self.places.set_groups(primary.security_groups)
         if not self.outlook.settings.custom_networking:  # else an ENI keeps what its ENIConfig said
             self.engine.set_groups(primary.security_groups)
-        self.nat.hear_cidrs({c for c in primary.vpc_cidrs if isinstance(c, IPv4Network)})
         await self.nat.renew()
+
+    def _hear_cidrs(self, eni: ImdsEni) -> None:
+        """Take over the VPC's CIDRs, of which the primary ENI tells."""
+        if eni.id == self.around.primary_eni:
+            self.nat.hear_cidrs({c for c in eni.vpc_cidrs if isinstance(c, IPv4Network)})
 
     async def hint(self) -> tuple[Eni, ...]:
         """Return what IMDS tells of our ENIs, instead of EC2."""
-        found = await run_in(self.ports.threads.imds, self.ports.imds.enis)
+        found = await self._enis()
         self.places.cidrs |= {eni.subnet_id: eni.subnet_cidr for eni in found}
         return tuple(as_eni(eni, self.around.identity.instance_id) for eni in found)
 

@@ -21,7 +21,17 @@ from typing import Any, Protocol
 
 from cni.frame import Frame, encode
 from eni.errors import EniError
-from eni.model import Eni, Identity, ImdsEni, InstanceId, Network, Notices, SubnetId, VpcId
+from eni.model import (
+    NO_ENIS,
+    Eni,
+    Identity,
+    ImdsEni,
+    InstanceId,
+    Network,
+    Notices,
+    SubnetId,
+    VpcId,
+)
 from ipamd import account_limits
 from ipamd.clock import Instant
 from ipamd.daemon import Daemon
@@ -186,6 +196,10 @@ class ModelCloud:
         return tuple(self.account.enis())
 
 
+CHANGING, KEYS = ("addresses", "ipv6s", "prefixes", "security_groups"), 13
+"""What is read of an ENI each time (prefixes have two keys), and how many keys it has."""
+
+
 @dataclass(slots=True)
 class ModelImds:
     """IMDS of the node: what the cloud has, and what somebody hid of it."""
@@ -199,8 +213,14 @@ class ModelImds:
     """What it still tells of, whatever is attached by now."""
     cidrs: Mapping[SubnetId, IPv4Network] = field(default_factory=dict)
     """Of other subnets than the primary ENI's."""
+    keys_read: int = 0
+    """Of ENIs, as the real one has them."""
     _told: dict[str, tuple[Eni, ImdsEni]] = field(default_factory=dict)
     """What was told of an ENI from which nothing was hidden."""
+
+    def forget(self) -> None:
+        """Make what it tells anew: something of the cloud has changed that no ENI shows."""
+        self._told.clear()
 
     def identity(self) -> Identity:
         """Return who this instance is."""
@@ -212,11 +232,19 @@ class ModelImds:
         self._fail()
         return self.notice
 
-    def enis(self) -> tuple[ImdsEni, ...]:
-        """Return the attached ENIs."""
+    def enis(self, known: Mapping[str, ImdsEni] = NO_ENIS) -> tuple[ImdsEni, ...]:
+        """Return the attached ENIs; of those in *known* only what changes is read."""
         self._fail()
         told = self.cloud.attached() if self.late is None else self.late
-        return tuple(self._eni(eni) for eni in told if eni.id not in self.hidden)
+        enis = (self._eni(eni) for eni in told if eni.id not in self.hidden)
+        return tuple(self._read(eni, known) for eni in enis)
+
+    def _read(self, eni: ImdsEni, known: Mapping[str, ImdsEni]) -> ImdsEni:
+        lasting = known.get(eni.mac)
+        self.keys_read += len(CHANGING) if lasting else KEYS
+        if lasting is None:
+            return eni
+        return replace(lasting, **{name: getattr(eni, name) for name in CHANGING})
 
     def _eni(self, eni: Eni) -> ImdsEni:
         if self.hidden:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from ipamd import witnesses
 from ipamd.plan.loop import Delay, Thread, VirtualLoop
 from ipamd.ports import Ports
 from ipamd.settings import Settings
+from ipamd.status import CacheStatus
+from ipamd.told_by_aws import IMDS_SECONDS, WATCH_SECONDS
 from tests.chaos.history import UNKNOWN
-from tests.chaos.world import World
+from tests.chaos.world import KEYS, World
 
 
 class OneCaller(World):
@@ -42,6 +45,42 @@ def test_slow_imds_holds_up_no_call_of_ec2(world: World) -> None:
     pods = [world.add(f"pod-{number}").pod for number in range(12)]
     world.run(5)
     assert all(pod.waited is not None and pod.waited < 2.0 for pod in pods)
+
+
+def test_a_look_at_imds_reads_what_changes_and_seldom_what_lasts(world: World) -> None:
+    world.start(30)
+    world.add("pod")
+    world.run(120)
+    enis, looks = len(world.cloud.attached()), int(600 / WATCH_SECONDS)
+    before, read = imds_cache(world), world.imds.keys_read
+    world.run(600)
+    after, read = imds_cache(world), world.imds.keys_read - read
+    assert after["hits"] - before["hits"] + after["misses"] - before["misses"] == looks * enis
+    assert 600 / IMDS_SECONDS <= (after["misses"] - before["misses"]) / enis <= 600 / 48
+    assert read < 0.6 * looks * enis * KEYS, "five keys of thirteen, but for one look in six"
+
+
+def imds_cache(world: World) -> CacheStatus:
+    """Return what `enid status` shows of what is remembered of IMDS."""
+    (found,) = (c for c in world.daemon.status()["caches"] if c["name"] == "imds")
+    return found
+
+
+def test_a_cidr_of_the_vpc_is_heard_of_within_a_minute_and_goes_at_the_second_reading(
+    world: World,
+) -> None:
+    world.start(120)
+    former, new = world.cloud.vpc_cidr, IPv4Network("172.16.0.0/16")
+    world.cloud.vpc_cidr = new
+    world.imds.forget()
+    since = world.now
+    while new not in world.daemon.nat.cidrs:
+        world.run(1)
+        assert world.now - since <= IMDS_SECONDS + WATCH_SECONDS
+    world.run(3 * WATCH_SECONDS)
+    assert former in world.daemon.nat.cidrs, "looks at what is remembered are no readings"
+    world.run(IMDS_SECONDS)
+    assert set(world.daemon.nat.cidrs) == {new}
 
 
 def test_a_full_run_is_a_mode_refuses_pods_and_is_said_once(

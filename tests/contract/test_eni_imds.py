@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
@@ -164,6 +164,41 @@ def test_enis_come_by_device_index_with_the_primary_address_first() -> None:
         prefixes=(IPv4Network("10.0.0.16/28"), IPv6Network("fd00:0:0:0:1::/80")),
         security_groups=(SecurityGroupId("sg-1"), SecurityGroupId("sg-2")),
     )
+
+
+def test_of_a_known_eni_only_what_changes_is_read(fake: FakeImds) -> None:
+    imds = Imds(timeout_seconds=0.2)
+    known = {eni.mac: eni for eni in imds.enis()}
+    changed = {
+        "local-ipv4s": "10.0.0.9",
+        "ipv6s": "",
+        "ipv4-prefix": "10.0.0.32/28",
+        "ipv6-prefix": "",
+        "security-group-ids": "sg-3",
+    }
+    fake.keys |= {f"{SECOND}/{key}": text for key, text in changed.items()}
+    fake.asked.clear()
+    primary, second = imds.enis(known)
+    assert primary == known[primary.mac]
+    assert second == replace(
+        known[second.mac],
+        addresses=(IPv4Address("10.0.0.9"),),
+        ipv6s=(),
+        prefixes=(IPv4Network("10.0.0.32/28"),),
+        security_groups=(SecurityGroupId("sg-3"),),
+    )
+    of_second = {path for path in fake.asked if SECOND in path}
+    assert of_second == {f"/latest/meta-data/{SECOND}/{key}" for key in changed}
+    assert sum(fake.asked.values()) == 2 + 2 * len(changed), "token, MACs, and five of each"
+
+
+def test_a_known_eni_that_is_gone_or_going_is_not_told(fake: FakeImds) -> None:
+    imds = Imds(timeout_seconds=0.2)
+    known = {eni.mac: eni for eni in imds.enis()}
+    del fake.keys[f"{SECOND}/local-ipv4s"]
+    assert [eni.id for eni in imds.enis(known)] == ["eni-1"]
+    fake.keys[f"{MACS}/"] = "0a:00:00:00:00:02/"
+    assert imds.enis(known) == ()
 
 
 @pytest.mark.parametrize(
