@@ -34,6 +34,11 @@ MAX_ID, MAX_IFNAME = 128, 15
 """A container id is 64 hex digits; the kernel's IFNAMSIZ is 16 with its NUL. Both names and a
 time make one file name, of 255 bytes at most."""
 
+MAX_NETWORK, SMALLEST_MTU, LARGEST_MTU = 64, 576, 9001
+"""Of the configuration, as cni/spec.py has them."""
+
+CORRECT_IT = "correct the network configuration"
+
 MAX_SPOOLED = 256
 """DELs kept for a daemon that is away: two nodes' worth of pods. Beyond, kubelet retries."""
 
@@ -70,7 +75,8 @@ def main() -> None:
         env = {k: v for k, v in posix.environ.items() if k.startswith(b"CNI_")}
         command = env.get(b"CNI_COMMAND", b"")
         if command == b"VERSION":
-            finish(0, version(b"" if posix.isatty(0) else read_stdin()))
+            stdin = b"" if posix.isatty(0) else read_stdin()
+            finish(0, version(stdin))
         stdin = read_stdin()
         check(command, env, stdin)
         finish(*(status(stdin) if command == b"STATUS" else ask(command, env, stdin)))
@@ -118,16 +124,28 @@ def check(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> None:
             raise RefusalError(
                 INVALID_ENVIRONMENT, "%s=%s is not a name" % (text_of(name), text_of(env[name]))
             )
-    if stdin.lstrip()[:1] != b"{":
-        what = "not a JSON object" if stdin.strip() else "empty"
-        raise RefusalError(DECODE, "the network configuration on stdin is %s" % what)
+    check_object(stdin)
     if posix.geteuid():
         raise RefusalError(IO, "enid-cni runs as uid %d and must be root" % posix.geteuid())
 
 
+def check_object(stdin: bytes) -> None:
+    """Refuse what begins or ends as no object does; the daemon reads what is between."""
+    text = stdin.strip()
+    if text[:1] != b"{" or text[-1:] != b"}":
+        what = "not a JSON object" if text else "empty"
+        raise RefusalError(DECODE, "the network configuration on stdin is %s" % what)
+
+
 def version(stdin: bytes) -> bytes:
-    """Return what we speak, in the version that is asked in."""
-    asked = version_in(stdin) if stdin.strip() else LATEST
+    """Return what we speak, in the version that is asked in: a caller may know none of ours.
+
+    Nothing at all is somebody who asks by hand.
+    """
+    asked = LATEST
+    if stdin.strip():
+        check_object(stdin)
+        asked = version_in(stdin)
     return ('{"cniVersion":"%s","supportedVersions":%s}' % (asked, VERSIONS)).encode()
 
 
@@ -141,6 +159,7 @@ def status(stdin: bytes) -> tuple[int, bytes]:
         raise RefusalError(
             INCOMPATIBLE_VERSION, "cniVersion %s does not allow STATUS" % version_in(stdin)
         )
+    check_configuration(stdin)
     data, sentence = b"", "ipamd has not run on this node since it was booted"
     try:
         data = posix.read(posix.open(HEARTBEAT, posix.O_RDONLY | posix.O_CLOEXEC), 4096)
@@ -159,9 +178,31 @@ def status(stdin: bytes) -> tuple[int, bytes]:
     raise RefusalError(NOT_AVAILABLE, sentence, "see the ipamd pod of this node, and `enid status`")
 
 
+def check_configuration(stdin: bytes) -> None:
+    """Refuse the keys that each ADD would be refused for (cni/spec.py): no promise can be kept."""
+    keys = own_keys(stdin)
+    name, mtu, ipam = [keys.get(key, b"null") for key in (b"name", b"mtu", b"ipam")]
+    kind = keys.get(b"ipam.type", b"null") if ipam == b"{" else ipam
+    wrong = ""
+    if name[:1] != b'"' or not is_plain(name[1:-1], MAX_NETWORK):
+        wrong = "name %s is not a network's name" % text_of(name)
+    elif kind not in (b"null", b'""', b'"enid-cni"'):
+        wrong = "ipam of type %s cannot be used: addresses are the VPC's" % text_of(kind)
+    elif mtu != b"null" and not is_within(mtu, SMALLEST_MTU, LARGEST_MTU):
+        wrong = "mtu %s is not within %d to %d" % (text_of(mtu), SMALLEST_MTU, LARGEST_MTU)
+    if wrong:
+        raise RefusalError(INVALID_CONFIG, wrong, CORRECT_IT)
+    deadline_seconds(b"STATUS", stdin)
+
+
+def is_within(word: bytes, least: int, most: int) -> bool:
+    """Whether *word* is a whole number from *least* to *most*."""
+    return word.isdigit() and least <= int(word[:9]) <= most
+
+
 def is_plain(name: bytes, longest: int) -> bool:
     """Whether *name*, as `cni.spec` takes it, may become part of a file name."""
-    return len(name) <= longest and name[0] in LETTERS and not name.strip(LETTERS + b"_.-")
+    return 0 < len(name) <= longest and name[0] in LETTERS and not name.strip(LETTERS + b"_.-")
 
 
 def ask(command: bytes, env: dict[bytes, bytes], stdin: bytes) -> tuple[int, bytes]:
@@ -201,7 +242,7 @@ def deadline_seconds(command: bytes, stdin: bytes) -> int:
     A DEL gets the file as it is now, and must succeed whatever became of it.
     """
     word = own_keys(stdin).get(DEADLINE_KEY, b"null") if DEADLINE_KEY in stdin.lower() else b"null"
-    if word.isdigit() and SHORTEST_DEADLINE <= int(word[:9]) <= LONGEST_DEADLINE:
+    if is_within(word, SHORTEST_DEADLINE, LONGEST_DEADLINE):
         return int(word)
     if word == b"null" or command in (b"DEL", b"GC"):
         return DEADLINE_SECONDS
@@ -209,7 +250,7 @@ def deadline_seconds(command: bytes, stdin: bytes) -> int:
     raise RefusalError(
         INVALID_CONFIG,
         "deadlineSeconds %s is not a whole number within %d to %d" % words,
-        "correct the network configuration",
+        CORRECT_IT,
     )
 
 

@@ -145,6 +145,41 @@ def test_version_needs_no_daemon_and_is_told_in_the_version_asked_in(
     assert answer["supportedVersions"] == ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
+@pytest.mark.parametrize(
+    ("stdin", "words"),
+    [
+        pytest.param(b"not json", "is not a JSON object", id="not-json"),
+        pytest.param(b"[]", "is not a JSON object", id="a-list"),
+        pytest.param(b'"1.0.0"', "is not a JSON object", id="a-text"),
+        pytest.param(b'{"cniVersion":"1.0.0"', "is not a JSON object", id="cut-short"),
+        pytest.param(b"{" * 10_000_000, "is over 1048576 bytes", id="10-MB"),
+    ],
+)
+def test_version_of_what_is_no_object_is_refused(plugin: Plugin, stdin: bytes, words: str) -> None:
+    status, answer = plugin.run(stdin, CNI_COMMAND="VERSION")
+    assert (status, answer["code"]) == (1, 6)
+    assert words in str(answer["msg"])
+
+
+@pytest.mark.parametrize(
+    ("stdin", "version"),
+    [
+        pytest.param(b'{"cniVersion":"9.9.9"}', "9.9.9", id="a-version-to-come"),
+        pytest.param(b'{"cniVersion":"0.1.0"}', "0.1.0", id="a-former-one"),
+        pytest.param(b"{}", "1.0.0", id="none"),
+        pytest.param(b'{"cniVersion":1}', "1.0.0", id="a-number"),
+        pytest.param(b'{"prevResult":{"cniVersion":"0.3.0"},"cniVersion":"1.1.0"}', "1.1.0", id="behind-a-result"),
+    ],
+)  # fmt: skip
+def test_version_answers_whoever_does_not_know_ours(
+    plugin: Plugin, stdin: bytes, version: str
+) -> None:
+    """The specification wants the caller's version back; ours are in the list."""
+    status, answer = plugin.run(stdin, CNI_COMMAND="VERSION")
+    assert (status, answer["cniVersion"]) == (0, version)
+    assert answer["supportedVersions"] == ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+
+
 # STATUS and GC: about the node, so there is no sandbox ------------------------------------
 CONF_11 = b'{"cniVersion":"1.1.0","name":"enid","type":"enid-cni"}'
 DAEMON_AWAY = "see the ipamd pod of this node, and `enid status`"
@@ -185,6 +220,34 @@ def test_a_node_without_a_promise_says_why(
     assert (status, answer["code"], answer["cniVersion"]) == (1, 50, "1.1.0")
     assert re.fullmatch(words, str(answer["msg"]))
     assert answer["details"] == DAEMON_AWAY
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        pytest.param('"ipam":{"type":"host-local"}', "ipam of type \"host-local\" cannot be used", id="anothers-ipam"),
+        pytest.param('"ipam":"dhcp"', "ipam of type \"dhcp\" cannot be used", id="ipam-a-text"),
+        pytest.param('"IPAM":{"Type":"host-local"}', "ipam of type \"host-local\"", id="ipam-as-go-reads"),
+        pytest.param('"name":""', "is not a network's name", id="no-name"),
+        pytest.param('"name":"a/b"', "is not a network's name", id="a-name-that-is-a-path"),
+        pytest.param('"mtu":100', "mtu 100 is not within 576 to 9001", id="mtu-too-small"),
+        pytest.param('"mtu":"1500"', "is not within 576 to 9001", id="mtu-a-text"),
+        pytest.param('"deadlineSeconds":5', "is not a whole number within 10 to 240", id="deadline"),
+    ],
+)  # fmt: skip
+def test_no_promise_is_made_for_a_configuration_that_each_add_is_refused_for(
+    plugin: Plugin, more: str, words: str
+) -> None:
+    beat(plugin, Heartbeat(seconds_ago(1), 120, 0, "", usable=True, boot_id="b").encode())
+    status, answer = plugin.of_node("STATUS", CONF_11[:-1] + b",%b}" % more.encode())
+    assert (status, answer["code"], answer["cniVersion"]) == (1, 7, "1.1.0")
+    assert words in str(answer["msg"])
+
+
+@pytest.mark.parametrize("ipam", ["null", "{}", '""', '{"type":"enid-cni"}', '{"type":null}'])
+def test_an_ipam_section_that_is_ours_or_nobodys_is_no_reason(plugin: Plugin, ipam: str) -> None:
+    beat(plugin, Heartbeat(seconds_ago(1), 120, 0, "", usable=True, boot_id="b").encode())
+    assert plugin.of_node("STATUS", CONF_11[:-1] + b',"ipam":%b}' % ipam.encode()) == (0, {})
 
 
 def test_status_came_with_1_1_0(plugin: Plugin) -> None:
@@ -357,6 +420,9 @@ def a_fifo(node: Node) -> str:
         pytest.param(CONF, {"CNI_COMMAND": "add"}, 4, "CNI_COMMAND=add is not", id="verb-in-lower-case"),
         pytest.param(b"ADD", {}, 6, "stdin is not a JSON object", id="stdin-not-json"),
         pytest.param(b"[]", {}, 6, "stdin is not a JSON object", id="stdin-a-list"),
+        pytest.param(CONF[:-1], {}, 6, "stdin is not a JSON object", id="stdin-cut-short"),
+        pytest.param(b"", {"CNI_COMMAND": "STATUS"}, 6, "stdin is empty", id="status-of-nothing"),
+        pytest.param(b"[]", {"CNI_COMMAND": "STATUS"}, 6, "stdin is not a JSON object", id="status-of-a-list"),
         pytest.param(b"\0" * 100, {"CNI_COMMAND": "STATUS"}, 6, "stdin is not a JSON object", id="status-of-garbage"),
         pytest.param(b"", {"CNI_COMMAND": "GC"}, 6, "stdin is empty", id="gc-of-nothing"),
         pytest.param(CONF, {"CNI_CONTAINERID": None, "CNI_NETNS": None, "CNI_IFNAME": ""}, 4, "CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME missing", id="all-missing"),
@@ -376,7 +442,7 @@ def test_bad_input_is_one_sentence_at_once(
     assert status == 1
     assert answer["code"] == code
     assert words in str(answer["msg"])
-    assert answer["cniVersion"] == ("0.4.0" if stdin.startswith(CONF) else "1.0.0")
+    assert answer["cniVersion"] == ("0.4.0" if stdin.startswith(CONF[:-1]) else "1.0.0")
     assert not plugin.spooled()
 
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cni.plugin import FALLBACK, own_keys, version_in
+from cni import plugin
+from cni.plugin import FALLBACK, RefusalError, check_configuration, own_keys, version_in
+from cni.spec import CniError, parse_request
 
 words = st.sampled_from(
     ["cniVersion", "name", "ipam", "type", "deadlineSeconds", "mtu", 'a"b', "\\"]
@@ -73,3 +75,42 @@ def test_an_error_is_told_in_the_version_of_the_object_itself(stdin: bytes, vers
 def test_whatever_comes_is_no_reason_to_end(stdin: bytes) -> None:
     assert isinstance(version_in(stdin), str)
     assert isinstance(own_keys(stdin), dict)
+
+
+ENV = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c", "CNI_NETNS": "/n", "CNI_IFNAME": "eth0"}
+sections: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"cniVersion": st.just("1.1.0")},
+    optional={
+        "name": st.sampled_from(["enid", "", "a/b", ".x", "n" * 64, "n" * 65, 7, None]),
+        "mtu": st.sampled_from([None, 575, 576, 1500, 9001, 9002, -1, 1500.0, "1500", True, [], {}])
+        | st.integers(),
+        "ipam": st.sampled_from([None, {}, "", "x", "enid-cni", 5, [], False])
+        | st.dictionaries(
+            st.sampled_from(["type", "Type", "subnet"]),
+            st.sampled_from([None, "", "enid-cni", "host-local", 3, {}, []]),
+            max_size=1,
+        ),
+    },
+)
+
+
+@given(sections, st.sampled_from([None, 2]))
+def test_status_refuses_the_configurations_that_an_add_is_refused_for(
+    raw: dict[str, Any], indent: int | None
+) -> None:
+    stdin = json.dumps(raw, indent=indent).encode()
+    refusals: list[object] = []
+    for call in (lambda: parse_request(ENV, stdin), lambda: check_configuration(stdin)):
+        try:
+            call()
+        except (CniError, RefusalError) as error:
+            refusals.append(int(error.code))
+        else:
+            refusals.append(None)
+    assert refusals[0] == refusals[1]
+
+
+def test_the_limits_are_those_of_the_parser() -> None:
+    limits = f"within {plugin.SMALLEST_MTU} to {plugin.LARGEST_MTU}"
+    with pytest.raises(CniError, match=limits):
+        parse_request(ENV, b'{"cniVersion":"1.1.0","name":"enid","mtu":1}')
