@@ -122,7 +122,31 @@ class Ec2Line:
         back: it is made and counted, and nobody hears of it.
         """
         sent = await self._turn(self._lane(ACTIONS[method.__name__]), priority)
+        return await self._make(sent, method, *args, **kwargs)
 
+    async def call_if(
+        self,
+        may: Callable[[], bool],
+        priority: Priority,
+        method: Callable[P, object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bool:
+        """Make a call if *may* allows it when its turn has come; return whether it was made.
+
+        A turn that is not used costs its token.
+        """
+        sent = await self._turn(self._lane(ACTIONS[method.__name__]), priority)
+        if not may():
+            self._endpoint.end(probe=sent.probe)
+            self._go()
+            return False
+        await self._make(sent, method, *args, **kwargs)
+        return True
+
+    async def _make(
+        self, sent: _Sent, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         def make() -> T:
             sent.began_at = self._clock()
             return method(*args, **kwargs)

@@ -214,6 +214,40 @@ def test_a_line_without_limits_does_not_wait() -> None:
     assert {at for at, _ in world.ec2.heard} == {0.0}
 
 
+@pytest.mark.parametrize("may", [True, False], ids=["made", "not-made"])
+def test_a_call_may_be_thought_better_of_until_its_turn(*, may: bool) -> None:
+    world = World(Limit(1, 0.5))
+    asked_at: list[float] = []
+
+    def still() -> bool:
+        asked_at.append(world.loop.time())
+        return may
+
+    async def story() -> bool:
+        first = world.ask("a")
+        await asyncio.sleep(0)
+        made = await world.line.call_if(still, Priority.STARVING, world.ec2.create, "b")
+        await outcomes(first, world.ask("c"))
+        return made
+
+    assert world.run(story()) is may
+    assert asked_at == [2.0]
+    assert world.ec2.heard == [(0.0, "a"), *([(2.0, "b")] if may else []), (4.0, "c")]
+
+
+def test_a_probe_that_is_thought_better_of_makes_room_for_another() -> None:
+    world = World(Limit(100, 50), unreachable())
+
+    async def story() -> None:
+        await outcomes(world.ask("a"))
+        never = world.line.call_if(lambda: False, Priority.STARVING, world.ec2.create, "b")
+        assert not await never
+        await outcomes(world.ask("c"))
+
+    world.run(story())
+    assert world.ec2.heard == [(0.0, "a"), (0.75, "c")]
+
+
 # Refusals ------------------------------------------------------------------------------
 def test_a_throttle_slows_its_action_down_and_is_raised_untouched() -> None:
     told = throttled()
