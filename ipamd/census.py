@@ -314,6 +314,7 @@ class Census:
             h.queue.hand_out()
             return
         log.warning("eni is gone", extra={"eni_id": eni_id})
+        await h.lifecycle.endings.drain(eni_id)  # first: no error lets it serve again
         await h.remove(eni_id)
 
     def _is_draining(self, eni_id: EniId) -> bool:

@@ -184,7 +184,7 @@ def shrink(now: Situation, targets: Targets, ages: Sequence[float]) -> RemoveEni
     idle = [
         (census, age)
         for census, age in sorted(zip(now.enis, ages, strict=True), key=lambda c: -c[0].eni.number)
-        if _is_removable(census) and _can_spare(now, targets, census)
+        if _is_removable(now, census) and _can_spare(now, targets, census)
     ]
     for census, age in idle:
         if age >= ENI_MIN_AGE_SECONDS and census.eni.id not in now.busy:
@@ -199,9 +199,11 @@ def _is_ours(census: EniCensus) -> bool:
     return not (census.eni.closed or census.eni.stays)
 
 
-def _is_removable(census: EniCensus) -> bool:
+def _is_removable(now: Situation, census: EniCensus) -> bool:
+    """Whether it may go as a whole; of one that EC2 keeps here blocks may go back."""
     eni = census.eni
-    return census.is_idle and not (eni.is_primary or eni.stays or eni.closed)
+    is_here_to_stay = eni.is_primary or eni.stays or eni.id in now.kept
+    return census.is_idle and not (is_here_to_stay or eni.closed)
 
 
 def _can_spare(now: Situation, targets: Targets, census: EniCensus) -> bool:

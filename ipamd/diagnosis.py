@@ -48,7 +48,7 @@ from cni.desired import (
 from cni.nft_found import FoundTable
 from cni.spec import Sandbox
 from eni.model import Block, Eni, EniId
-from ipamd.intents import UNMANAGED_TAG, EniState, Held, Intent, noted
+from ipamd.intents import UNMANAGED_TAG, Held, Intent, is_in_use, noted
 from ipamd.lease import LeaseRow
 from ipamd.sandboxes import KnownSandbox
 from ipamd.wired import Wired
@@ -206,7 +206,7 @@ def active(journal: Journalled) -> Iterator[tuple[Intent, EniLink]]:
     """Yield every ENI that pods use, and its link as it should be."""
     wired = journal.wired or Wired()
     for intent in journal.intents:
-        if intent.state in {EniState.ACTIVE, EniState.DRAINING} and intent.mac is not None:
+        if is_in_use(intent) and intent.mac is not None:
             note = noted(intent)
             mtu = wired.mtu if intent.device_index else wired.primary_mtu
             number = intent.device_index + 1

@@ -27,7 +27,7 @@ from ipamd.decide import Action, AddEni, Assign, RemoveEni, Unassign
 from ipamd.demand import Arrivals, Headroom
 from ipamd.flights import TROUBLES, Flights, Trouble
 from ipamd.holdings import Holdings
-from ipamd.intents import EniState, Intent, wished
+from ipamd.intents import EniState, Intent, is_detached, wished
 from ipamd.reactions import Reaction, goes_elsewhere, reaction_to
 from ipamd.sweep import Sweep
 from ipamd.targets import Demand, Fixed, Situation, shortfall
@@ -56,7 +56,8 @@ DOUBTFUL_FAILURES = 3
 """After so many failures in a row an ENI on its way is no longer counted on."""
 
 ADD, SHRINK, SUBNETS = "add eni", "shrink", "subnets"
-"""Flights that there is one of; others are named by their ENI or intent."""
+"""Flights that there is one of; others are named by their ENI, or by the intent that is brought
+on its way: here, or to its end."""
 
 ROOM = "room"
 """The trouble of having nowhere to put another ENI; no flight has that name."""
@@ -85,6 +86,8 @@ class Engine:
     _arrivals: Arrivals = field(default_factory=Arrivals)
     _half_life_seconds: float = field(init=False)
     _groups: tuple[SecurityGroupId, ...] | None = None
+    _wish: str | None = None
+    """The flight that gives back what is too much, while it waits for its time."""
 
     def __post_init__(self) -> None:
         flights, h = self.flights, self.holdings
@@ -192,7 +195,7 @@ class Engine:
                 self._begin_actions()
             if self.terms.sweeping:
                 self.sweep.begin()
-            self.flights.forget_unwanted()
+            self.flights.forget_unwanted(self._wish)
         is_calm = self.census.done.is_set() and self._calm.since is None
         is_still = is_calm and self.patient_until is None
         waits = self.flights.backoffs or self.holdings.queue.waiting or not is_still
@@ -222,7 +225,8 @@ class Engine:
         h, terms, now = self.holdings, self.terms, self.holdings.clock()
         census = h.pool.census()
         acting = tuple(self._acting.values())
-        arriving = [i for i in h.lifecycle.book.intents.values() if i.eni_id not in h.pool.enis]
+        intents = (i for i in h.lifecycle.book.intents.values() if not is_detached(i))
+        arriving = [i for i in intents if i.eni_id not in h.pool.enis]
         free_enis = max(0, terms.max_enis - len(census) - len(arriving) - self.census.others)
         rooms: Counter[SubnetId] = Counter()
         for each in census:
@@ -242,6 +246,7 @@ class Engine:
             new_eni=h.places.new_eni(now) if may_attach else None,
             limits=h.places.limits(now),
             max_addresses=terms.max_addresses,
+            kept=self._kept(),
         )
 
     def _may_attach(self) -> bool:
@@ -251,9 +256,23 @@ class Engine:
         """
         intents = self.holdings.lifecycle.book.intents.values()
         coming = (i for i in intents if i.state not in {EniState.ACTIVE, EniState.DRAINING})
-        troubles = (self.flights.troubles.get(f"intent {i.token}") for i in coming)
-        is_refused = any(t and reaction_to(t) is Reaction.STOP_GROWING for t in troubles)
-        return self.flights.may_start(ADD) and not is_refused
+        return self.flights.may_start(ADD) and not any(map(self._is_refused, coming))
+
+    def _kept(self) -> frozenset[EniId]:
+        """Return the ENIs that are not asked to go now: all, while one is off and not deleted.
+
+        What EC2 refuses for good to one it refuses to the next, which would be left over, too.
+        """
+        intents = self.holdings.lifecycle.book.intents.values()
+        if any(i.state is EniState.DRAINING and self._is_refused(i) for i in intents):
+            return frozenset(self.holdings.pool.enis)
+        resting = (i for i in intents if not self.flights.may_start(_flight_of(i)))
+        return frozenset(i.eni_id for i in resting if i.eni_id and self._is_refused(i))
+
+    def _is_refused(self, intent: Intent) -> bool:
+        """Whether EC2 has refused for good what *intent* asked last."""
+        trouble = self.flights.troubles.get(_flight_of(intent))
+        return trouble is not None and reaction_to(trouble) is Reaction.STOP_GROWING
 
     def _busy(self) -> frozenset[EniId]:
         """Return ENIs of which nothing may be asked now: a call flies, or has just failed."""
@@ -268,8 +287,9 @@ class Engine:
         return frozenset(a.eni_id for a in self._acting.values() if isinstance(a, Unassign))
 
     def _is_coming(self, intent: Intent) -> bool:
-        """Whether what *intent* brings may be counted on: not if it keeps failing."""
-        return self.flights.failures(f"intent {intent.token}") < DOUBTFUL_FAILURES
+        """Whether what *intent* brings may be counted on: not if it keeps failing, or goes."""
+        is_going = intent.state is EniState.DRAINING
+        return not is_going and self.flights.failures(_flight_of(intent)) < DOUBTFUL_FAILURES
 
     def targets(self, now: Situation) -> Fixed | Demand:
         """Return what is enough now."""
@@ -318,8 +338,17 @@ class Engine:
         shrink = decide.shrink(now, targets, ages) if is_still else None
         self._calm = self._calm.see(moment, excess=shrink is not None)
         is_time = self._calm.lasts(moment, self._calm_seconds)
-        if shrink is not None and is_time and self.flights.may_start(SHRINK):
+        self._wish = None if shrink is None else self._shrinking(shrink)
+        if shrink is not None and is_time and self.flights.may_start(self._shrinking(shrink)):
             self._begin(shrink, Priority.SHRINK)
+
+    def _shrinking(self, action: RemoveEni | Unassign) -> str:
+        """Return the flight that gives back: what EC2 refuses to one ENI holds up no other."""
+        if isinstance(action, Unassign):
+            return SHRINK
+        intent = self.holdings.lifecycle.book.intent_of(action.eni_id)
+        assert intent is not None
+        return _flight_of(intent)
 
     def _begin(self, action: Action, priority: Priority) -> None:
         log.info("pool", extra={"action": str(action)})
@@ -332,8 +361,7 @@ class Engine:
                 leaving = self.holdings.pool.begin_unassign(self._idle(eni_id, kind)[:count])
                 self._act(SHRINK, action, self._unassign(eni_id, leaving))
             case RemoveEni(eni_id):
-                self.holdings.pool.close_eni(eni_id)
-                self._act(SHRINK, action, self.holdings.remove(eni_id))
+                self._act(self._shrinking(action), action, self.holdings.remove(eni_id))
             case _:  # pragma: no cover - a new action must be placed above
                 assert_never(action)
 
@@ -364,7 +392,7 @@ class Engine:
         except TROUBLES as error:
             self.flights.stumble(ADD, error)
         else:
-            self.flights.start(f"intent {intent.token}", self._add(intent, kind, priority))
+            self.flights.start(_flight_of(intent), self._add(intent, kind, priority))
 
     def _forget_subnets(self) -> None:
         """What a subnet refused troubles nobody who needs nothing."""
@@ -470,14 +498,14 @@ class Engine:
     def _take_up_intents(self) -> None:
         """Bring every ENI that was left half way to where it was going, each on its own."""
         for intent in tuple(self.holdings.lifecycle.book.intents.values()):
-            name = f"intent {intent.token}"
+            name = _flight_of(intent)
             if self.flights.may_start(name) and (work := self._next_step(intent)) is not None:
                 self.flights.start(name, work)
 
     def _next_step(self, intent: Intent) -> Coroutine[None, None, None] | None:
         if intent.state is EniState.DRAINING:
             assert intent.eni_id is not None
-            is_flying = SHRINK in self.flights or f"eni {intent.eni_id}" in self.flights
+            is_flying = f"eni {intent.eni_id}" in self.flights
             return None if is_flying else self.holdings.remove(intent.eni_id)
         if intent.state is not EniState.ACTIVE:
             return self._resume(intent)
@@ -512,3 +540,8 @@ class Engine:
         await self.holdings.lifecycle.set_groups(eni_id, groups)
         self.census.groups[eni_id] = groups  # only now: a refused one is asked for again
         log.info("security groups set", extra={"eni_id": eni_id, "groups": list(groups)})
+
+
+def _flight_of(intent: Intent) -> str:
+    """Return the name of the flights that bring an ENI on its way: here, or to its end."""
+    return f"intent {intent.token}"

@@ -150,14 +150,14 @@ class Flights:
         if self.troubles.pop(name, None) is not None:
             log.info("flight works again", extra={"flight": name})
 
-    def forget_unwanted(self) -> None:
+    def forget_unwanted(self, wish: str | None = None) -> None:
         """Forget the failures of what could be tried again now and is not: the wish has gone.
 
-        Call it when everything that is wanted has been started.
+        Call it when everything that is wanted has been started, except *wish*, which waits.
         """
         now = self.clock().boot
         for name, backoff in tuple(self.backoffs.items()):
-            if name not in self._tasks and now >= backoff.until.boot:
+            if name not in self._tasks and name != wish and now >= backoff.until.boot:
                 self.troubles.pop(name, None)
                 if now >= backoff.until.boot + MAX_BACKOFF_SECONDS:
                     del self.backoffs[name]

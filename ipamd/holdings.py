@@ -150,19 +150,41 @@ class Holdings:
         await self.lifecycle.blocks.give_up(eni_id, (block,))
 
     async def remove(self, eni_id: EniId) -> None:
-        """Bring an ENI to its end, unless a pod has an address of it after all."""
+        """Bring an ENI to its end, unless a pod has an address of it after all.
+
+        One that EC2 does not let go serves on; one that it only does not delete takes no place.
+        """
+        endings = self.lifecycle.endings
         if self.in_use(eni_id):
-            self.pool.reopen_eni(eni_id)
-            self.queue.hand_out()
-            await self.lifecycle.endings.keep(eni_id)
+            self._reopen(eni_id)
+            await endings.keep(eni_id)
             return
         try:
-            await self.lifecycle.endings.remove(eni_id)
+            await endings.remove(eni_id, lambda: self._close(eni_id), lambda: self._gone(eni_id))
         except TROUBLES:
             intent = self.lifecycle.book.intent_of(eni_id)
             if intent is not None and intent.state is not EniState.DRAINING:
-                self.pool.reopen_eni(eni_id)  # its end was not even begun
+                self._reopen(eni_id)
+            else:
+                self._close(eni_id)
             raise
+
+    def _close(self, eni_id: EniId) -> bool:
+        """Give nothing new of an ENI, unless a pod has an address of it; return whether."""
+        if self.in_use(eni_id):
+            self.pool.reopen_eni(eni_id)
+            return False
+        if eni_id in self.pool.enis:
+            self.pool.close_eni(eni_id)
+        return True
+
+    def _reopen(self, eni_id: EniId) -> None:
+        """Let an ENI serve again, and whoever waits have what it has."""
+        self.pool.reopen_eni(eni_id)
+        self.queue.hand_out()
+
+    def _gone(self, eni_id: EniId) -> None:
+        """Forget an ENI that is off the instance."""
         self.drift.give_back([eni_id], self.clock())
         self.pool.remove_eni(eni_id)
 

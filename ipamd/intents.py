@@ -93,6 +93,17 @@ def is_foreign(intent: Intent) -> bool:
     return bool(intent.parameters.get("foreign"))
 
 
+def is_detached(intent: Intent) -> bool:
+    """Whether EC2 has said that the ENI is off the instance: it is only to be deleted."""
+    return intent.state is EniState.DRAINING and intent.attachment_id is None
+
+
+def is_in_use(intent: Intent) -> bool:
+    """Whether the ENI is on the instance and set up, so that pods may have addresses of it."""
+    is_up = intent.state in {EniState.ACTIVE, EniState.DRAINING}
+    return is_up and not is_detached(intent)
+
+
 def wished(intent: Intent) -> int:
     """Return how many addresses an ENI on its way will bring."""
     kind = Kind(str(intent.parameters.get("kind", Kind.SINGLE.value)))

@@ -56,6 +56,7 @@ from ipamd.intents import (
     EniState,
     Intent,
     free_index,
+    is_detached,
     is_foreign,
     note_of,
     noted,
@@ -134,8 +135,8 @@ class Lifecycle:
         return intent
 
     def _free_index(self) -> int:
-        used = self.occupied | {intent.device_index for intent in self.book.intents.values()}
-        return free_index(used)
+        here = (i for i in self.book.intents.values() if not is_detached(i))
+        return free_index(self.occupied | {intent.device_index for intent in here})
 
     async def begin(self, intent: Intent, priority: Priority) -> Ready:
         """Bring an ENI that was just planned all the way up, in three calls."""

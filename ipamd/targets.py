@@ -87,7 +87,8 @@ class Situation:
     *free_enis* more ENIs may be attached beside those. *mode* is the kind that was
     configured; *kinds* what the subnets of attached ENIs give now (None: nothing), and
     *new_eni* where a new ENI would go and what it would get. One call may ask for no more
-    blocks than *limits* say, and pods can never use more than *max_addresses*.
+    blocks than *limits* say, and pods can never use more than *max_addresses*. EC2 has just
+    refused to let *kept* ENIs go.
     """
 
     enis: tuple[EniCensus, ...]
@@ -102,6 +103,7 @@ class Situation:
     new_eni: tuple[SubnetId, Kind] | None = None
     limits: Mapping[tuple[SubnetId, Kind], int] = field(default_factory=dict, hash=False)
     max_addresses: int | None = None
+    kept: frozenset[EniId] = frozenset()
     may_grow: bool = True
     may_shrink: bool = True
 

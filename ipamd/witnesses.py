@@ -30,7 +30,7 @@ from ipamd import demand, wires
 from ipamd.attachments import Attachments
 from ipamd.clock import Instant
 from ipamd.holdings import Holdings
-from ipamd.intents import EniState, Held, Intent, Noted, is_foreign, note, noted
+from ipamd.intents import EniState, Held, Intent, Noted, is_foreign, is_in_use, note, noted
 from ipamd.journal import Journal, JournalError
 from ipamd.lease import LeaseRow
 from ipamd.leases import Leases, LeasesError
@@ -245,8 +245,7 @@ class Witnesses:
                 self.journal.put(intent, self.ports.clock().wall)
 
     def _active(self) -> tuple[Intent, ...]:
-        known = self.holdings.lifecycle.book.intents.values()
-        return tuple(i for i in known if i.state in {EniState.ACTIVE, EniState.DRAINING})
+        return tuple(filter(is_in_use, self.holdings.lifecycle.book.intents.values()))
 
     # The pool --------------------------------------------------------------------------
     def _fill_pool(self) -> None:

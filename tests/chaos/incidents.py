@@ -18,7 +18,17 @@ from typing import Any, ClassVar
 
 from eni.errors import ImdsError, NotYetError, UnreachableError
 from eni.model import Kind, Notices, SecurityGroupId
-from ipamd import budget, census, demand, outlook, places, surroundings, witnesses
+from ipamd import (
+    budget,
+    census,
+    demand,
+    engine,
+    lifecycle,
+    outlook,
+    places,
+    surroundings,
+    witnesses,
+)
 from ipamd.census import Census
 from ipamd.daemon import Daemon
 from ipamd.drift import Drift, Verdict
@@ -621,6 +631,56 @@ def an_unassign_that_is_refused(s: Stage) -> None:
     s.weather.denied.add("UnassignPrivateIpAddresses")
     s.go(8, 5 * MINUTE)
     s.pods(8)
+
+
+@_incident(
+    "3.15 (12) for ENIs, detach",
+    "the same of a whole ENI: its addresses serve nobody",
+    "no pod waits while there is room",
+    "an ENI that EC2 refused to detach stays on its way out",
+    (Endings, "keep", to(nothing_later)),
+    on=WARM,
+)
+def an_eni_that_may_not_be_detached(s: Stage) -> None:
+    """All pods go and come back: Detach is denied; throttled; it cannot even be asked for."""
+    s.start()
+    s.pods(26)
+    for denied, throttled in (
+        ("DetachNetworkInterface", ()),
+        ("", ("DetachNetworkInterface",)),
+        ("", ("DescribeNetworkInterfaces", "DetachNetworkInterface")),
+    ):
+        s.weather.denied |= {denied}
+        s.weather.throttled |= set(throttled)
+        s.weather.throttles = 1.0
+        s.go(26, 10 * MINUTE)
+        s.pods(26, MINUTE)
+        must(len(s.world.living) == 26, f"{len(s.world.living)} of 26 pods run")
+        s.weather.clear_up()
+
+
+@_incident(
+    "3.15 (12) for ENIs, delete",
+    "an ENI that is off the instance, yet not deleted, keeps its place",
+    "no pod waits while there is room",
+    "an ENI counts until EC2 has deleted it",
+    (engine, "is_detached", to(lambda _intent: False)),
+    (lifecycle, "is_detached", to(lambda _intent: False)),
+    on=WARM,
+)
+def an_eni_that_may_not_be_deleted(s: Stage) -> None:
+    """All pods go and come back, and once more behind a restart, while Delete is denied."""
+    s.start()
+    s.pods(26)
+    s.weather.denied.add("DeleteNetworkInterface")
+    for again in (False, True):
+        s.go(26, 10 * MINUTE)
+        if again:
+            s.restart()
+        s.pods(26, MINUTE)
+        must(len(s.world.living) == 26, f"{len(s.world.living)} of 26 pods run")
+        left = [eni for eni in s.world.cloud.enis() if eni.attachment is None]
+        must(len(left) == 1, f"{len(left)} ENIs are off and not deleted; one is enough to know")
 
 
 @_incident(

@@ -244,6 +244,34 @@ def test_a_role_that_may_create_and_not_attach_makes_one_eni_and_no_more(
     node.check()
 
 
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        pytest.param("DetachNetworkInterface", "UnauthorizedOperation", id="detach-denied"),
+        pytest.param("DetachNetworkInterface", "RequestLimitExceeded", id="detach-throttled"),
+        pytest.param("DeleteNetworkInterface", "UnauthorizedOperation", id="delete-denied"),
+    ],
+)
+def test_an_eni_that_may_not_go_serves_again(new_node: Make, action: str, code: str) -> None:
+    node = new_node(settings=by_address(warm=1))
+    node.boot_up()
+    node.adds(26)
+    node.run(60)
+    assert node.shape() == [9, 9, 9]
+    node.ec2.plane.faults.fail(action, code, times=10**6, status=400)
+    node.deletes()
+    node.run(600)
+    pods = node.adds(26)
+    node.run(100)
+    assert all(pod.address for pod in pods), f"{node.shape()} {node.failures}"
+    left = [eni for eni in node.ec2.enis() if eni.attachment is None]
+    assert len(left) <= 1, "one that EC2 does not delete is enough to know"
+    node.ec2.plane.faults.clear()
+    node.run(1200)
+    assert node.daemon.status()["mode"] == "normal"
+    node.check()
+
+
 def test_imds_away_is_a_mode_and_changes_nothing(new_node: Make) -> None:
     node = new_node(settings=WARM)
     node.boot_up()

@@ -245,6 +245,10 @@ TWO = (OLD, OLD)
             Fixed(warm_eni=1), TWO, RemoveEni(E2), id="an-excluded-eni-goes-as-a-whole",
         ),
         pytest.param(
+            situation(of_singles(1, 0, 0, 9), of_singles(2, 0, 0, 9), kept=frozenset({E2})),
+            Demand(5, 1, 0), TWO, Unassign(E2, SINGLE, 9), id="of-an-eni-that-ec2-keeps-blocks-go",
+        ),
+        pytest.param(
             situation(of_singles(1, 9), of_singles(2), kinds={}), ip(2), TWO, None,
             id="an-empty-eni-stays-while-something-is-missing",
         ),

@@ -129,6 +129,15 @@ def test_failures_in_a_row_wait_longer_and_not_for_ever(sky: Sky) -> None:
     assert sky.flights.failures("a") == 9
 
 
+def test_a_wish_that_waits_for_its_time_has_not_gone(sky: Sky) -> None:
+    sky.fly("a", DENIED)
+    sky.fly("b", DENIED)
+    sky.run(2 * MAX_BACKOFF_SECONDS)
+    sky.flights.forget_unwanted("a")
+    assert sky.flights.troubles == {"a": DENIED}
+    assert sky.flights.failures("a") == 1
+
+
 def test_what_only_a_person_can_change_waits_longest(sky: Sky) -> None:
     assert list(waits(sky, DENIED, 12))[-1] == REFUSED_BACKOFF_SECONDS
 

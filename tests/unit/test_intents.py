@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eni.model import Eni, EniId, Kind, SubnetId
+from eni.model import AttachmentId, Eni, EniId, Kind, SubnetId
 from ipamd.intents import (
     EniState,
     Intent,
     Noted,
     free_index,
+    is_detached,
     is_foreign,
+    is_in_use,
     note,
     note_of,
     noted,
@@ -62,6 +65,22 @@ def test_an_adopted_eni_brings_nothing_that_was_wished() -> None:
         token="t", state=EniState.ATTACHED, device_index=1, parameters={"foreign": True}
     )
     assert (wished(adopted), is_foreign(adopted), is_foreign(intent())) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "attachment_id", "facts"),
+    [
+        pytest.param(EniState.CREATED, None, (False, False), id="on-its-way-here"),
+        pytest.param(EniState.ACTIVE, None, (False, True), id="the-primary-has-no-attachment"),
+        pytest.param(EniState.DRAINING, AttachmentId("a-1"), (False, True), id="on-its-way-out"),
+        pytest.param(EniState.DRAINING, None, (True, False), id="only-to-be-deleted"),
+    ],
+)
+def test_an_eni_is_in_use_until_it_is_off_the_instance(
+    state: EniState, attachment_id: AttachmentId | None, facts: tuple[bool, bool]
+) -> None:
+    eni = replace(intent(), state=state, attachment_id=attachment_id)
+    assert (is_detached(eni), is_in_use(eni)) == facts
 
 
 def test_what_is_noted_of_an_eni_comes_back_from_the_disk() -> None:
