@@ -1,4 +1,4 @@
-"""How ENIs end: detached and deleted, left to others, or swept as leaked. Shell.
+"""How ENIs end: detached and deleted, undone, left to others, or swept as leaked. Shell.
 
 Nothing is deleted but what EC2 says by its id that it is ours and that nobody uses it; what
 EC2 does not show once may be late, so only the second look counts. What EC2 does not let go
@@ -24,7 +24,7 @@ from eni.model import Attachment, AttachmentStatus, Eni, EniId
 from ipamd.budget import Priority
 from ipamd.clock import Instant
 from ipamd.eni_book import SECOND_LOOK_SECONDS, EniBook
-from ipamd.intents import EniState, Intent
+from ipamd.intents import INTENT_TAG, EniState, Intent
 from ipamd.links import Links
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,28 @@ class Endings:
             await self._delete_detached(eni_id, priority)
         await self._forget(intent)
         log.info("eni deleted", extra={"eni_id": eni_id})
+
+    async def undo(self, intent: Intent, priority: Priority) -> None:
+        """Delete an ENI on its way that is not attached yet; note that one is after all."""
+        eni = await self._made(intent, priority)
+        if eni is None and not self.book.is_second_look(intent.token):
+            raise NotYetError(f"{intent.token} is not shown", action="DescribeNetworkInterfaces")
+        attachment = None if eni is None or self.book.is_elsewhere(eni) else eni.attachment
+        if attachment is not None and intent.eni_id is not None:
+            intent = replace(intent, state=EniState.ATTACHED, attachment_id=attachment.id)
+            await self.book.put(replace(intent, device_index=attachment.device_index))
+            return
+        if eni is not None and eni.attachment is None:
+            await self.delete(eni.id, priority)
+        await self._forget(intent)  # attached by other hands is for the census to take over
+        log.info("eni undone", extra={"eni_id": eni.id if eni else None})
+
+    async def _made(self, intent: Intent, priority: Priority) -> Eni | None:
+        """Return what EC2 has made for *intent*, as far as it shows."""
+        if intent.eni_id is not None:
+            return await self.book.call(priority, self.book.ec2.eni, intent.eni_id)
+        found = await self.book.call(priority, self.book.ec2.by_tag, INTENT_TAG, intent.token)
+        return found[0] if found else None
 
     async def disown(self, eni_id: EniId) -> None:
         """Forget an ENI that is somebody else's now; EC2 is told nothing."""

@@ -132,6 +132,8 @@ class Engine:
         """Work by *terms* from now on."""
         if terms == self.holdings.terms:
             return
+        if terms.standing is Standing.LEAVING is not self.terms.standing:
+            self.flights.hurry()
         self.holdings.terms = terms
         self.holdings.places.set_mode(terms.kind)
         self.holdings.apply_terms()
@@ -188,13 +190,10 @@ class Engine:
         self.census.begin()
         if not self.terms.provisioning:
             return BUSY_SECONDS if self.census.hint else IDLE_SECONDS
-        if self.census.done.is_set() and self.terms.standing is not Standing.LEAVING:
+        if self.census.done.is_set():
             self._take_up_intents()
-            self._begin_groups()
-            if not self._is_patient() and self._knows_where():
-                self._begin_actions()
-            if self.terms.sweeping:
-                self.sweep.begin()
+            if not self._is_leaving:
+                self._begin_what_is_new()
             self.flights.forget_unwanted(self._wish)
         is_calm = self.census.done.is_set() and self._calm.since is None
         is_still = is_calm and self.patient_until is None
@@ -202,6 +201,17 @@ class Engine:
         if waits:
             return BUSY_SECONDS
         return max(COALESCE_SECONDS, min(IDLE_SECONDS, self.census.due_seconds))
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self.terms.standing is Standing.LEAVING
+
+    def _begin_what_is_new(self) -> None:
+        self._begin_groups()
+        if not self._is_patient() and self._knows_where():
+            self._begin_actions()
+        if self.terms.sweeping:
+            self.sweep.begin()
 
     def _knows_where(self) -> bool:
         """Whether it is known which subnets are for pods, as far as EC2 tells at all."""
@@ -507,8 +517,18 @@ class Engine:
             assert intent.eni_id is not None
             is_flying = f"eni {intent.eni_id}" in self.flights
             return None if is_flying else self.holdings.remove(intent.eni_id)
+        if self._is_leaving and (work := self._last_step(intent)) is not None:
+            return work
         if intent.state is not EniState.ACTIVE:
             return self._resume(intent)
+        if intent.parameters.get("outlives"):
+            return self.holdings.lifecycle.amend(intent, Priority.STEADY)
+        return None
+
+    def _last_step(self, intent: Intent) -> Coroutine[None, None, None] | None:
+        """Return what keeps an ENI that is half made from outliving an instance that ends."""
+        if intent.state in {EniState.PLANNED, EniState.CREATED}:
+            return self.holdings.lifecycle.endings.undo(intent, Priority.STEADY)
         if intent.parameters.get("outlives"):
             return self.holdings.lifecycle.amend(intent, Priority.STEADY)
         return None

@@ -150,6 +150,11 @@ class Flights:
         if self.troubles.pop(name, None) is not None:
             log.info("flight works again", extra={"flight": name})
 
+    def hurry(self) -> None:
+        """Let all that was put off be tried at once: there may be no later."""
+        for backoff in self.backoffs.values():
+            backoff.until = self.clock()
+
     def forget_unwanted(self, wish: str | None = None) -> None:
         """Forget the failures of what could be tried again now and is not: the wish has gone.
 

@@ -24,7 +24,7 @@ class Standing(StrEnum):
     CORDONED = "cordoned"
     """Pods that come all the same are served; nothing is kept warm for others."""
     LEAVING = "leaving"
-    """The instance ends soon: nothing is asked of EC2 any more."""
+    """The instance ends soon: nothing new is asked of EC2; what would outlive it is ended."""
 
 
 class Mode(StrEnum):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 
 from eni.errors import ImdsError
+from eni.model import Notices
 from ipamd.settings import Settings
 from tests.contract.node_world import LOOKS, WARM, Make, by_address, said
+
+SPOT_SECONDS = 120.0
+"""Between the notice that a spot instance ends, and its end."""
 
 
 # Faults ----------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def test_a_cordoned_node_stays_warm_where_that_is_asked(new_node: Make) -> None:
 def test_an_instance_that_ends_soon_asks_nothing_more(new_node: Make) -> None:
     node = new_node(settings=WARM)
     node.boot_up()
-    node.imds.notice = node.imds.notice.__class__(spot_action="terminate")
+    node.imds.notice = Notices(spot_action="terminate")
     node.run(15)
     node.calls()
     pods = node.adds(9)
@@ -270,6 +274,22 @@ def test_an_eni_that_may_not_go_serves_again(new_node: Make, action: str, code: 
     node.run(1200)
     assert node.daemon.status()["mode"] == "normal"
     node.check()
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["CreateNetworkInterface", "AttachNetworkInterface", "ModifyNetworkInterfaceAttribute"],
+)
+def test_no_eni_outlives_an_instance_that_ends(new_node: Make, action: str) -> None:
+    node = new_node(settings=WARM)
+    node.boot_up()
+    node.ec2.plane.faults.fail(action, "RequestLimitExceeded", times=5, status=503)
+    node.adds(1)
+    node.run(3)
+    node.imds.notice = Notices(spot_action="terminate")
+    node.run(SPOT_SECONDS)
+    assert node.daemon.status()["modes"] == ["leaving"]
+    assert not list(node.leaked_things())
 
 
 def test_imds_away_is_a_mode_and_changes_nothing(new_node: Make) -> None:

@@ -129,6 +129,14 @@ def test_failures_in_a_row_wait_longer_and_not_for_ever(sky: Sky) -> None:
     assert sky.flights.failures("a") == 9
 
 
+def test_in_a_hurry_all_is_tried_at_once_and_failures_count_on(sky: Sky) -> None:
+    sky.fly("a", THROTTLED)
+    assert not sky.flights.may_start("a")
+    sky.flights.hurry()
+    assert sky.flights.may_start("a")
+    assert sky.flights.failures("a") == 1
+
+
 def test_a_wish_that_waits_for_its_time_has_not_gone(sky: Sky) -> None:
     sky.fly("a", DENIED)
     sky.fly("b", DENIED)
