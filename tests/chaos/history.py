@@ -39,6 +39,15 @@ PEACE_SECONDS = 600.0
 LOOK_SECONDS = 60.0
 """Between two looks whether it has come to rest."""
 
+SPOT_SECONDS = 120.0
+"""Between the notice that a spot instance ends, and its end."""
+
+SHRINK_SECONDS = 900.0
+"""After this long a node without pods has tried to let an ENI go."""
+
+SERVE_SECONDS = 600.0
+"""How long pods that come back may wait where EC2 refuses something all the time."""
+
 
 class Trouble(StrEnum):
     """Kinds of trouble; a history knows some of them."""
@@ -158,6 +167,23 @@ ACTIONS = (
 )
 
 
+class Last(StrEnum):
+    """What is tried at the end of a history."""
+
+    LEAVES = "leaves"
+    """The instance is to end while an ENI is half made; AWS thinks better of it."""
+    DENIED_DETACH = "DetachNetworkInterface"
+    DENIED_DELETE = "DeleteNetworkInterface"
+    """All pods go and come back while the role may not let an ENI go."""
+
+
+HALF_MADE = ("AttachNetworkInterface", "ModifyNetworkInterfaceAttribute")
+"""What leaves an ENI half made if it is refused."""
+
+MORE_PODS = 12
+"""So many more than a history has need an ENI more, where there can be one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happens; *roll*, in [0, 1), says to whom and how much."""
@@ -189,6 +215,8 @@ class History:
     """About how many pods there are at most."""
     seconds: float = 3600.0
     events: tuple[Event, ...] = ()
+    last: Last | None = None
+    """What is tried when all other faults have stopped."""
 
     def __str__(self) -> str:
         troubles = ", ".join(sorted(self.troubles)) or "none"
@@ -239,6 +267,7 @@ def draw(seed: int, hours: float = 1.0) -> History:
         pods=pods,
         seconds=hours * 3600.0,
         events=tuple(sorted(_events(r, troubles, hours * 3600.0, pods), key=lambda e: e.at)),
+        last=random.Random(f"last {seed}").choice((None, None, None, *Last)),
     )
 
 
@@ -460,10 +489,51 @@ class Player:
     def _rest(self) -> None:
         """Let all faults stop, and the world come to rest; raise what does not hold then."""
         self._make_peace()
+        if self.history.last is Last.LEAVES:
+            self._leave()
+        elif self.history.last is not None:
+            self._go_and_come_back(self.history.last.value)
         self._come_to_rest(REST_SECONDS)
         self._peace()
         self.laws.look()
         self.laws.check()
+
+    def _leave(self) -> None:
+        """Let the instance be about to end while ENIs are half made; raise if one would stay."""
+        self.world.note("* the instance is to end")
+        r = random.Random(f"leave {self.history.seed}")
+        self.weather.throttled, self.weather.throttles = {r.choice(HALF_MADE)}, 1.0
+        self._arrive_all(MORE_PODS)
+        self.world.run(r.uniform(1.0, 30.0))
+        self.weather.clear_up()
+        self.world.imds.notice = Notices(spot_action="terminate")
+        self.laws.leaving_since = self.world.now
+        self.world.run(SPOT_SECONDS)
+        self._demand(self.laws.outliving())
+        self._withdraw_notice()
+
+    def _go_and_come_back(self, denied: str) -> None:
+        """Let all pods go and come back while EC2 refuses an action; raise if one gets nothing."""
+        self.world.note(f"* {denied} is denied to the last")
+        self.weather.denied.add(denied)
+        for name in sorted(self.kubelet.sandboxes):
+            self.kubelet.unwant(name)
+        self.world.run(SHRINK_SECONDS)
+        self._arrive_all()
+        self.world.run(SERVE_SECONDS)
+        self._demand(self.laws.unserved(self.kubelet))
+        self.weather.clear_up()
+
+    def _arrive_all(self, more: int = 0) -> None:
+        while len(self.kubelet.sandboxes) < self.history.pods + more:
+            self._names += 1
+            self.kubelet.want(f"p{self._names}")
+
+    def _demand(self, wrongs: Iterator[tuple[Law, str]]) -> None:
+        self.laws.look()
+        self.laws.check()
+        if (wrong := next(wrongs, None)) is not None:
+            raise LawBrokenError(*wrong)
 
     def _peace(self) -> None:
         """Watch a world at rest; raise what it asks for."""

@@ -120,6 +120,7 @@ class Law(StrEnum):
     PROMPT = "no ADD waits while an address is free"
     ENOUGH = "no more is asked for than pods need"
     GOING = "an instance that ends asks for nothing new"
+    OUTLIVES = "no ENI outlives its instance"
 
 
 class LawBrokenError(Exception):
@@ -279,6 +280,9 @@ class Laws(Observer):
                 self.broke(Law.BLIND, f"{words} again, without a look")
             self._recent.append((self.world.now, key, words))
             self._recent = self._recent[-50:]
+        self._check_wish(name, arguments)
+
+    def _check_wish(self, name: str, arguments: tuple[Any, ...]) -> None:
         match name, arguments:
             case "create", (CreateEni() as wish,):
                 self._check_create(wish)
@@ -287,6 +291,8 @@ class Laws(Observer):
             case "unassign", (eni_id, blocks):
                 self._check_leaving(blocks, f"unassigned from {eni_id}")
                 self._check_releasing(blocks)
+            case "attach", (eni_id, *_):
+                self._check_staying(f"{eni_id} is attached")
             case "detach", (attachment_id,):
                 self._check_going(name, self.account.vpc.eni_of(attachment_id))
             case "delete", (eni_id,):
@@ -345,8 +351,7 @@ class Laws(Observer):
     def _check_enough(self, more: int, kind: Kind) -> None:
         """Judge the size of a wish, by what pods have needed of late."""
         now, settings = self.world.now, self.world.settings
-        if self.leaving_since is not None and now - self.leaving_since > NOTICE_SECONDS:
-            self.broke(Law.GOING, f"{more} addresses more are asked for")
+        self._check_staying(f"{more} addresses more are asked for")
         if not self.watch.is_strict or not (settings.demand or settings.by_address):
             return
         needs = [need for when, need in self._needs if when > now - NEED_SECONDS]
@@ -359,6 +364,11 @@ class Laws(Observer):
         if held + more > most:
             sentence = f"{more} addresses more beside {held}, and {most} are enough"
             self.broke(Law.ENOUGH, sentence)
+
+    def _check_staying(self, what: str) -> None:
+        since = self.leaving_since
+        if since is not None and self.world.now - since > NOTICE_SECONDS:
+            self.broke(Law.GOING, what)
 
     def _living_enis(self) -> tuple[Eni, ...]:
         going = {
@@ -531,6 +541,7 @@ class Laws(Observer):
     def at_rest(self, kubelet: Kubelet) -> Iterator[tuple[Law, str]]:
         """Yield what does not hold of a world that was left in peace for long enough."""
         yield from self._cloud_at_rest()
+        yield from self.outliving()
         yield from self._journal_at_rest()
         yield from self._rows_at_rest()
         yield from self._pool_at_rest()
@@ -634,6 +645,14 @@ class Laws(Observer):
         for route in sorted(have ^ want, key=str):
             yield Law.KERNEL, f"table {table}: {route} is missing or left"
 
+    def outliving(self) -> Iterator[tuple[Law, str]]:
+        """Yield the ENIs of ours that would be there still if the instance ended now."""
+        mine = self.world.cloud.identity.instance_id
+        for eni in self.account.enis():
+            is_ours = eni.tags.get(INSTANCE_TAG) == mine and eni.tags.get(INTENT_TAG)
+            if is_ours and not (eni.attachment and eni.attachment.delete_on_termination):
+                yield Law.OUTLIVES, f"{eni.id} is {eni.status} and stays"
+
     def _pods_at_rest(self, kubelet: Kubelet) -> Iterator[tuple[Law, str]]:
         world, daemon = self.world, self.world.daemon
         pods = {pod.name: pod for pod in world.living}
@@ -651,6 +670,11 @@ class Laws(Observer):
         for name in sorted(pods.keys() & rows.keys()):
             if rows[name].addresses[0] != pods[name].address:
                 yield Law.WITNESSES, f"{name}: {rows[name].addresses} and {pods[name].address}"
+        yield from self.unserved(kubelet)
+
+    def unserved(self, kubelet: Kubelet) -> Iterator[tuple[Law, str]]:
+        """Yield who has no address although EC2 has, or the node, whatever the daemon thinks."""
+        pods = {pod.name for pod in self.world.living}
         waiting = [n for n, s in sorted(kubelet.sandboxes.items()) if s not in pods]
         if waiting and self._has_room():
             yield Law.SERVED, f"{', '.join(waiting[:4])} ({len(waiting)}) have no address"
@@ -658,13 +682,20 @@ class Laws(Observer):
     def _has_room(self) -> bool:
         daemon = self.world.daemon
         now = daemon.engine.situation()
+        attached = {
+            eni.id
+            for eni in self.world.cloud.attached()
+            if eni.attachment is not None and eni.attachment.network_card == 0
+        }
         free = {
             s: self.account.census(s).free for s in cast("ModelCloud", self.world.cloud).subnets
         }
         places = {c.subnet_id for c in daemon.places.subnets.candidates}
         here = any(e.room and free.get(e.eni.subnet_id, 0) for e in now.enis)
-        anew = now.free_enis > 0 and any(free.get(s, 0) >= 2 for s in places)
-        return here or anew or any(e.free for e in now.enis if e.eni.is_open)
+        is_full = len(attached) >= daemon.engine.terms.max_enis
+        anew = not is_full and any(free.get(s, 0) >= 2 for s in places)
+        usable = (e for e in now.enis if e.eni.id in attached and not e.eni.excluded)
+        return here or anew or any(e.free for e in usable)
 
     @property
     def growth(self) -> int:

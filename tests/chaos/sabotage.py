@@ -17,6 +17,7 @@ from ipamd import (
     attachments,
     census,
     drift,
+    engine,
     flights,
     holdings,
     lanes,
@@ -40,7 +41,7 @@ from ipamd.links import Links
 from ipamd.plan.subnet import Book
 from ipamd.pool import Assigned, EniCensus, Pool
 from ipamd.targets import Fixed
-from tests.chaos.history import History, Trouble
+from tests.chaos.history import History, Last, Trouble
 
 SEEDS = 100
 """Histories in which a sabotage must be caught."""
@@ -282,6 +283,14 @@ def _want_now_more_now_less(former: Any) -> Any:
     return targets
 
 
+def _unless_leaving(former: Any) -> Any:
+    def take_up(self: Any) -> None:
+        if self.terms.standing is not terms.Standing.LEAVING:
+            former(self)
+
+    return take_up
+
+
 def _without_max(former: Any) -> Any:
     def terms_of(settings: Any, limits: Any, told: Any) -> Any:
         return former(replace(settings, max_eni=None), limits, told)
@@ -468,6 +477,25 @@ _add(
     "an instance that ends goes on growing",
     (terms, "standing_of", to(lambda _told, _settings: terms.Standing.NORMAL)),
     needs=(Trouble.NOTICES,),
+)
+_add(
+    "leaves-behind",
+    "what is half made when the instance is to end stays so",
+    (Engine, "_take_up_intents", _unless_leaving),
+    suits=lambda h: h.last is Last.LEAVES,
+)
+_add(
+    "draining-for-ever",
+    "an ENI that EC2 refused to detach serves nobody",
+    (Endings, "keep", to(nothing_later)),
+    suits=lambda h: h.last is Last.DENIED_DETACH and h.pods >= 10,
+)
+_add(
+    "place-never-free",
+    "an ENI that EC2 refused to delete takes a place, and a device index",
+    (engine, "is_detached", to(lambda _intent: False)),
+    (lifecycle, "is_detached", to(lambda _intent: False)),
+    suits=lambda h: h.last is Last.DENIED_DELETE and h.pods >= 10,
 )
 _add(
     "never-shrinks",
