@@ -133,7 +133,7 @@ class Attachments:
         self.pool, self.leases, self.node = pool, leases, node
         self.on_demand: Callable[[], None] = lambda: None
         self.on_arrival: Callable[[], None] = lambda: None
-        """Told of each ADD that asks for an address."""
+        """Told of each ADD that waits for an address, if only for a moment."""
         self.on_cooling: Callable[[], None] = lambda: None
         self.on_event: Callable[[], None] = lambda: None
         """Told when `events` has something new for the journal."""
@@ -299,11 +299,11 @@ class Attachments:
 
     # Addresses -------------------------------------------------------------------------
     def _queue(self, ask: Ask) -> None:
-        self.on_arrival()
         if len(self._waiting) >= self.waiting_max:
             ask.error = replies.queue_full(ask.request.sandbox, len(self._waiting), self.shortage())
             self._step(ask.request.sandbox, lanes.NotGranted())
             return
+        self.on_arrival()  # one that is refused comes again, and is one pod all the same
         self._waiting.append(ask.client.id)
         left = (ask.deadline_ns - ANSWER_EARLY_NS) / 1e9 - self._clock().boot
         loop = asyncio.get_running_loop()

@@ -252,10 +252,10 @@ class PlannedNode:
 
     def add(self, pod: int) -> None:
         """Queue *pod*, or refuse it where too many wait."""
-        self.engine.arrived()
         if len(self._queue) >= self.settings.add_waiting_max and not self._has_free():
             self.kubelet.refused(pod)
             return
+        self.engine.arrived()
         self._queue.append(pod)
         self.hand_out()
 

@@ -39,6 +39,29 @@ def test_when_as_many_wait_as_may_the_next_is_answered_at_once(new_node: Make) -
     assert answer["msg"].startswith("3 ADDs wait for an address already")
 
 
+def test_a_pod_that_is_refused_and_comes_again_is_no_new_arrival(new_node: Make) -> None:
+    node = new_node(prefix=28, settings=Settings(add_waiting_max=3))
+    node.ec2.occupy_all()
+    node.boot_up(20)
+    attachments, arrived = node.daemon.attachments, list[int]()
+    told = attachments.on_arrival
+
+    def hear() -> None:
+        arrived.append(1)
+        told()
+
+    attachments.on_arrival = hear
+    node.adds(3)
+    node.run(1)
+    level = node.daemon.engine.headroom.level
+    for _ in range(20):  # kubelet comes back with a new sandbox each time
+        (late,) = node.adds(1)
+        node.run(1)
+        assert late.answers, "refused at once"
+    assert len(arrived) == 3
+    assert node.daemon.engine.headroom.level <= level
+
+
 # What is asked that cannot be ------------------------------------------------------------
 def test_a_del_of_what_nobody_knows_succeeds(new_node: Make) -> None:
     node = new_node()
