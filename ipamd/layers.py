@@ -98,7 +98,10 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One setting as it holds. *pending* says what a restart would change; else "" ."""
+    """One setting as it holds. *pending* says what a restart would change; else "" .
+
+    *note* is the end of a sentence about a text that was taken for a value that it is not.
+    """
 
     value: Value
     origin: Origin
@@ -106,6 +109,7 @@ class Chosen:
     text: str = ""
     effect: str = ""
     pending: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +259,10 @@ def _choose(setting: Setting, layer: Layer, below: Chosen) -> Chosen:
     try:
         value = setting.kind.read(text)
     except ValueError as error:
+        way = None if layer.is_ours else setting.taken(text)
+        if way is not None:
+            note = f"{error}: {way.words}"
+            return Chosen(way.value, layer.origin, layer.where, text, note=note)
         if setting.fate is not Fate.NO_EFFECT or setting.field:
             raise ValueError(f"{setting.name}={_brief(text)} {error}") from None
         value = text
@@ -288,7 +296,7 @@ def _keep(setting: Setting, found: Chosen, running: Resolved | None) -> Chosen:
     if held.value == found.value:
         return found
     pending = f"{found.where or found.origin}: {shown(found.value) or 'not set'}"
-    return Chosen(held.value, held.origin, held.where, held.text, pending=pending)
+    return replace(held, pending=pending)
 
 
 def _with_effects(
@@ -340,7 +348,9 @@ def _warnings(setting: Setting, chosen: Chosen) -> Iterator[str]:
     """Yield what should be said, once, about a value that somebody set."""
     if chosen.pending:
         yield f"{setting.name} is read at start only; waiting for a restart: {chosen.pending}"
-    if chosen.effect and _is_wish(setting, chosen):
+    if chosen.note:
+        yield _sentence(setting, chosen, chosen.note)
+    elif chosen.effect and _is_wish(setting, chosen):
         yield _sentence(setting, chosen, f"has no effect: {chosen.effect}")
     if isinstance(chosen.value, Mapping):
         dropped = ", ".join(key for key in chosen.value if is_reserved(key))

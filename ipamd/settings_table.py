@@ -11,6 +11,7 @@ isolation, or break traffic without a word, if it were ignored (docs/adr/0012).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,11 +54,25 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Lenient:
+    """What an environment that comes from the peer may say, though it is not valid: *pattern*.
+
+    The peer runs with it, so that a swapped DaemonSet must start: *value* holds, and a warning
+    says so by *words*.
+    """
+
+    pattern: str
+    value: Value
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """One variable. *peer* is the peer's default as it writes it, None if it has none such.
 
     *why* is the reason of its fate: the difference, why it has no effect, why it is refused.
-    *accepted* are values of a REFUSED setting that are taken without effect, with a warning.
+    *accepted* are values of a REFUSED setting that are taken without effect, with a warning;
+    *lenient* are texts of the environment that are no values, and are taken for one.
     *restart*: read at start only. *pinned*: only the environment may set it, since it belongs
     to one node. *silent*: never warned about, because whoever sets it means somebody else.
     *adr* explains a default that is not the peer's.
@@ -74,10 +89,15 @@ class Setting:
     why: str = ""
     idle: tuple[Condition, ...] = ()
     accepted: tuple[str, ...] = ()
+    lenient: tuple[Lenient, ...] = ()
     restart: bool = False
     pinned: bool = False
     silent: bool = False
     adr: str = ""
+
+    def taken(self, text: str) -> Lenient | None:
+        """Return what holds in place of a *text* that is not valid, None if nothing does."""
+        return next((way for way in self.lenient if re.fullmatch(way.pattern, text)), None)
 
     def idle_reason(self, settings: Settings, value: Value) -> str:
         """Return why *value* has no effect beside *settings*; "" if it has one."""
@@ -191,8 +211,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MAX_ENI", POOL, Whole("ENIs", 1), HONOURED,
         "Attach at most this many ENIs, the primary included; the instance type's limit holds"
-        " as well.",
+        " as well. 0 in the environment counts as not set.",
         field="max_eni", idle=(NOT_PROVISIONING,),
+        lenient=(Lenient("0", None, "not set is taken"),),
     ),
     Setting(
         "ENID_MAX_PODS", POOL, Whole("pods", 1, 1000), HONOURED,
@@ -265,7 +286,9 @@ SETTINGS: tuple[Setting, ...] = (
         "HTTP_TIMEOUT", EC2, Whole("seconds", 10, 300), DIFFERENT,
         "How long an answer of EC2 is waited for.",
         field="http_timeout_seconds", default=10, peer="10", restart=True, idle=(IMDS_ONLY,),
-        why="below 10 is a complaint; the peer takes 10 then",
+        why="less than 10 in the environment is taken as 10, with a warning, as the peer does;"
+        " elsewhere it is a complaint",
+        lenient=(Lenient("[0-9]", 10, "10 is taken"),),
     ),
     Setting(
         "ENID_NODES", EC2, Whole("nodes", 1, 100_000), HONOURED,
@@ -498,8 +521,12 @@ SETTINGS: tuple[Setting, ...] = (
     # The daemon ------------------------------------------------------------------------
     Setting(
         "AWS_VPC_K8S_CNI_LOGLEVEL", DAEMON, Choice(("DEBUG", "INFO", "WARN", "ERROR", "FATAL")),
-        HONOURED, "From which level on the daemon logs.",
+        HONOURED, "From which level on the daemon logs. Another word in the environment is taken as"
+        " INFO, Warning as WARN.",
         field="log_level", default="INFO", peer="DEBUG", adr=LOGS,
+        lenient=(
+            Lenient("(?i)warning", "WARN", "WARN is taken"), Lenient(".*", "INFO", "INFO is taken"),
+        ),
     ),
     Setting(
         "AWS_VPC_K8S_CNI_LOG_FILE", DAEMON, Text("a path, stdout, stderr"), NO_EFFECT,

@@ -380,9 +380,37 @@ def test_a_pod_mtu_above_the_enis_is_a_warning() -> None:
     assert resolved(POD_MTU="1500", AWS_VPC_ENI_MTU="1500").warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value", "words"),
+    [
+        pytest.param("HTTP_TIMEOUT", "5", "http_timeout_seconds", 10, "is below 10 seconds: 10 is taken", id="timeout"),
+        pytest.param("MAX_ENI", "0", "max_eni", None, "is below 1 ENIs: not set is taken", id="max-eni"),
+        pytest.param("AWS_VPC_K8S_CNI_LOGLEVEL", "Warning", "log_level", "WARN", "is none of DEBUG, INFO, WARN, ERROR, FATAL: WARN is taken", id="warning"),
+        pytest.param("AWS_VPC_K8S_CNI_LOGLEVEL", "trace", "log_level", "INFO", "is none of DEBUG, INFO, WARN, ERROR, FATAL: INFO is taken", id="level"),
+    ],
+)  # fmt: skip
+def test_what_the_peer_starts_with_is_taken_from_the_environment_and_said(
+    name: str, text: str, field: str, value: object, words: str
+) -> None:
+    told = resolved(**{name: text})
+    assert getattr(told.settings, field) == value
+    assert told.warnings == (f"environment: {name}={text} {words}",)
+    with pytest.raises(InvalidSettingsError, match=f"ConfigMap: {name}={text} is"):
+        resolve(layers_of(Sources(files={name: text})))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("HTTP_TIMEOUT", "-5"), ("HTTP_TIMEOUT", "301"), ("MAX_ENI", "-1"), ("MAX_ENI", "few")],
+)
+def test_what_is_nonsense_is_a_complaint_in_the_environment_too(name: str, text: str) -> None:
+    with pytest.raises(InvalidSettingsError, match=f"environment: {name}={text} is"):
+        resolved(**{name: text})
+
+
 def test_every_complaint_comes_at_once_refusals_first() -> None:
     environ = {
-        "WARM_ENI_TARGET": "-1", "MAX_ENI": "0", "MINIMUM_IP_TARGET": "many, or more",
+        "WARM_ENI_TARGET": "-1", "MAX_ENI": "-1", "MINIMUM_IP_TARGET": "many, or more",
         "ADDITIONAL_ENI_TAGS": "x" * 100, "ENABLE_POD_ENI": "true",
     }  # fmt: skip
     with pytest.raises(SettingsError) as refused:
@@ -393,7 +421,7 @@ def test_every_complaint_comes_at_once_refusals_first() -> None:
     assert others == [
         "environment: WARM_ENI_TARGET=-1 is below 0 ENIs",
         "environment: MINIMUM_IP_TARGET='many, or more' is not a whole number of addresses",
-        "environment: MAX_ENI=0 is below 1 ENIs",
+        "environment: MAX_ENI=-1 is below 1 ENIs",
         f"environment: ADDITIONAL_ENI_TAGS='{'x' * 60}…' is not a JSON object of strings",
     ]
 

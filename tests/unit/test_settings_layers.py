@@ -170,12 +170,12 @@ NO_PROFILE = f"node label {PROFILE_LABEL}=c names a profile that the ConfigMap d
             id="a-profile's-form",
         ),
         pytest.param(
-            Sources({"MAX_ENI": "0"}, {"MAX_ENI": "3"}),
-            ["environment: MAX_ENI=0 is below 1 ENIs"], id="also-where-it-is-hidden",
+            Sources({"MAX_ENI": "-1"}, {"MAX_ENI": "3"}),
+            ["environment: MAX_ENI=-1 is below 1 ENIs"], id="also-where-it-is-hidden",
         ),
         pytest.param(
-            Sources({"MAX_ENI": "0"}, {"MAX_ENI": "x"}),
-            ["environment: MAX_ENI=0 is below 1 ENIs",
+            Sources({"MAX_ENI": "-1"}, {"MAX_ENI": "x"}),
+            ["environment: MAX_ENI=-1 is below 1 ENIs",
              "ConfigMap: MAX_ENI=x is not a whole number of ENIs"], id="every-layer-at-once",
         ),
     ],
