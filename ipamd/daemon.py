@@ -252,6 +252,7 @@ class Daemon:
         attachments.shortage = self._shortage
         self.outlook.on_change = self.engine.set_terms
         self.nat.on_written = self._tables_written
+        self.lifecycle.links.on_settled = self.reconcile.look_now
         self.reconcile.on_table = lambda found: self.upkeep.note(TABLES, note_tables(found))
         if self.settings.imds_only:
             self.engine.census.hint = self.by_aws.hint

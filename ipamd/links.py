@@ -7,7 +7,7 @@ away before EC2 has told what is ours, and while ENIs that it told of are not se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cni.dataplane import EniLink
@@ -32,10 +32,13 @@ class Links:
     """The links of this node's ENIs. Owned by the loop."""
 
     book: EniBook
+    on_settled: Callable[[], None] = lambda: None
+    """Told when what is more than the kernel should have may go, from now on."""
     _links: dict[EniId, EniLink] = field(default_factory=dict)
     """Those that this life has set up."""
     _awaited: set[EniId] | None = None
     """ENIs of ours that are not set up yet; None: EC2 has yet to tell."""
+    _was_settled: bool = False
 
     @property
     def set_ups(self) -> tuple[EniLink, ...]:
@@ -102,6 +105,9 @@ class Links:
         links, prune = self.set_ups, self.is_settled
         routing, net = self.book.home.routing, self.book.net
         await self.book.change(lambda: net.set_rules(links, prune=prune, routing=routing))
+        was_settled, self._was_settled = self._was_settled, prune
+        if prune and not was_settled:
+            self.on_settled()
 
     async def expect(self, eni_ids: Iterable[EniId]) -> None:
         """Take no rule away until these, too, are set up; the others' are not needed."""

@@ -421,9 +421,13 @@ class Reconcile:
         if noted is not None and not difference(self.nat.written, noted):
             self._known.table = noted
 
+    def look_now(self) -> None:
+        """Look at everything soon."""
+        self._due = 0.0
+        self._told.set()
+
     def hurry(self, on_done: Callable[[], None]) -> None:
         """Look at everything soon, mend also what was mended just before, and tell when done."""
         self._hurried.append(on_done)
         self.undone.mended.clear()
-        self._due = 0.0
-        self._told.set()
+        self.look_now()

@@ -231,6 +231,22 @@ def test_what_is_too_much_goes_at_the_second_look(world: World) -> None:
     assert picture(world.kernel) == before
 
 
+def test_what_a_former_version_left_goes_soon_after_ec2_has_told_of_every_eni(world: World) -> None:
+    world.kill()
+    former = Way(ip_network("10.0.0.250/32"), 5000)
+    world.kernel.put_way(former)
+    world.start()
+    began = world.now
+    while not world.daemon.lifecycle.links.is_settled:
+        world.run(0.1)
+        assert former.key in world.kernel.ways
+    settled = world.now
+    while former.key in world.kernel.ways:
+        world.run(0.1)
+    assert world.now - settled < SECOND_LOOK_SECONDS + 1.0
+    assert world.now - began < PERIOD_SECONDS
+
+
 # Who is busy -----------------------------------------------------------------------------
 def test_an_add_and_a_del_are_never_disturbed(world: World) -> None:
     for number in range(20):
