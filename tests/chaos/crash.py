@@ -1,7 +1,7 @@
-"""Crash points: one short scenario, and something that goes wrong at each of its moments. Shell.
+"""Crash points: short scenarios, and something that goes wrong at each of their moments. Shell.
 
-The node starts, twelve pods come and need two ENIs more, they go, and the ENIs go. Between any
-two steps of the loop the daemon is killed, once; behind every step of the kernel, too; and
+The node starts, pods come and need two ENIs more, or two prefixes, they go, and what they needed
+goes. Between any two steps of the loop the daemon is killed, once; behind every step of the kernel, too; and
 every call of EC2 is once not answered, once lost, once refused. Each time a new daemon, or the
 same, brings the world to rest, and all laws hold on the way and then.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 from eni.errors import ThrottledError
@@ -21,7 +20,6 @@ from ipamd.settings import Settings
 from tests.chaos.history import Event, History, Player, Result, What
 from tests.chaos.many import folder
 
-PODS = 12
 LIVES_SECONDS = 20.0
 """When the pods go."""
 SECONDS = 165.0
@@ -51,30 +49,39 @@ class Point:
 
     wrong: Wrong
     number: int
+    scenario: str = "enis"
 
     def __str__(self) -> str:
-        return f"{self.wrong.value} {self.number}"
+        return f"{self.scenario}: {self.wrong.value} {self.number}"
 
 
-SCENARIO = History(
+ENIS = History(
     seed=0,
     settings=Settings(demand=False, warm_ip_target=1, cooldown_seconds=5),
     instance_type="t3.medium",
     subnet="10.0.0.0/24",
-    pods=PODS,
+    pods=12,
     seconds=SECONDS,
     events=(
         Event(2.0, What.BURST, 0.95),
         Event(LIVES_SECONDS, What.LEAVE_ALL, 0.0),
     ),
 )
+PREFIXES = replace(
+    ENIS,
+    settings=replace(
+        ENIS.settings, warm_ip_target=None, warm_prefix_target=1, prefix_delegation=True
+    ),
+    pods=20,
+)
+SCENARIOS: Mapping[str, History] = {"enis": ENIS, "prefixes": PREFIXES}
 
 
 class Cut(Player):
-    """The scenario, with a point at which something goes wrong; None: nothing does."""
+    """A scenario, with a point at which something goes wrong; None: nothing does."""
 
-    def __init__(self, point: Point | None, folder: Path) -> None:
-        super().__init__(SCENARIO, folder, every=1)
+    def __init__(self, scenario: str, point: Point | None, folder: Path) -> None:
+        super().__init__(SCENARIOS[scenario], folder, every=1)
         self.point = point
         self.kernel_steps = self.mutations = 0
         if point is not None and point.wrong is Wrong.KILL:
@@ -97,10 +104,10 @@ class Cut(Player):
         """Be content with rest: that nothing is asked then, histories show."""
 
 
-def measure() -> tuple[int, int, int]:
-    """Return how many steps, kernel steps and mutations the scenario has."""
+def measure(scenario: str) -> tuple[int, int, int]:
+    """Return how many steps, kernel steps and mutations a scenario has."""
     with folder() as path:
-        cut = Cut(None, Path(path))
+        cut = Cut(scenario, None, Path(path))
         counter = _Counter(1 << 40)
         cut.world.kernel.crash_after = counter.start
         with cut.laws.listening():
@@ -120,21 +127,18 @@ class _Counter:
 
 def points(share: float = 1.0) -> Iterator[Point]:
     """Yield every point, or a share of them, the same each time."""
-    steps, kernel_steps, mutations = measure()
     chance = random.Random("crash points")
-    every = [
-        *map(partial(Point, Wrong.KILL), range(steps)),
-        *map(partial(Point, Wrong.KERNEL), range(1, kernel_steps + 1)),
-        *(
-            Point(wrong, number)
-            for wrong in (Wrong.LOSE, Wrong.DROP, Wrong.THROTTLE)
-            for number in range(1, mutations + 1)
-        ),
-    ]
-    yield from (point for point in every if chance.random() < share)
+    for scenario in SCENARIOS:
+        steps, kernel_steps, mutations = measure(scenario)
+        moments = {Wrong.KILL: range(steps), Wrong.KERNEL: range(1, kernel_steps + 1)}
+        moments |= dict.fromkeys(FAULTS, range(1, mutations + 1))
+        for wrong, numbers in moments.items():
+            for number in numbers:
+                if chance.random() < share:
+                    yield Point(wrong, number, scenario)
 
 
 def play_point(point: Point) -> tuple[Point, Result]:
     """Live the scenario with something wrong at *point*."""
     with folder() as path:
-        return point, Cut(point, Path(path)).play()
+        return point, Cut(point.scenario, point, Path(path)).play()

@@ -24,6 +24,8 @@ POINTS = (
     *(crash.Point(crash.Wrong.KILL, number) for number in range(40, 1400, 120)),
     *(crash.Point(crash.Wrong.KERNEL, number) for number in range(3, 100, 16)),
     *(crash.Point(wrong, number) for wrong in crash.FAULTS for number in (3, 4)),
+    *(crash.Point(crash.Wrong.KILL, number, "prefixes") for number in range(40, 980, 240)),
+    *(crash.Point(wrong, 2, "prefixes") for wrong in crash.FAULTS),
 )
 QUICK = ("cooling-is-free", "guards-dropped", "intent-after-call")
 TRACE = """
