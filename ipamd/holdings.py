@@ -55,7 +55,10 @@ class Holdings:
     died: Instant | None = None
     """When the pods of the boot before this one died, if that was a moment ago."""
     unheld: dict[Address, Instant] = field(default_factory=dict)
-    """Since when addresses cool that a former life had and the journal does not hold."""
+    """Since when addresses cool that are not ours, and may come back.
+
+    A former life had them and the journal does not hold them, or somebody took them away.
+    """
 
     @property
     def priority(self) -> Priority:
@@ -141,8 +144,16 @@ class Holdings:
         """Forget blocks that are EC2's again."""
         gone = tuple(blocks)
         self.drift.give_back(gone, self.clock())
+        self._note_cooling(address for block in gone for address in block)
         self.queue.forget([address for block in gone for address in block])
         self.pool.drop(gone)
+
+    def _note_cooling(self, addresses: Iterable[Address]) -> None:
+        """Remember what cools on if it comes back: EC2 may give it again at once."""
+        for address in addresses:
+            slot = self.pool.slots.get(address)
+            if slot is not None and isinstance(slot.state, Cooling):
+                self.unheld[address] = slot.state.since
 
     async def give_up(self, eni_id: EniId, block: Block) -> None:
         """Forget a block that is EC2's again, and stop guarding it."""
@@ -186,6 +197,7 @@ class Holdings:
     def _gone(self, eni_id: EniId) -> None:
         """Forget an ENI that is off the instance."""
         self.drift.give_back([eni_id], self.clock())
+        self._note_cooling(a for a, s in self.pool.slots.items() if s.eni_id == eni_id)
         self.pool.remove_eni(eni_id)
 
     async def disown(self, eni_id: EniId) -> None:

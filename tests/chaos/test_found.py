@@ -13,6 +13,7 @@ from eni.errors import SubnetExhaustedError, UnauthorizedError, UnreachableError
 from ipamd.eni_book import SECOND_LOOK_SECONDS
 from ipamd.plan.cloud import Drop, Fault, Lose, Raise, no_fault
 from ipamd.plan.loop import Delay
+from ipamd.pool import Cooling
 from ipamd.settings import Settings
 from ipamd.upkeep import REAP_AGAIN_SECONDS
 from tests.chaos.history import History
@@ -221,4 +222,25 @@ def test_an_eni_that_came_at_a_later_try_is_not_gone_for_being_shown_late(stage:
     s.account_cloud.account.faults = fault
     s.pods(9, 300.0)
     assert len(tries) > 2
+    s.rest()
+
+
+def test_an_address_that_went_by_hand_while_it_cooled_cools_on_when_it_comes_back(
+    stage: Setting,
+) -> None:
+    s = stage(fixed(minimum_ip_target=2))
+    s.start()
+    s.pods(2)
+    account, census = s.account_cloud.account, s.world.daemon.engine.census
+    (primary,) = s.world.cloud.attached()
+    oldest = s.world.living[0].address
+    assert oldest is not None
+    blocks = tuple(block for block in primary.blocks if oldest in block)
+    s.laws.by_hand |= {address for block in blocks for address in block}
+    account.unassign_by_hand(primary.id, blocks)
+    census.look_twice()
+    s.run(25.0)
+    s.go(1, 10.0)
+    assert isinstance(s.world.daemon.pool.slots[oldest].state, Cooling), "EC2 gave it again at once"
+    s.pods(8, 60.0)
     s.rest()
