@@ -94,7 +94,7 @@ ROWS = (
         "the sandbox is left, NotReady. 1.6 sends DEL again at Stop and Remove; 1.7.24 **never**;"
         " 2.2.9 leaves no sandbox, and sends none either",
         "where no DEL comes, the daemon sees that the pod is gone and frees its address within a"
-        " minute. Without the daemon an ADD fails after 110 s, and its DEL only where 256 wait already"),
+        " minute. Without the daemon an ADD fails after `deadlineSeconds`, and its DEL only where 256 wait already"),
     Row("DEL fails", FAILURES,
         "Stop fails, the netns is kept; the next Stop sends DEL again, with netns and prevResult",
         "that one gives all back"),
