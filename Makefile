@@ -64,7 +64,8 @@ fuzz: setup-tests ## hostile input for the plugin, its socket and the parsers, u
 plugin: setup-tests ## the plugin as one static file, amd64 and arm64, and its tests; INIT=core, ARGS=--twice
 	@tools/build-plugin $(if $(filter core,$(INIT)),--core) $(ARGS)
 	@ENID_STARTS="$$(cat build/enid-cni*.from | sed -n 's/^[0-9a-f]*  //p' | paste -s -d ' ')" \
-	  $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/test_plugin.py tests/lab/test_static.py
+	  $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/test_plugin.py tests/lab/test_static.py \
+	  tests/lab/test_verbs.py tests/lab/test_chain.py
 
 kernels: setup-tests ## Debian's 5.10, 6.1 and 6.12 kernels in qemu: our tests in each, as a table
 	@tools/emulators

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab.patience import PATIENCE
+from tests.lab.starts import STARTS, Start
 from tests.lab.talk import talk
-from tests.lab.test_daemon import PLUGIN, ROOT, Ipamd, container_id
+from tests.lab.test_daemon import ROOT, Ipamd, container_id
 from vpclab.enid import prepare
 
 if TYPE_CHECKING:
@@ -130,9 +130,8 @@ class Chain:
             "CNI_ARGS": f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={self.name};K8S_POD_UID=u;IgnoreUnknown=1",
             "CNI_PATH": str(self.folder),
         }
-        file = [str(self.folder / plugin["type"])]
         is_ours = plugin["type"] == OURS["type"]
-        argv = [sys.executable, "-I", "-S", str(PLUGIN)] if is_ours else file
+        argv = self.ipamd.plugin if is_ours else [str(self.folder / plugin["type"])]
         clean = ["env", "-i", *(f"{key}={value}" for key, value in environment.items())]
         done = self.ipamd.node.run([*clean, *argv], input=json.dumps(stdin), check=False)
         assert done.returncode == 0, f"{verb} of {plugin['type']}: {done.stdout}{done.stderr}"
@@ -146,7 +145,7 @@ def agent(vpc: EmbeddedVPC, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     node = vpc.launch_node("node-a", "m5.large", subnet, public=True)
     prepare(node)
     folder = tmp_path_factory.mktemp("chain")
-    daemon = Ipamd(node, folder / "log", WARM_ENI_TARGET="0")
+    daemon = Ipamd(node, folder / "log", WARM_ENI_TARGET="0", IP_COOLDOWN_PERIOD="0")
     (folder / "bin").mkdir()
     # Alone: where there is ip6tables, portmap's CHECK wants IPv6's rules of every pod.
     (folder / "bin" / "iptables").symlink_to(shutil.which("iptables") or "/usr/sbin/iptables")
@@ -163,9 +162,18 @@ def stranger(vpc: EmbeddedVPC) -> Node:
     return vpc.launch_node("node-b", "m5.large", vpc.add_subnet("10.0.2.0/24", "us-east-1b"))
 
 
+@pytest.fixture(params=STARTS, ids=lambda start: start.name, autouse=True)
+def start(agent: Ipamd, request: pytest.FixtureRequest) -> Start:
+    """One of the ways to start ours."""
+    start: Start = request.param
+    agent.plugin = start.argv
+    return start
+
+
 @pytest.fixture
 def chain(agent: Ipamd, request: pytest.FixtureRequest) -> Iterator[Chain]:
-    """A sandbox of the test's own."""
+    """A sandbox of the test's own; the wire of the one before is gone, which takes a moment."""
+    agent.wait(lambda _: not state(agent.node)[1])
     made = Chain(agent, f"pod-{abs(hash(request.node.name)) % 10**8}")
     yield made
     made.delete()
@@ -212,7 +220,7 @@ def test_a_list_is_added_checked_and_taken_down_again(
         chain.check()
     chain.delete()
     chain.delete()  # a runtime may say it twice
-    assert state(agent.node) == before
+    agent.wait(lambda _: state(agent.node) == before)
     assert agent.status()["leases"] == []
 
 
@@ -242,6 +250,7 @@ def seconds_of_a_megabyte(client: Node | PodNetns, server: Node | PodNetns, to: 
         server.socket(socket.AF_INET, socket.SOCK_STREAM) as ear,
         client.socket(socket.AF_INET, socket.SOCK_STREAM) as mouth,
     ):
+        ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # another start was here
         ear.bind((str(to), 9))
         ear.listen()
         mouth.settimeout(20 * PATIENCE)

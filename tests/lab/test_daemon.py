@@ -24,13 +24,14 @@ from ipamd.start import DaemonRunningError, Paths, lock
 from ipamd.status import Status
 from tests.lab.echo import echo
 from tests.lab.patience import PATIENCE
+from tests.lab.starts import STARTS
 from vpclab.enid import RIGHTS, prepare
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
     from vpclab.node import Node, PodNetns
 
-PLUGIN = Path(__file__).parents[2] / "cni" / "plugin.py"
+SOURCE = STARTS[0]
 ROOT = str(Path(__file__).parents[2])
 MAIN = f"import sys; sys.path.insert(0, {ROOT!r}); from ipamd.main import main; main()"
 """This checkout's daemon, wherever it runs and whichever checkout is installed."""
@@ -49,8 +50,8 @@ class Ipamd:
         self.socket = str(node.path("/run/enid/ipamd.sock"))
         self.process: subprocess.Popen[Any] | None = None
         self.pods: dict[str, PodNetns] = {}
-        self.before_plugin: list[str] = []
-        """The words that have the plugin run elsewhere than on the node."""
+        self.plugin = SOURCE.argv
+        """The words that start the plugin."""
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -106,9 +107,8 @@ class Ipamd:
 
     def exec(self, env: dict[str, str], **conf: Any) -> tuple[int, dict[str, Any]]:
         stdin = json.dumps({"cniVersion": "1.0.0", "name": "enid", "type": "enid-cni", **conf})
-        argv = [*self.before_plugin, sys.executable, "-I", "-S", str(PLUGIN)]
         env = {**env, "CNI_PATH": "/opt/cni/bin"}
-        done = self.node.run(argv, env=env, input=stdin, check=False)
+        done = self.node.run(self.plugin, env=env, input=stdin, check=False)
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
     def add(self, name: str) -> IPv4Address:
@@ -202,7 +202,7 @@ def test_the_nodes_own_netns_is_refused_and_the_node_keeps_its_network(
     ipamd.start()
     ipamd.wait(lambda s: bool(s["enis"]) and s["enis"][0]["free"] == 9)
     before = network_of(ipamd.node)
-    ipamd.before_plugin = ["unshare", "--pid", "--fork", "--mount-proc"]
+    ipamd.plugin = ["unshare", "--pid", "--fork", "--mount-proc", *ipamd.plugin]
     code, answer = ipamd.call("ADD", "evil", path=path)
     assert (code, answer["code"]) == (1, 4)
     assert "node's own" in answer["msg"]
@@ -387,9 +387,7 @@ def test_a_waiting_add_whose_plugin_is_killed_gives_its_place_up(ipamd: Ipamd) -
         "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "dead", "CNI_IFNAME": "eth0",
         "CNI_NETNS": ipamd.netns("dead").path,
     }  # fmt: skip
-    plugin = ipamd.node.popen(
-        [sys.executable, "-I", "-S", str(PLUGIN)], env=env, stdin=subprocess.PIPE
-    )
+    plugin = ipamd.node.popen(ipamd.plugin, env=env, stdin=subprocess.PIPE)
     assert plugin.stdin is not None
     plugin.stdin.write(b'{"cniVersion":"1.0.0","name":"enid"}')
     plugin.stdin.close()

@@ -1,4 +1,7 @@
-"""What the verbs answer, on a daemon with the rights that production gives it."""
+"""What the verbs answer, on a daemon with the rights that production gives it.
+
+Each test runs with the plugin's source and with each file that was built of it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lab.starts import STARTS, Start
 from tests.lab.test_daemon import Ipamd
 from vpclab.enid import prepare
 
@@ -24,16 +28,27 @@ def agent(vpc: EmbeddedVPC, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     subnet = vpc.add_subnet("10.0.1.0/24", "us-east-1a")
     node = vpc.launch_node("node-a", "m5.large", subnet, public=True)
     prepare(node)
-    daemon = Ipamd(node, tmp_path_factory.mktemp("verbs") / "log", MAX_ENI="1")
+    log = tmp_path_factory.mktemp("verbs") / "log"
+    daemon = Ipamd(node, log, MAX_ENI="1", IP_COOLDOWN_PERIOD="0")
     daemon.start()
     yield daemon
     daemon.close()
 
 
+@pytest.fixture(params=STARTS, ids=lambda start: start.name, autouse=True)
+def start(agent: Ipamd, request: pytest.FixtureRequest) -> Start:
+    """One of the ways to start the plugin."""
+    start: Start = request.param
+    agent.plugin = start.argv
+    return start
+
+
 @pytest.fixture
-def name() -> str:
+def name(agent: Ipamd) -> Iterator[str]:
     """A pod of the test's own."""
-    return f"web-{next(NUMBERS)}"
+    name = f"web-{next(NUMBERS)}"
+    yield name
+    agent.delete(name)
 
 
 @pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
