@@ -154,7 +154,7 @@ def test_without_a_daemon_each_sabotage_is_one_sentence_and_mended(clinic: Clini
         (sysctl,) = left
         assert (status, sysctl["sentence"]) == (1, SABOTAGES[SYSCTL])
         assert sysctl["cure"].startswith("on the host: `sysctl -w net.ipv4.conf.all.rp_filter=0`")
-        assert "--fix" not in clinic.read("--no-ec2", *WAIT)[1]
+        assert "--fix" not in clinic.read("--no-ec2", "--wait", "0")[1]
         scene.sh("sysctl -w net.ipv4.conf.all.rp_filter=0")
     assert scene.dump() == before
     scene.daemon.start()
