@@ -191,7 +191,15 @@ class World:
         return self.some(self.timing.answer(self.account.last))
 
 
-class CloudThreads(Thread):
+class PlannedThread(Thread):
+    """A thread whose `submit` says how long things take: nothing goes past it."""
+
+    def take(self, call: Callable[..., T], arguments: tuple[object, ...]) -> asyncio.Future[T]:
+        """Do as `submit`, for a coroutine of the loop's."""
+        return asyncio.wrap_future(self.submit(call, *arguments), loop=self._loop)
+
+
+class CloudThreads(PlannedThread):
     """A few threads that call EC2: what they do is done at once, and answered later."""
 
     def __init__(self, world: World, most: int) -> None:
@@ -232,7 +240,7 @@ class CloudThreads(Thread):
         self._begin()
 
 
-class SameThread(Thread):
+class SameThread(PlannedThread):
     """What is asked of it takes no time: the kernel and the disk of a node that is planned."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

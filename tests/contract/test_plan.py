@@ -180,7 +180,7 @@ def test_110_pods_at_once_with_prefixes_are_one_assign(plan: Plan, burst: str) -
     found = plan("--instance-type", "m5.large", "--trace", burst, *words)
     assert found["ec2_calls"] == {"AssignPrivateIpAddresses": 1}
     assert found["waits"]["pods"] == 110
-    assert found["waits"]["max"] <= CHANGE + SLACK_SECONDS
+    assert CHANGE <= found["waits"]["p50"] <= found["waits"]["max"] <= CHANGE + SLACK_SECONDS
 
 
 def test_110_pods_at_once_with_single_addresses_are_three_calls_an_eni(
@@ -194,6 +194,7 @@ def test_110_pods_at_once_with_single_addresses_are_three_calls_an_eni(
         "ModifyNetworkInterfaceAttribute": 4,
     }
     assert found["waits"]["max"] <= CHANGE + ATTACH + SLACK_SECONDS + CHANGE
+    assert found["waits"]["p50"] >= CHANGE + ATTACH, "an answer takes its time in the model, too"
 
 
 def test_pods_that_too_many_wait_before_are_refused_and_come_again(plan: Plan, burst: str) -> None:
