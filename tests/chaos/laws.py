@@ -650,7 +650,11 @@ class Laws(Observer):
         mine = self.world.cloud.identity.instance_id
         for eni in self.account.enis():
             is_ours = eni.tags.get(INSTANCE_TAG) == mine and eni.tags.get(INTENT_TAG)
-            if is_ours and not (eni.attachment and eni.attachment.delete_on_termination):
+            if (
+                is_ours
+                and eni.id not in self.lost
+                and not (eni.attachment and eni.attachment.delete_on_termination)
+            ):
                 yield Law.OUTLIVES, f"{eni.id} is {eni.status} and stays"
 
     def _pods_at_rest(self, kubelet: Kubelet) -> Iterator[tuple[Law, str]]:
@@ -692,7 +696,9 @@ class Laws(Observer):
         }
         places = {c.subnet_id for c in daemon.places.subnets.candidates}
         here = any(e.room and free.get(e.eni.subnet_id, 0) for e in now.enis)
-        is_full = len(attached) >= daemon.engine.terms.max_enis
+        # One that hands took while pods had its addresses is given up at a later census only.
+        taken = self.lost & daemon.pool.enis.keys()
+        is_full = len(attached | taken) >= daemon.engine.terms.max_enis
         anew = not is_full and any(free.get(s, 0) >= 2 for s in places)
         usable = (e for e in now.enis if e.eni.id in attached and not e.eni.excluded)
         return here or anew or any(e.free for e in usable)
