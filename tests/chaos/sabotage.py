@@ -541,6 +541,12 @@ _add(
     suits=_by_address,
 )
 _add(
+    "holding-unwritten",
+    "blocks that come are not written down",
+    (EniBook, "hold", to(nothing_later)),
+    suits=lambda h: not {Trouble.KILLS, Trouble.KERNEL_KILLS, Trouble.REBOOTS} & h.troubles,
+)
+_add(
     "never-content",
     "the target rises and falls by itself",
     (Engine, "targets", _want_now_more_now_less),
