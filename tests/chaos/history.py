@@ -520,7 +520,9 @@ class Player:
             self.kubelet.unwant(name)
         self.world.run(SHRINK_SECONDS)
         self._arrive_all()
-        self.world.run(SERVE_SECONDS)
+        for _ in range(int(SERVE_SECONDS / LOOK_SECONDS)):
+            self.world.run(LOOK_SECONDS)
+            self._replace_unreachable()
         self._demand(self.laws.unserved(self.kubelet))
         self.weather.clear_up()
 
