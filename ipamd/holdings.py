@@ -7,11 +7,11 @@ journalled before pods may have it, and no pod's before EC2 is asked to take it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from eni.model import Address, Block, EniId, SubnetId
+from eni.model import Block, EniId, SubnetId
 from ipamd.blocks import Ready
 from ipamd.budget import Priority
 from ipamd.clock import Instant
@@ -34,9 +34,6 @@ class Queue(Protocol):
     def hand_out(self) -> None:
         """Give them what the pool has."""
 
-    def forget(self, addresses: Sequence[Address]) -> None:
-        """Forget that *addresses* are cooling: they are not ours any more."""
-
     def cools(self) -> None:
         """Know that some address has begun to cool."""
 
@@ -54,11 +51,6 @@ class Holdings:
     drift: Drift = field(default_factory=Drift)
     died: Instant | None = None
     """When the pods of the boot before this one died, if that was a moment ago."""
-    unheld: dict[Address, Instant] = field(default_factory=dict)
-    """Since when addresses cool that are not ours, and may come back.
-
-    A former life had them and the journal does not hold them, or somebody took them away.
-    """
 
     @property
     def priority(self) -> Priority:
@@ -100,60 +92,40 @@ class Holdings:
         """
         self.lifecycle.blocks.taken(ready.blocks)
         if ready.eni_id in self.pool.enis:
-            cooling = self._let_go(ready)
+            self._let_go(ready)
             new = self.pool.add(ready.eni_id, ready.blocks)
-            for address, state in cooling.items():
-                self.pool.cool(address, state.since, purged=state.purged)
-            self._cool_on(new)
+            addresses = [address for block in new for address in block]
             if found and self.died is not None:
-                for address in (address for block in new for address in block):
+                for address in addresses:
                     self.pool.cool(address, self.died, purged=True)
+            if any(isinstance(self.pool.slots[a].state, Cooling) for a in addresses):
                 self.queue.cools()
             self.pool.set_taken(ready.hosts)
             self.queue.hand_out()
 
-    def _cool_on(self, new: Iterable[Block]) -> None:
-        """Let addresses cool on that came back, or were ours all the time."""
-        for address in (address for block in new for address in block):
-            if (since := self.unheld.pop(address, None)) is not None:
-                self.pool.cool(address, since)
-                self.queue.cools()
-
-    def _let_go(self, ready: Ready) -> dict[Address, Cooling]:
+    def _let_go(self, ready: Ready) -> None:
         """Forget what another ENI is thought to have of blocks that came with this one.
 
         It has gone perhaps while the daemon was dead, or somebody took them from it, and EC2
-        gives addresses again at once. What a pod has stays. Returns what was cooling, and has
-        to go on.
+        gives addresses again at once. What a pod has stays.
         """
         slots = self.pool.slots
-        known = [(a, slots[a]) for block in ready.blocks for a in block if a in slots]
-        others = {slot.block: None for _, slot in known if slot.eni_id != ready.eni_id}
-        gone = tuple(block for block in others if not self._has_pod(block))
-        cooling: dict[Address, Cooling] = {
-            a: s.state for a, s in known if s.block in gone and isinstance(s.state, Cooling)
-        }
-        self.pool.drop(gone)
-        return cooling
+        known = [slots[a] for block in ready.blocks for a in block if a in slots]
+        others = {slot.block: None for slot in known if slot.eni_id != ready.eni_id}
+        self.pool.drop(tuple(block for block in others if not self._has_pod(block)))
 
     def _has_pod(self, block: Block) -> bool:
         slots = (self.pool.slots.get(address) for address in block)
         return any(slot is not None and isinstance(slot.state, Assigned) for slot in slots)
 
     def drop(self, blocks: Iterable[Block]) -> None:
-        """Forget blocks that are EC2's again."""
+        """Forget blocks that are EC2's again.
+
+        What cools of them keeps its row: a life after this one lets it cool on, too.
+        """
         gone = tuple(blocks)
         self.drift.give_back(gone, self.clock())
-        self._note_cooling(address for block in gone for address in block)
-        self.queue.forget([address for block in gone for address in block])
         self.pool.drop(gone)
-
-    def _note_cooling(self, addresses: Iterable[Address]) -> None:
-        """Remember what cools on if it comes back: EC2 may give it again at once."""
-        for address in addresses:
-            slot = self.pool.slots.get(address)
-            if slot is not None and isinstance(slot.state, Cooling):
-                self.unheld[address] = slot.state.since
 
     async def give_up(self, eni_id: EniId, block: Block) -> None:
         """Forget a block that is EC2's again, and stop guarding it."""
@@ -197,7 +169,6 @@ class Holdings:
     def _gone(self, eni_id: EniId) -> None:
         """Forget an ENI that is off the instance."""
         self.drift.give_back([eni_id], self.clock())
-        self._note_cooling(a for a, s in self.pool.slots.items() if s.eni_id == eni_id)
         self.pool.remove_eni(eni_id)
 
     async def disown(self, eni_id: EniId) -> None:

@@ -249,6 +249,8 @@ class Pool:
         self._on_host: dict[Address, str] = {}
         self._tallies: dict[EniId, _Tally] = {}
         self._cooling: dict[Address, Cooling] = {}
+        self._cools_on: dict[Address, Cooling] = {}
+        """What cools and is not ours: EC2 may give it again at once."""
         self._withheld: set[Block] = set()
 
     # ENIs ------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ class Pool:
     def add(
         self, eni_id: EniId, blocks: Iterable[Block], *, confirmed: bool = True
     ) -> tuple[Block, ...]:
-        """Hold *blocks* on *eni_id*, their addresses free; return those that are new.
+        """Hold *blocks* on *eni_id*; return those that are new: addresses are free, or cool on.
 
         A known block keeps its states: a repeated answer of EC2 never frees one. A prefix
         takes in the single addresses of this ENI that lie in it: EC2 never gives both, so
@@ -299,7 +301,7 @@ class Pool:
         for address in block:
             slot = self._slots.get(address)
             if slot is None:
-                self._put(address, Slot(eni_id, home, self._free(address), confirmed))
+                self._put(address, Slot(eni_id, home, self._arrived(address), confirmed))
             else:
                 sure = slot.confirmed or confirmed
                 self._put(address, replace(slot, block=home, confirmed=sure))
@@ -329,7 +331,10 @@ class Pool:
         return slot.eni_id if slot else None
 
     def drop(self, blocks: Collection[Block]) -> None:
-        """Forget *blocks*. Raises ValueError, changing nothing, if a pod has an address of them."""
+        """Forget *blocks*, but not what of them cools: if it comes back it cools on.
+
+        Raises ValueError, changing nothing, if a pod has an address of them.
+        """
         held = {
             block: s.eni_id
             for block in blocks
@@ -340,6 +345,8 @@ class Pool:
                 raise ValueError(f"{address} belongs to {owner}")
         for block, eni_id in held.items():
             for address in block:
+                if (state := self._cooling.get(address)) is not None:
+                    self._cools_on[address] = state
                 self._put(address, None)
             self._tallies[eni_id].forget(block)
             self._withheld.discard(block)
@@ -502,9 +509,14 @@ class Pool:
 
     # Cooling ---------------------------------------------------------------------------
     def cool(self, address: Address, since: Instant, *, purged: bool = False) -> None:
-        """Record that *address* is cooling since *since*; ignored unless it is free."""
+        """Record that *address* is cooling since *since*; ignored unless it is free, or not ours.
+
+        What is not ours cools on if it comes.
+        """
         slot = self._slots.get(address)
-        if slot is not None and isinstance(slot.state, Free):
+        if slot is None:
+            self._cools_on[address] = Cooling(since, purged)
+        elif isinstance(slot.state, Free):
             self._to(address, Cooling(since, purged))
 
     def unpurged(self) -> tuple[Address, ...]:
@@ -562,6 +574,10 @@ class Pool:
             idle_singles=len(tally.groups[None].free) if None in tally.groups else 0,
             idle_prefixes=tally.idle_prefixes,
         )
+
+    def _arrived(self, address: Address) -> State:
+        cooling, state = self._cools_on.pop(address, None), self._free(address)
+        return cooling if cooling is not None and isinstance(state, Free) else state
 
     def _free(self, address: Address, used: Instant | None = None) -> Free | Taken | Leaving:
         link = self._on_host.get(address)

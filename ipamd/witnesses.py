@@ -342,10 +342,7 @@ class Witnesses:
         """
         holdings, pool = self.holdings, self.holdings.pool
         for address, _, since in self.leases.cooling():
-            if address in pool.slots:
-                pool.cool(address, since)
-            else:
-                holdings.unheld[address] = since
+            pool.cool(address, since)
         holdings.died = self._died()
         if holdings.died is not None:
             for address in tuple(pool.slots):

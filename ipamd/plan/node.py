@@ -41,7 +41,7 @@ from ipamd.terms import Told, terms_of
 
 if TYPE_CHECKING:
     from eni.limits import InstanceLimits
-    from eni.model import Address, Eni, SubnetId
+    from eni.model import Eni, SubnetId
     from ipamd.pool import EniCensus
     from ipamd.settings import Settings
 
@@ -298,9 +298,6 @@ class PlannedNode:
 
     def cools(self) -> None:
         """Know that some address has begun to cool."""
-
-    def forget(self, addresses: Sequence[Address]) -> None:
-        """Do nothing: nobody else remembers what cools."""
 
     # What there is ---------------------------------------------------------------------
     @property

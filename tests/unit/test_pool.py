@@ -312,6 +312,28 @@ def test_what_the_host_has_is_never_a_pods(pool: Pool) -> None:
     assert pool.begin_unassign(singles(A1)) == ()
 
 
+def test_what_cools_when_it_goes_cools_on_when_it_comes_back(pool: Pool) -> None:
+    """EC2 gives an address again at once: to another ENI of ours, or after a hand took it."""
+    owner = sandbox("w")
+    address = pool.choose(START, COOLDOWN)
+    assert address is not None
+    block, eni_id = pool.slots[address].block, pool.slots[address].eni_id
+    pool.assign(owner, (address,))
+    pool.release(owner, START)
+    pool.drop([block])
+    pool.add(eni_id, [block])
+    assert pool.slots[address].state == Cooling(START)
+    assert pool.unpurged() == (address,)
+
+
+def test_what_cooled_in_a_former_life_cools_on_when_it_comes(pool: Pool) -> None:
+    (block,) = SPACE[-1:]
+    pool.cool(block[0], START, purged=True)
+    pool.set_taken({}, [ENIS[0]])
+    pool.add(ENIS[0], [block])
+    assert pool.slots[block[0]].state == Cooling(START, purged=True)
+
+
 def test_a_cooling_address_that_the_host_has_never_gets_free(pool: Pool) -> None:
     pool.cool(A1, START, purged=True)
     pool.set_taken({A1: "eth0"})
