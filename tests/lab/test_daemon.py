@@ -486,10 +486,10 @@ def test_a_second_daemon_says_who_holds_the_lock(ipamd: Ipamd) -> None:
 
 
 def test_settings_that_cannot_be_are_refused_at_once(ipamd: Ipamd) -> None:
-    env = {"MAX_ENI": "0", "WARM_IP_TARGET": "x"}
+    env = {"MAX_ENI": "-1", "WARM_IP_TARGET": "x"}
     done = ipamd.node.run([sys.executable, "-c", MAIN], env=env, rights=RIGHTS, check=False)
     assert done.returncode == 78
-    assert "MAX_ENI=0 is below 1" in done.stderr
+    assert "MAX_ENI=-1 is below 1" in done.stderr
     assert "WARM_IP_TARGET" in done.stderr
 
 

@@ -143,7 +143,7 @@ def test_a_kernel_that_lacks_a_feature_is_refused_with_its_name(
 
 def test_rights_that_nobody_needs_are_named_in_the_log(ipamd: Ipamd) -> None:
     """With all of root's, and a root that can be written."""
-    env = {**ipamd.env, "MAX_ENI": "0"}
+    env = {**ipamd.env, "MAX_ENI": "-1"}
     ipamd.stop()  # or this one would wait for the lock
     done = ipamd.node.run([sys.executable, "-c", MAIN], env=env, check=False)
     ipamd.start()
