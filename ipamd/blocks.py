@@ -60,6 +60,8 @@ class Blocks:
     """Blocks in the pool that are not guarded any more."""
     _unsettled: set[EniId] = field(default_factory=set)
     """ENIs with an assign of which nobody knows yet whether it was done."""
+    _untaken: dict[EniId, tuple[Block, ...]] = field(default_factory=dict)
+    """What EC2 has given and the kernel refused to guard: it is taken before more is asked for."""
 
     @property
     def unsure(self) -> frozenset[Block]:
@@ -79,6 +81,8 @@ class Blocks:
         except BaseException:
             self.taken(blocks)
             raise
+        if left := [b for b in self._untaken.pop(eni_id, ()) if b not in blocks]:
+            self._untaken[eni_id] = tuple(left)
         intent = self.book.intent_of(eni_id)
         assert intent is not None
         return Ready(
@@ -108,8 +112,8 @@ class Blocks:
     ) -> Ready:
         """Ask *count* more blocks for an ENI that has *known* ones."""
         self.book.demand_journal()
-        new: tuple[Block, ...] = ()
-        if eni_id in self._unsettled:
+        new = self._untaken.get(eni_id, ())
+        if not new and eni_id in self._unsettled:
             new = await self._settle_assign(eni_id, known, priority)
         if not new:
             try:
@@ -119,6 +123,7 @@ class Blocks:
                 new = await self._settle_assign(eni_id, known, priority)
                 if not new:
                     raise  # not done, or not shown yet: the census looks twice
+        self._untaken[eni_id] = new
         return await self.take(eni_id, new)
 
     async def _settle_assign(

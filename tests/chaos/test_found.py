@@ -244,3 +244,20 @@ def test_an_address_that_went_by_hand_while_it_cooled_cools_on_when_it_comes_bac
     assert isinstance(s.world.daemon.pool.slots[oldest].state, Cooling), "EC2 gave it again at once"
     s.pods(8, 60.0)
     s.rest()
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_what_ec2_gave_and_the_kernel_refused_is_taken_before_more_is_asked_for(
+    stage: Setting, steps: int
+) -> None:
+    """Seeds 799 and 896: an ENI was asked for an address too many, and EC2 said its limit."""
+    s = stage(fixed(warm_ip_target=1, cooldown_seconds=0, max_eni=1))
+    s.start()
+    s.pods(3)
+    s.run(60.0)
+    asked = s.laws.calls["assign"]
+    s.world.kernel.refuse_after(steps)
+    s.pods(1, 30.0)
+    s.run(30.0)
+    assert s.laws.calls["assign"] == asked + 1
+    s.rest()
