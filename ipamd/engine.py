@@ -260,13 +260,15 @@ class Engine:
         )
 
     def _may_attach(self) -> bool:
-        """Whether another ENI may be asked for: not while one that came is refused its place.
+        """Whether another ENI may be asked for: not while one that came is kept from its place.
 
-        What EC2 refuses for good to one it refuses to the next, which would be left over, too.
+        What EC2 refuses for good to one it refuses to the next, which would be left over, too;
+        and where it throttles one, the next only waits beside it, and is too much when both come.
         """
         intents = self.holdings.lifecycle.book.intents.values()
-        coming = (i for i in intents if i.state not in {EniState.ACTIVE, EniState.DRAINING})
-        return self.flights.may_start(ADD) and not any(map(self._is_refused, coming))
+        coming = [i for i in intents if i.state not in {EniState.ACTIVE, EniState.DRAINING}]
+        is_kept_off = any(self._is_refused(i) or self._is_held_up(i) for i in coming)
+        return self.flights.may_start(ADD) and not is_kept_off
 
     def _kept(self) -> frozenset[EniId]:
         """Return the ENIs that are not asked to go now: all, while one is off and not deleted.
@@ -300,6 +302,14 @@ class Engine:
         """Whether what *intent* brings may be counted on: not if it keeps failing, or goes."""
         is_going = intent.state is EniState.DRAINING
         return not is_going and self.flights.failures(_flight_of(intent)) < DOUBTFUL_FAILURES
+
+    def _is_held_up(self, intent: Intent) -> bool:
+        """Whether *intent* is not counted on for what is no fault of its ENI's.
+
+        ENIs that are here may be asked for more meanwhile: pods wait.
+        """
+        own = self.flights.own_failures(_flight_of(intent))
+        return not self._is_coming(intent) and own < DOUBTFUL_FAILURES
 
     def targets(self, now: Situation) -> Fixed | Demand:
         """Return what is enough now."""

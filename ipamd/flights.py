@@ -18,7 +18,7 @@ from ipamd import budget
 from ipamd.caches import Once
 from ipamd.clock import Instant
 from ipamd.journal import JournalError
-from ipamd.reactions import Reaction, reaction_to
+from ipamd.reactions import Reaction, befalls_all, reaction_to
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,14 @@ SAY_SECONDS = 300.0
 
 @dataclass(slots=True)
 class Backoff:
-    """How often something failed in a row, and until when it is left alone."""
+    """How often something failed in a row, and until when it is left alone.
+
+    *own* failures are those that would not have befallen any other as well.
+    """
 
     failures: int
     until: Instant
+    own: int
 
 
 @dataclass(slots=True)
@@ -110,6 +114,11 @@ class Flights:
         backoff = self.backoffs.get(name)
         return 0 if backoff is None else backoff.failures
 
+    def own_failures(self, name: str) -> int:
+        """Return how many of them were its own: EC2 did not throttle, nor was it away."""
+        backoff = self.backoffs.get(name)
+        return 0 if backoff is None else backoff.own
+
     def cancel(self) -> None:
         """Cancel all that is in flight; what a thread does is done all the same."""
         for task in self._tasks.values():
@@ -124,7 +133,7 @@ class Flights:
             # Every flight can be taken up again from the journal, so the daemon lives on: pods
             # that run must not pay for a fault of ours.
             log.critical("flight broken", exc_info=True, extra={"flight": name})
-            self._back_off(name, REFUSED_BACKOFF_SECONDS)
+            self._back_off(name, REFUSED_BACKOFF_SECONDS, is_own=True)
             self.on_broken()
         else:
             self.recovered(name)
@@ -142,7 +151,8 @@ class Flights:
             log.warning("flight failed", extra=told)
         self.on_trouble(error)
         is_refused = reaction_to(error) is Reaction.STOP_GROWING or isinstance(error, JournalError)
-        self._back_off(name, REFUSED_BACKOFF_SECONDS if is_refused else MAX_BACKOFF_SECONDS)
+        longest = REFUSED_BACKOFF_SECONDS if is_refused else MAX_BACKOFF_SECONDS
+        self._back_off(name, longest, is_own=not befalls_all(error))
 
     def recovered(self, name: str) -> None:
         """Note that *name* works."""
@@ -167,7 +177,8 @@ class Flights:
                 if now >= backoff.until.boot + MAX_BACKOFF_SECONDS:
                     del self.backoffs[name]
 
-    def _back_off(self, name: str, longest: float) -> None:
+    def _back_off(self, name: str, longest: float, *, is_own: bool) -> None:
         failures = self.failures(name) + 1
         wait = budget.backoff_seconds(failures, FIRST_BACKOFF_SECONDS, longest, self.random())
-        self.backoffs[name] = Backoff(failures, self.clock().later(wait))
+        own = self.own_failures(name) + is_own
+        self.backoffs[name] = Backoff(failures, self.clock().later(wait), own)

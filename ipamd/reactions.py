@@ -218,6 +218,12 @@ def someone_must_act(trouble: Exception) -> bool:
     return is_full or reaction_to(trouble) is Reaction.STOP_GROWING
 
 
+def befalls_all(trouble: Exception) -> bool:
+    """Whether any other ENI would have met the same: EC2 throttles, or is away."""
+    away = (errors.UnreachableError, errors.CredentialsError)
+    return isinstance(trouble, (errors.ThrottledError, *away))
+
+
 def goes_elsewhere(trouble: Exception) -> bool:
     """Whether another subnet, or another kind of block, may give what this one did not."""
     return reaction_to(trouble) in {Reaction.TRY_ANOTHER_SUBNET, Reaction.USE_SINGLES}

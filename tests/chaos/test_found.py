@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from cni.dataplane import DYING_GROUP
-from eni.errors import SubnetExhaustedError, UnauthorizedError, UnreachableError
+from eni.errors import (
+    SubnetExhaustedError,
+    ThrottledError,
+    UnauthorizedError,
+    UnreachableError,
+)
+from ipamd.engine import DOUBTFUL_FAILURES
 from ipamd.eni_book import SECOND_LOOK_SECONDS
 from ipamd.plan.cloud import Drop, Fault, Lose, Raise, no_fault
 from ipamd.plan.loop import Delay
@@ -260,4 +266,41 @@ def test_what_ec2_gave_and_the_kernel_refused_is_taken_before_more_is_asked_for(
     s.pods(1, 30.0)
     s.run(30.0)
     assert s.laws.calls["assign"] == asked + 1
+    s.rest()
+
+
+def test_an_eni_whose_attach_is_throttled_is_joined_by_no_other(stage: Setting) -> None:
+    """Seed 643: after three tries it was not counted on, and another waited beside it."""
+    s = stage(replace(WARM, instance_type="m5.xlarge"))
+    s.start()
+    s.weather.throttled, s.weather.throttles = {"AttachNetworkInterface"}, 1.0
+    s.pods(16, 60.0)
+    assert s.laws.calls["attach"] > DOUBTFUL_FAILURES
+    assert s.laws.calls["create"] == 1
+    s.weather.clear_up()
+    s.run(90.0)
+    assert len(s.world.living) == 16
+    s.rest()
+    assert s.laws.calls["create"] == 1
+
+
+def test_while_an_attach_is_throttled_the_enis_that_are_here_give_what_they_can(
+    stage: Setting,
+) -> None:
+    s = stage(PLAIN)
+    s.start()
+    failed: list[str] = []
+
+    def fault(action: str, _about: str) -> Fault | None:
+        is_first = action.startswith("Assign") and action not in failed
+        if is_first or action.startswith("Attach"):
+            failed.append(action)
+            return Raise(ThrottledError)
+        return None
+
+    s.account_cloud.account.faults = fault
+    s.pods(8, 120.0)  # the primary, which is left alone for a while, has room for all
+    assert failed.count("AttachNetworkInterface") > DOUBTFUL_FAILURES
+    assert len(s.world.living) == 8
+    s.account_cloud.account.faults = no_fault
     s.rest()

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from cni.kernel import NodeError
-from eni.errors import EniError, ThrottledError, UnauthorizedError
+from eni.errors import (
+    CredentialsError,
+    EniError,
+    NotYetError,
+    ThrottledError,
+    UnauthorizedError,
+    UnreachableError,
+)
 from ipamd.clock import Instant
 from ipamd.flights import (
     FIRST_BACKOFF_SECONDS,
@@ -127,6 +134,26 @@ def test_failures_in_a_row_wait_longer_and_not_for_ever(sky: Sky) -> None:
     assert found == sorted(found)
     assert found[-1] == MAX_BACKOFF_SECONDS
     assert sky.flights.failures("a") == 9
+
+
+@pytest.mark.parametrize(
+    ("error", "own"),
+    [
+        pytest.param(THROTTLED, 0, id="throttled"),
+        pytest.param(UnreachableError("away", action="x"), 0, id="away"),
+        pytest.param(CredentialsError("none", action="x"), 0, id="no-credentials"),
+        pytest.param(NotYetError("not attached yet", action="x"), 2, id="late"),
+        pytest.param(NodeError("no buffer space"), 2, id="kernel"),
+        pytest.param(ValueError("ours"), 2, id="broken"),
+    ],
+)
+def test_what_befalls_all_is_no_failure_of_ones_own(sky: Sky, error: Exception, own: int) -> None:
+    for _ in range(2):
+        sky.fly("a", error)
+    assert sky.flights.failures("a") == 2
+    assert sky.flights.own_failures("a") == own
+    sky.fly("a")
+    assert sky.flights.own_failures("a") == 0
 
 
 def test_in_a_hurry_all_is_tried_at_once_and_failures_count_on(sky: Sky) -> None:
