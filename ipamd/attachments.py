@@ -240,6 +240,8 @@ class Attachments:
         return (netns.dev, netns.ino)
 
     def _on_gone(self, ask: Ask) -> None:
+        if ask.gone:
+            return
         ask.gone = True
         log.info("client gone", extra=_fields(ask))
         self._step(ask.request.sandbox, lanes.Gone(ask.client.id))
@@ -438,6 +440,8 @@ class Attachments:
         else:
             if row.netns is None:
                 self._rows[sandbox] = replace(row, netns=ask.netns)
+            if ask.client.is_gone():  # and the loop has not come to that yet
+                self._on_gone(ask)
             self._step(sandbox, lanes.Wired())
         ask.wiring = False
         if ask.gone:
