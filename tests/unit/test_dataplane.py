@@ -285,3 +285,9 @@ def test_a_table_is_in_force_while_it_has_its_mark_and_all_its_rules() -> None:
     assert not nft.is_in_force(text, there.replace("\t\tiifgroup 5249 goto came1\n", ""))
     other = nft.NftWish(vpc_cidrs=(), node_primary=WISH.node_primary, eni_numbers=3)
     assert not nft.is_in_force(nft.render(other), there)
+
+
+def test_a_node_wide_sysctl_that_is_not_as_it_must_be_is_named_with_its_value() -> None:
+    found = {**dataplane.NODE_SYSCTLS, "net.ipv4.ip_forward": "0"}
+    assert dataplane.sysctl_complaints(dataplane.NODE_SYSCTLS) == ()
+    assert dataplane.sysctl_complaints(found) == ("net.ipv4.ip_forward is 0 and must be 1",)
