@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.chaos import crash, many
-from tests.chaos.history import Player, Result, draw
+from tests.chaos.draw import draw
+from tests.chaos.history import Player, Result
 from tests.chaos.laws import Law
 from tests.chaos.sabotage import Sabotages
 from tests.chaos.world import Trace

@@ -17,7 +17,8 @@ from pathlib import Path
 from eni.errors import ThrottledError
 from ipamd.plan.cloud import Drop, Fault, Lose, Raise
 from ipamd.settings import Settings
-from tests.chaos.history import Event, History, Player, Result, What
+from tests.chaos.draw import Event, History, What
+from tests.chaos.history import Player, Result
 from tests.chaos.many import folder
 
 LIVES_SECONDS = 20.0

@@ -46,7 +46,8 @@ from ipamd.told_by_aws import ToldByAws
 from ipamd.upkeep import Upkeep
 from ipamd.witnesses import Witnesses
 from tests.chaos import sabotage
-from tests.chaos.history import ACTIONS, UNKNOWN, History
+from tests.chaos.draw import History
+from tests.chaos.history import ACTIONS, UNKNOWN
 from tests.chaos.kubelet import End
 from tests.chaos.sabotage import Sabotage, nothing, nothing_later, to
 from tests.chaos.stage import PLAIN, Stage, fixed, must

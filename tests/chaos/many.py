@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.chaos.history import Player, Result, draw
+from tests.chaos.draw import draw
+from tests.chaos.history import Player, Result
 from tests.chaos.sabotage import SEEDS, Sabotages
 
 T = TypeVar("T")

@@ -41,7 +41,7 @@ from ipamd.links import Links
 from ipamd.plan.subnet import Book
 from ipamd.pool import Assigned, EniCensus, Pool
 from ipamd.targets import Fixed
-from tests.chaos.history import History, Last, Trouble
+from tests.chaos.draw import History, Last, Trouble
 
 SEEDS = 100
 """Histories in which a sabotage must be caught."""

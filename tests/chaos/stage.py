@@ -9,7 +9,8 @@ from typing import Any
 
 from eni.model import Eni
 from ipamd.settings import Settings
-from tests.chaos.history import History, Player
+from tests.chaos.draw import History
+from tests.chaos.history import Player
 from tests.chaos.kubelet import End
 from tests.chaos.world import Call
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.chaos import crash
 from tests.chaos.__main__ import idle
-from tests.chaos.history import HAPPENS, TYPES, Player, What, draw
+from tests.chaos.draw import TYPES, What, draw
+from tests.chaos.history import HAPPENS, Player
 from tests.chaos.laws import Law
 from tests.chaos.many import catch, folder
 from tests.chaos.sabotage import Sabotages
@@ -30,7 +31,8 @@ POINTS = (
 QUICK = ("cooling-is-free", "guards-dropped", "intent-after-call")
 TRACE = """
 import sys
-from tests.chaos.history import Player, draw
+from tests.chaos.draw import draw
+from tests.chaos.history import Player
 from tests.chaos.many import folder
 from pathlib import Path
 for seed in (0, 5):

@@ -22,7 +22,7 @@ from ipamd.plan.loop import Delay
 from ipamd.pool import Cooling
 from ipamd.settings import Settings
 from ipamd.upkeep import REAP_AGAIN_SECONDS
-from tests.chaos.history import History
+from tests.chaos.draw import History
 from tests.chaos.many import folder
 from tests.chaos.stage import PLAIN, Stage, fixed
 
