@@ -20,7 +20,7 @@ from ipamd.daemon import Daemon
 from ipamd.kube_events import Outbox, Report, Subject, node_subject, sentence, subject_of
 from ipamd.reactions import GROWTH_HINDERED, NODE_FULL, consequence, someone_must_act
 from ipamd.replies import AddRefusedError, exhaustion
-from ipamd.watch import KubeCluster
+from ipamd.watch import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ LOOK_SECONDS = 10.0
 class EventPoster:
     """Posts what is reported, at the outbox's pace."""
 
-    def __init__(self, daemon: Daemon, cluster: KubeCluster) -> None:
+    def __init__(self, daemon: Daemon, cluster: Cluster) -> None:
         self._daemon, self._cluster = daemon, cluster
         self._clock = daemon.ports.clock
         gate: Once[tuple[Subject, str]] = daemon.caches.once(

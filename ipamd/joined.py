@@ -26,7 +26,7 @@ from ipamd.daemon import Daemon
 from ipamd.event_poster import EventPoster
 from ipamd.kube import Access, Api
 from ipamd.subnets import Candidate
-from ipamd.watch import KubeCluster
+from ipamd.watch import Cluster, KubeCluster
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +40,29 @@ LOOK_SECONDS = 10.0
 """Between looks at ENIConfigs, which the account may not watch."""
 
 
+def connect(
+    daemon: Daemon,
+    configuration: Configuration,
+    access: Access,
+    terms: election.Terms | None = None,
+) -> Joined:
+    """Return *daemon* joined to the cluster that *access* leads to."""
+    cluster = KubeCluster(
+        api=Api(access),
+        node=configuration.settings.node_name,
+        namespace=access.namespace,
+        clock=daemon.ports.clock,
+        jitter=daemon.ports.random,
+        terms=terms,
+    )
+    return Joined(daemon, configuration, cluster)
+
+
 class Joined:
     """One daemon in one cluster. Made when the daemon has started."""
 
-    def __init__(
-        self,
-        daemon: Daemon,
-        configuration: Configuration,
-        access: Access,
-        terms: election.Terms | None = None,
-    ) -> None:
-        ports = daemon.ports
-        self._daemon, self._configuration = daemon, configuration
-        self._cluster = KubeCluster(
-            api=Api(access),
-            node=configuration.settings.node_name,
-            namespace=access.namespace,
-            clock=ports.clock,
-            jitter=ports.random,
-            terms=terms,
-        )
+    def __init__(self, daemon: Daemon, configuration: Configuration, cluster: Cluster) -> None:
+        self._daemon, self._configuration, self._cluster = daemon, configuration, cluster
         self._configs: Cache[str, EniConfig] = daemon.caches.cache(
             "eniconfigs", size=CONFIGS, age_seconds=CONFIGS_SECONDS
         )
@@ -67,16 +70,14 @@ class Joined:
         """ENIConfigs as they were last read, however long ago."""
         self._noted: tuple[Candidate, ...] = ()
         self._look_now = asyncio.Event()
-        self._events = EventPoster(daemon, self._cluster)
-        self._cluster.on_node = self._on_node
-        self._cluster.on_bound = daemon.by_cluster.hear_bound
-        self._cluster.on_leader = lambda is_elected: daemon.engine.sweep.elect(
-            is_elected=is_elected
-        )
-        self._cluster.on_nodes = self._on_nodes
-        self._cluster.on_standing = daemon.by_cluster.hear_standing
-        daemon.engine.sweep.may_delete = lambda: self._cluster.is_leader
-        daemon.by_cluster.hear_joining(self._cluster.standing)
+        self._events = EventPoster(daemon, cluster)
+        cluster.on_node = self._on_node
+        cluster.on_bound = daemon.by_cluster.hear_bound
+        cluster.on_leader = lambda is_elected: daemon.engine.sweep.elect(is_elected=is_elected)
+        cluster.on_nodes = self._on_nodes
+        cluster.on_standing = daemon.by_cluster.hear_standing
+        daemon.engine.sweep.may_delete = lambda: cluster.is_leader
+        daemon.by_cluster.hear_joining(cluster.standing)
 
     async def run(self) -> None:
         """Follow the cluster until cancelled."""

@@ -130,10 +130,10 @@ async def join(daemon: Daemon, configuration: Configuration, environ: Mapping[st
             asks = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true: new ENIs go where ENIConfigs say, and"
             daemon.by_cluster.hear_configs(None, f"{asks} {why}, or unset it")
         await asyncio.Event().wait()
-    from ipamd.joined import Joined  # noqa: PLC0415 - plain mode does without its library
+    from ipamd.joined import connect  # noqa: PLC0415 - plain mode does without its library
     from ipamd.kube import Access  # noqa: PLC0415 - as above
 
-    await Joined(daemon, configuration, Access(environ=environ)).run()
+    await connect(daemon, configuration, Access(environ=environ)).run()
 
 
 def _pulse(daemon: Daemon, paths: Paths) -> Pulse:

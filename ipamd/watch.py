@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 from ipamd import election
@@ -69,6 +69,35 @@ STEADY_SECONDS: Final = 30.0
 LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 ENI_CONFIGS: Final = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
+
+class Cluster(Protocol):
+    """What a daemon that is joined hears; `KubeCluster` is the real one."""
+
+    node: str
+    view: NodeView | None
+    on_node: Callable[[NodeView], None]
+    on_bound: Callable[[int], None]
+    on_leader: Callable[[bool], None]
+    on_nodes: Callable[[int], None]
+    on_standing: Callable[[Standing], None]
+
+    @property
+    def standing(self) -> Standing:
+        """How we stand with the API server."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node sweeps now."""
+
+    async def find_eni_config(self, name: str) -> EniConfig:
+        """Return an ENIConfig. Raises ClusterError."""
+
+    async def post_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Create an Event. Raises ClusterError."""
+
+    async def run(self) -> None:
+        """Follow and elect until cancelled."""
 
 
 # What is heard ---------------------------------------------------------------------------

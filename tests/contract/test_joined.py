@@ -30,7 +30,7 @@ from ipamd.daemon import Daemon
 from ipamd.election import Action, Elector, draft
 from ipamd.engine import IDLE_SECONDS, START_JITTER_SECONDS
 from ipamd.intents import CLUSTER_TAG, CREATED_TAG, DESCRIPTION, INSTANCE_TAG
-from ipamd.joined import CONFIGS_SECONDS, Joined
+from ipamd.joined import CONFIGS_SECONDS, connect
 from ipamd.kube import Access
 from ipamd.kube_events import BURST, INTERVAL_SECONDS, PACE
 from ipamd.plan.account import Raise
@@ -89,7 +89,7 @@ class Site:
         )
         environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(port)}
         access = Access(environ=environ, folder=self.account.folder)
-        await Joined(daemon, configuration, access, terms).run()
+        await connect(daemon, configuration, access, terms).run()
 
     def is_connected(self) -> bool:
         """Whether the node and its pods were heard of, and nothing is wrong."""
