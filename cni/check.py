@@ -1,12 +1,14 @@
-"""What CHECK finds: how a wire differs from its lease and from what the runtime remembers. Pure.
+"""What a look at a wire finds: how it differs from its lease, and whether it was ever done. Pure.
 
-Every difference is one sentence: what it is, and what it should be. What a pod, or a plugin
-behind us, added is no difference; what of ours is gone or changed is one.
+CHECK compares with what the runtime remembers, too. Every difference is one sentence: what it
+is, and what it should be. What a pod, or a plugin behind us, added is no difference; what of
+ours is gone or changed is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_interface
 
 from cni.dataplane import (
     GATEWAY_V4,
@@ -19,7 +21,7 @@ from cni.dataplane import (
     pod_mac,
 )
 from cni.kernel import HostEnd, PodEnd, Wire, Wish
-from cni.spec import Previous
+from cni.spec import Attached, Previous
 
 
 def differences(wish: Wish, wire: Wire, previous: Previous) -> tuple[str, ...]:
@@ -29,6 +31,28 @@ def differences(wish: Wish, wire: Wire, previous: Previous) -> tuple[str, ...]:
         *_pod(wish, wire.pod),
         *_pair(wish, wire),
         *_remembered(wish, wire, previous),
+    )
+
+
+def made(wish: Wish, wire: Wire, netns_path: str) -> Attached | None:
+    """Return the attachment that *wire* is, None if it was not made to its end.
+
+    The pod's route comes last: where it leads to the pod's own link, all was done. What has
+    changed since is for CHECK to say, and for the daemon or the pod to mend.
+    """
+    host, pod = wire.host, wire.pod
+    if host is None or pod is None or (host.peer, pod.peer) != (pod.index, host.index):
+        return None
+    if not all(address in host.routes for address in wish.addresses):
+        return None
+    return Attached(
+        host_ifname=wish.host_ifname,
+        host_mac=host.mac,
+        pod_mac=pod.mac,
+        ifname=wish.sandbox.ifname,
+        netns_path=netns_path,
+        addresses=tuple(map(ip_interface, wish.addresses)),
+        mtu=pod.mtu,
     )
 
 

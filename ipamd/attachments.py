@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 from cni import dataplane
-from cni.check import differences
-from cni.kernel import WireError, Wiring, Wish
+from cni.check import differences, made
+from cni.kernel import Wire, WireError, Wiring, Wish
 from cni.plugin import version_in
 from cni.spec import (
     Attached,
@@ -438,8 +438,7 @@ class Attachments:
             log.warning("wire not made", extra={**_fields(ask), "reason": str(error)})
             self._step(sandbox, lanes.WireFailed())
         else:
-            if row.netns is None:
-                self._rows[sandbox] = replace(row, netns=ask.netns)
+            self._place(ask)
             if ask.client.is_gone():  # and the loop has not come to that yet
                 self._on_gone(ask)
             self._step(sandbox, lanes.Wired())
@@ -466,8 +465,8 @@ class Attachments:
         )
 
     async def _inspect(self, ask: Ask) -> None:
-        """Compare the wire with its lease and the runtime's memory; repair nothing."""
-        sandbox, previous = ask.request.sandbox, ask.request.previous or Previous()
+        """Look at the wire, and repair nothing: for a CHECK, or an ADD that a former life had."""
+        sandbox, is_add, is_wired = ask.request.sandbox, ask.request.verb is Verb.ADD, None
         row = self._rows[sandbox]
         wish, (netns_fd, netlink_fd) = self._wish(row, ask.request), ask.client.descriptors[:2]
         loop = asyncio.get_running_loop()
@@ -476,16 +475,30 @@ class Attachments:
                 self._thread, self._wiring.inspect, wish, netns_fd, netlink_fd
             )
         except WireError as error:
-            ask.error = CniError(Code.IO, str(error), f"{error.id}; ask again")
+            unseen = CniError(Code.IO, str(error), f"{error.id}; ask again")
+            ask.error = replies.wire_not_made(error) if is_add else unseen
         else:
-            found = differences(wish, wire, previous)
-            if row.netns not in {None, ask.netns}:
-                found = ("CNI_NETNS is not the namespace that the attachment is in", *found)
-            ask.error = replies.not_as_wired(sandbox, found) if found else None
+            if is_add:
+                is_wired = self._take_up(ask, made(wish, wire, ask.request.netns_path))
+            else:
+                ask.error = _differing(ask, row, wish, wire)
         ask.wiring = False
-        self._step(sandbox, lanes.Inspected())
+        self._step(sandbox, lanes.Inspected(is_wired))
         if ask.gone:
             self._end(ask)
+
+    def _take_up(self, ask: Ask, attached: Attached | None) -> bool:
+        """Have what a former life has *attached*, and return whether it did."""
+        if attached is not None:
+            self._attached[ask.request.sandbox] = attached
+            self._place(ask)
+        return attached is not None
+
+    def _place(self, ask: Ask) -> None:
+        """Note in which namespace the wire is, if only the kernel knew."""
+        row = self._rows[ask.request.sandbox]
+        if row.netns is None:
+            self._rows[row.sandbox] = replace(row, netns=ask.netns)
 
     async def _unwire(self, sandbox: Sandbox) -> None:
         """Cut the wire, and only then let its address cool: what the kernel refuses is tried again.
@@ -565,6 +578,14 @@ def read_request(client: Client, env: dict[str, str], stdin: bytes) -> Request |
         client.reply(1, error_json(error, version_in(stdin)))
         client.close()
         return None
+
+
+def _differing(ask: Ask, row: LeaseRow, wish: Wish, wire: Wire) -> CniError | None:
+    """Return what CHECK says of *wire*, compared with its lease and the runtime's memory."""
+    found = differences(wish, wire, ask.request.previous or Previous())
+    if row.netns not in {None, ask.netns}:
+        found = ("CNI_NETNS is not the namespace that the attachment is in", *found)
+    return replies.not_as_wired(row.sandbox, found) if found else None
 
 
 def _fields(ask: Ask) -> dict[str, object]:

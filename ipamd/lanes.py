@@ -4,7 +4,7 @@ All verbs for one (network, container id, ifname) run in one lane, one after ano
 `step` takes the lane and an event, and returns the lane after it and what the daemon
 must now do. The rules are the table in `docs/architecture.md`, "Lanes"; the tests walk
 every interleaving of (ADD, ADD', DEL, gone, killed) up to length 6. A CHECK only looks, in
-its turn.
+its turn; so does at first an ADD whose lease is a former life's.
 
     IDLE ──Add──> WAITING ──Granted──> WIRING ──Wired──> IDLE (with a lease)
                      │ Del, Gone          │ WireFailed, or Wired with undo
@@ -107,7 +107,12 @@ class Unwired:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """The wiring thread has looked at the attachment."""
+    """The wiring thread has looked at the attachment.
+
+    *is_wired*: whether its wire was made to the end; None if the kernel could not be asked.
+    """
+
+    is_wired: bool | None = None
 
 
 Verb = Add | Del | Check
@@ -214,8 +219,10 @@ def step(lane: Lane, event: Event) -> Result:
             return _answered(lane, event)
         case Wired() | WireFailed():
             return _wired(lane, event)
-        case Unwired() | Inspected():
-            return _ended(lane, event)
+        case Unwired():
+            return _unwired(lane)
+        case Inspected():
+            return _inspected(lane, event)
         case _:  # pragma: no cover - a new event must be placed above
             assert_never(event)
 
@@ -258,7 +265,9 @@ def _begin_add(lane: Lane, add: Add) -> Result:
         return lane, (Reply(add.call, Outcome.OTHER_NETNS),)
     if lease.wired:
         return lane, (Reply(add.call, Outcome.ADDED),)
-    return replace(lane, phase=Phase.WIRING, head=add), (Wire(add.call),)
+    # A former life's: its pod may have been answered, and would lose its network for a moment, or
+    # for good if this life ends then. So it is made anew only if it was not made to the end.
+    return replace(lane, phase=Phase.CHECKING, head=add), (Inspect(add.call),)
 
 
 def _del(lane: Lane, delete: Del) -> Result:
@@ -347,12 +356,28 @@ def _check(lane: Lane, check: Check) -> Result:
     return replace(lane, phase=Phase.CHECKING, head=check), (Inspect(check.call),)
 
 
-def _ended(lane: Lane, event: Unwired | Inspected) -> Result:
-    is_unwired = isinstance(event, Unwired)
-    assert lane.phase is (Phase.UNWIRING if is_unwired else Phase.CHECKING)
-    outcome = Outcome.DELETED if is_unwired else Outcome.CHECKED
-    reply = () if lane.head is None else (Reply(lane.head.call, outcome),)
-    lease = None if is_unwired else lane.lease
+def _unwired(lane: Lane) -> Result:
+    assert lane.phase is Phase.UNWIRING
+    reply = () if lane.head is None else (Reply(lane.head.call, Outcome.DELETED),)
+    after, more = _next(replace(lane, phase=Phase.IDLE, lease=None, head=None))
+    return after, (*reply, *more)
+
+
+def _inspected(lane: Lane, event: Inspected) -> Result:
+    assert lane.phase is Phase.CHECKING
+    head, lease = lane.head, lane.lease
+    assert lease is not None
+    reply: tuple[Effect, ...] = ()
+    match head:
+        case Add() if event.is_wired is False:
+            return replace(lane, phase=Phase.WIRING), (Wire(head.call),)
+        case Add() if event.is_wired:
+            lease = replace(lease, netns=head.netns, wired=True)
+            reply = (Reply(head.call, Outcome.ADDED),)
+        case Add():
+            reply = (Reply(head.call, Outcome.FAILED),)  # the lease stays: the wire may be there
+        case Check():
+            reply = (Reply(head.call, Outcome.CHECKED),)
     after, more = _next(replace(lane, phase=Phase.IDLE, lease=lease, head=None))
     return after, (*reply, *more)
 

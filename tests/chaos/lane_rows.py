@@ -68,7 +68,7 @@ class Play(Stage):
     @staticmethod
     def _latency(work: Callable[..., object], _arguments: tuple[object, ...]) -> Delay:
         name = getattr(work, "__qualname__", "")
-        slow = name.endswith((".connect", ".disconnect"))
+        slow = name.endswith((".connect", ".disconnect", ".inspect"))
         return Delay(WIRE_SECONDS / 2, WIRE_SECONDS / 2) if slow else Delay(0.0005, 0.0005)
 
     def _on_call_answered(self, call: Call, code: int, answer: Mapping[str, object]) -> None:
@@ -226,6 +226,20 @@ def second_later(p: Play) -> None:
     p.add("second")
 
 
+def second_after_a_death(p: Play) -> None:
+    p.add("first")
+    p.pause(1)
+    p.kill_daemon()
+    p.pause(2.5)
+    p.add("second")
+
+
+def second_after_a_death_goes(p: Play) -> None:
+    second_after_a_death(p)
+    p.pause(0.1)
+    p.calls["second"].hang_up()
+
+
 def same_result(p: Play) -> None:
     p.demand(p.addresses["first"] == p.addresses["second"], f"two results: {p.addresses}")
 
@@ -339,6 +353,9 @@ ROWS = (
         stay=WEB, judge=same_result),
     Row("second ADD after the first", second_later, {"first": DONE, "second": DONE},
         stay=WEB, judge=same_result),
+    Row("second ADD, the daemon has died meanwhile", second_after_a_death, {"first": DONE, "second": DONE},
+        stay=WEB, judge=same_result),
+    Row("client of that second ADD gone", second_after_a_death_goes, {"first": DONE}, stay=WEB),
     Row("second ADD elsewhere while the first runs", elsewhere_meanwhile,
         {"first": DONE, "second": {7}}, stay=WEB),
     Row("second ADD elsewhere after the first", elsewhere_later, {"first": DONE, "second": {7}}, stay=WEB),

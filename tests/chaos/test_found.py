@@ -304,3 +304,33 @@ def test_while_an_attach_is_throttled_the_enis_that_are_here_give_what_they_can(
     assert len(s.world.living) == 8
     s.account_cloud.account.faults = no_fault
     s.rest()
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_an_add_that_comes_again_in_another_life_cuts_no_wire(stage: Setting, steps: int) -> None:
+    """Seed 3099: the wire was made anew, and the daemon died between its end and its new beginning."""
+    s = stage(PLAIN)
+    s.start()
+    s.pods(2)
+    s.restart()
+    s.world.kernel.crash_after = steps
+    s.kubelet.ask_again("p1")
+    s.run(5.0)
+    if s.world.life is None:
+        s.start()
+    s.world.kernel.crash_after = None
+    s.rest()
+    assert [pod.name for pod in s.world.living] == ["p1.1", "p2.1"]
+
+
+def test_an_add_that_comes_again_and_cannot_look_takes_nothing(stage: Setting) -> None:
+    s = stage(PLAIN)
+    s.start()
+    s.pods(2)
+    s.restart()
+    s.world.kernel.refuse_after(0)
+    s.kubelet.ask_again("p1")
+    s.run(5.0)
+    assert [answer["code"] for answer in s.refusals] == [5]
+    s.rest()
+    assert [pod.name for pod in s.world.living] == ["p1.1", "p2.1"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cni.check import differences
+from cni.check import differences, made
 from cni.dataplane import GATEWAY_V4, GATEWAY_V6, HOST_MAC, Alias, host_ifname
 from cni.kernel import HostEnd, PodEnd, Wire, Wish
-from cni.spec import Interface, Previous, Sandbox
+from cni.spec import Attached, Interface, Previous, Sandbox
 
 POD, POD6, NODE = IPv4Address("10.0.1.20"), IPv6Address("fd00::20"), IPv4Address("10.0.1.4")
 WISH = Wish(Sandbox("enid", "c1", "eth0"), (POD, POD6), 2, "eni-1", "uid-1", 9001, NODE)
@@ -120,3 +120,25 @@ def test_what_the_runtime_remembers(previous: Previous, sentences: list[str]) ->
 
 def test_ends_that_are_not_there_are_said_once() -> None:
     assert found(None, None) == [f"the node has no link {NAME}", "the pod has no interface eth0"]
+
+
+def test_a_wire_whose_route_is_there_was_made_and_is_told_as_it_is() -> None:
+    pod, host = replace(POD_END, mac=OTHER, mtu=1500), replace(HOST, alias="", rp_filter=2)
+    addresses = (ip_interface("10.0.1.20/32"), ip_interface("fd00::20/128"))
+    attached = Attached(NAME, HOST_MAC, OTHER, "eth0", "/run/netns/x", addresses, 1500)
+    assert made(WISH, Wire(host, pod), "/run/netns/x") == attached
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(Wire(None, None), id="nothing"),
+        pytest.param(Wire(None, POD_END), id="no-host-veth"),
+        pytest.param(Wire(HOST, None), id="nothing-in-the-pod"),
+        pytest.param(Wire(HOST, replace(POD_END, peer=8)), id="another-pair"),
+        pytest.param(Wire(replace(HOST, routes={}), POD_END), id="no-route"),
+        pytest.param(Wire(replace(HOST, routes={POD: NODE}), POD_END), id="one-route-of-two"),
+    ],
+)
+def test_a_wire_that_lacks_its_end_or_the_way_to_it_was_not_made(wire: Wire) -> None:
+    assert made(WISH, wire, "/run/netns/x") is None
