@@ -28,7 +28,7 @@ from hypothesis.strategies import none
 
 from cni import plugin
 from cni.frame import Frame, FrameReader
-from tests.fuzz.inputs import ANSWERS, HEARTBEATS, STDIN, environments
+from tests.fuzz.inputs import ANSWERS, HEARTBEATS, STDIN, deadline_of, environments
 
 CALM = settings(
     database=None, deadline=None, suppress_health_check=list(HealthCheck),
@@ -38,6 +38,9 @@ CALM = settings(
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 HUNG_SECONDS = 20
+"""When a fork is ended, and how long a verb may take whose configuration says nothing."""
+
+NS = 1_000_000_000
 
 
 class WrongError(AssertionError):
@@ -163,6 +166,11 @@ class Forks:
         for name in ("CNI_CONTAINERID", "CNI_IFNAME"):
             if frame.env["CNI_COMMAND"] != "GC":
                 must(PLAIN.fullmatch(frame.env[name]), f"{name} {frame.env[name]!r} was sent")
+        took = frame.deadline_ns - frame.started_ns
+        with suppress(ValueError):
+            wanted = deadline_of(frame.env["CNI_COMMAND"], frame.stdin, HUNG_SECONDS)
+            must(wanted is not None, "a deadline that cannot be was sent")
+            must(took == (wanted or 0) * NS, f"a deadline of {took} ns, not of {wanted} s")
         told = answer if answer[:1].isdigit() else b"0"
         must((found.status, found.stdout) == (told[0] - 48, told[1:]), f"{found} of {told!r}")
         return "answered"
@@ -216,7 +224,9 @@ class Forks:
         plugin.FOLDER, plugin.SPOOL = folder, folder + b"/spool"
         plugin.HEARTBEAT = folder + b"/heartbeat"
         plugin.SOCKET = folder + (b"/ipamd.sock" if is_there else b"/none.sock")
-        plugin.DEADLINE_SECONDS = HUNG_SECONDS if is_there else 0
+        plugin.DEADLINE_SECONDS = HUNG_SECONDS
+        if not is_there:
+            plugin.deadline_seconds = _in_no_time(plugin.deadline_seconds)  # type: ignore[assignment]  # of a fork
         if comes:
             plugin.spool = _then_listen(plugin.spool, folder + b"/ipamd.sock")  # type: ignore[assignment]  # of a fork
         try:
@@ -224,6 +234,16 @@ class Forks:
         except BaseException:  # noqa: BLE001 - a fork's top: nothing may be raised
             os.write(2, traceback.format_exc().encode())
         os._exit(97)  # nothing may return either
+
+
+def _in_no_time(read: Callable[[bytes, bytes], int]) -> Callable[[bytes, bytes], int]:
+    """Return *read* for whom nobody answers: what it refuses is refused, and nobody is waited for."""
+
+    def reading(command: bytes, stdin: bytes) -> int:
+        read(command, stdin)
+        return 0
+
+    return reading
 
 
 def _then_listen(

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from cni import plugin
 from cni.spec import ANNOTATIONS, MTU_ANNOTATION, VERSIONS
 
 SPOKEN = {"cniVersion": "1.0.0", "name": "enid", "type": "enid-cni"}
@@ -22,6 +23,24 @@ RIGHT: Mapping[str, tuple[object, ...]] = {
     "name": ("enid", "other", "a/b", "", "x" * 65),
     "type": ("enid-cni",),
     "mtu": (9001, 576, 0, -1, 1e99, True, "1500"),
+    "deadlineSeconds": (
+        10,
+        240,
+        110,
+        None,
+        9,
+        241,
+        0,
+        -10,
+        10**30,
+        110.0,
+        1e99,
+        True,
+        "110",
+        [110],
+        {},
+    ),
+    "capabilities": ({ANNOTATIONS: True}, {"portMappings": True}, None, [ANNOTATIONS]),
     "ipam": ({"type": "host-local"}, {"type": "enid-cni"}, {}, "x"),
     "prevResult": (RESULT, {}, {"ips": None}),
     "runtimeConfig": ({ANNOTATIONS: {MTU_ANNOTATION: "1400"}}, {ANNOTATIONS: None}, {"ips": ["x"]}),
@@ -48,6 +67,24 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "CNI_X": ("\u2028", "1"),
 }
 
+
+def deadline_of(command: str, stdin: bytes, usual: int) -> int | None:
+    """Return the seconds that a verb may take by a configuration, as a parser reads it.
+
+    None: it must be refused. Raises ValueError for what has no JSON, or the key more than once,
+    about which nothing is promised but an answer.
+    """
+    written = stdin.lower().count(plugin.DEADLINE_KEY)
+    pairs = json.loads(stdin.decode(), object_pairs_hook=list)
+    if written > 1:
+        raise ValueError("the key is there more than once")
+    found = [v for k, v in pairs if k.lower().encode() == plugin.DEADLINE_KEY]
+    value = found[0] if written and found else None
+    if type(value) is int and plugin.SHORTEST_DEADLINE <= value <= plugin.LONGEST_DEADLINE:
+        return value
+    return usual if value is None or command in {"DEL", "GC"} else None
+
+
 WORDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)
 
 
@@ -72,10 +109,15 @@ def torn(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
     return data[:at] + draw(st.binary(max_size=8) | st.just(data[at:until] * 2)) + data[until:]
 
 
+_DEADLINES = st.sampled_from(RIGHT["deadlineSeconds"]).map(
+    lambda value: json.dumps(SPOKEN | {"deadlineSeconds": value}).encode()
+)
+"""Alone: among many keys a whole request with one of its bounds is drawn once in 2,000 runs."""
+
 _TEXTS = configurations().map(lambda raw: json.dumps(raw).encode())
 STDIN = st.one_of(
     st.sampled_from([json.dumps(SPOKEN | {"cniVersion": v}).encode() for v in ("1.1.0", "1.0.0")]),
-    _TEXTS, _TEXTS, torn(_TEXTS), JSON.map(lambda raw: json.dumps(raw).encode()),
+    _DEADLINES, _TEXTS, _TEXTS, torn(_TEXTS), JSON.map(lambda raw: json.dumps(raw).encode()),
     st.binary(max_size=200),
     st.sampled_from([b"", b" \n", b"[" * 50_000, b'{"a":' * 5000, b"9" * 5000, b"\xff" * 2_000_000]),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from cni import plugin
 from cni.plugin import FALLBACK, RefusalError, check_configuration, own_keys, version_in
 from cni.spec import CniError, parse_request
+from tests.fuzz.inputs import RIGHT
+from tests.tools.pure import ROOT
 
 words = st.sampled_from(
     ["cniVersion", "name", "ipam", "type", "deadlineSeconds", "mtu", 'a"b', "\\"]
@@ -114,3 +117,12 @@ def test_the_limits_are_those_of_the_parser() -> None:
     limits = f"within {plugin.SMALLEST_MTU} to {plugin.LARGEST_MTU}"
     with pytest.raises(CniError, match=limits):
         parse_request(ENV, b'{"cniVersion":"1.1.0","name":"enid","mtu":1}')
+
+
+def test_every_key_that_the_contract_names_is_fuzzed() -> None:
+    text = (
+        (ROOT / "docs" / "cni.md").read_text().partition("## Configuration")[2].partition("## ")[0]
+    )
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert {"mtu", "ipam", "deadlineSeconds"} <= named <= RIGHT.keys()
