@@ -73,6 +73,10 @@ kernels: setup-tests ## Debian's 5.10, 6.1 and 6.12 kernels in qemu: our tests i
 	@tools/build-plugin --core
 	@$(PYTHON) -m tests.kernels $(ARGS)
 
+terraform: setup-tests ## terraform/: formatted, valid, its tests, checkov; PROVIDERS=FOLDER has the real AWS provider
+	@tools/fetch-terraform
+	@PROVIDERS=$(PROVIDERS) $(PYTHON) -m pytest -q tests/terraform $(ARGS)
+
 lint: setup ## ruff, mypy, import contracts
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -92,4 +96,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels lint bare clean setup setup-tests
+.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests
