@@ -144,6 +144,8 @@ class Configuration:
     ) -> None:
         self.on_change: Callable[[Resolved, Resolved], None] = lambda _old, _new: None
         """Called on the loop after the settings, or where one came from, have changed."""
+        self.unfit: Callable[[Settings], str] = lambda _: ""
+        """Asked before a change is made: why this node cannot live by it, "" if it can."""
         self._folder = Folder(folder)
         self._unreadable: str | None = None
         self._refused: str | None = None
@@ -207,8 +209,9 @@ class Configuration:
             except SettingsError as error:
                 self._refused = str(error)
             else:
-                self._refused = None
-                self._change(new)
+                self._refused = self.unfit(new.settings) or None
+                if self._refused is None:
+                    self._change(new)
         self._say_complaint()
 
     def _change(self, new: Resolved) -> None:

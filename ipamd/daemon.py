@@ -87,7 +87,7 @@ class Daemon:
         """Read all witnesses and make them agree. Raises StartError where no pod can be served."""
         ports, threads = self.ports, self.ports.threads
         self.net = await run_in(threads.net, ports.make_net)
-        await witnesses.check_node(self.net, threads, self.settings)
+        self._lacks = await witnesses.check_node(self.net, threads, self.settings)
         self.background_net = await run_in(threads.back, ports.make_net)
         self.wiring = await run_in(threads.wire, ports.make_wiring)
         self.mender = await run_in(threads.net, ports.make_mender)
@@ -329,6 +329,10 @@ class Daemon:
             case Collect() as asked:
                 now, guard = self.ports.clock(), self.settings.gc_guard_seconds
                 collect(call, frame, asked, self.attachments, now=now, guard_seconds=guard)
+
+    def unfit(self, settings: Settings) -> str:
+        """Return why this node cannot live by *settings*, as a start would say it; "" if it can."""
+        return self._lacks if wires.is_demanding(settings) else ""
 
     def apply(self, settings: Settings) -> None:
         """Work by other settings from now on."""

@@ -108,6 +108,7 @@ def _show(call: Call, what: object) -> None:
 async def follow(daemon: Daemon, configuration: Configuration) -> None:
     """Let the daemon work by the settings as they change."""
     configuration.on_change = lambda _, new: daemon.apply(new.settings)
+    configuration.unfit = daemon.unfit
     while True:
         daemon.complain(configuration.complaint)
         configuration.look()

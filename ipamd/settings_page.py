@@ -45,9 +45,10 @@ LAYERS = (
 RULES = """\
 A lower line of this table beats those above it. An empty value in the environment counts as not
 set; in the layers below it puts the default back. All layers are checked as a whole: a change that
-cannot be is not made, the former settings stay, and log and `enid settings` say why. At start,
-layers from the ConfigMap on that cannot be are left out, the highest first; an environment that
-cannot be, and a value that is refused wherever it stands, end the daemon with status 78.
+cannot be, or needs what the node's kernel lacks, is not made, the former settings stay, and log and
+`enid settings` say why. At start, layers from the ConfigMap on that cannot be are left out, the
+highest first; an environment that cannot be, a value that is refused wherever it stands, and one
+that needs what the kernel lacks end the daemon with status 78.
 
 What is marked *at start* keeps its value until the daemon is restarted, and says so.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
@@ -63,3 +64,13 @@ def nft_wish(
         mss_clamp=settings.mss_clamp,
         block_metadata=settings.block_pod_metadata,
     )
+
+
+def most(wish: NftWish) -> NftWish:
+    """Return *wish* with all that settings can make tables need of the kernel."""
+    return replace(wish, mss_clamp=True)
+
+
+def is_demanding(settings: Settings) -> bool:
+    """Whether tables of *settings* need more of the kernel than each node must have."""
+    return settings.mss_clamp

@@ -55,10 +55,11 @@ LEARN_SECONDS = 3600.0
 """How far back they tell it: after six half-lives nothing of it is left."""
 
 
-async def check_node(net: NodeNet, threads: Threads, settings: Settings) -> None:
+async def check_node(net: NodeNet, threads: Threads, settings: Settings) -> str:
     """Raise NodeUnfitError naming all that pods need and this node lacks, with these *settings*.
 
-    Nobody else needs to be asked for that, so it is said before IMDS or EC2 answer.
+    Nobody else needs to be asked for that, so it is said before IMDS or EC2 answer. Returns what
+    it lacks for other settings, which may come while the daemon runs; "" if nothing.
     """
     wish = wires.nft_wish(
         settings,
@@ -66,12 +67,15 @@ async def check_node(net: NodeNet, threads: Threads, settings: Settings) -> None
         node_primary=PROBED.node_primary,
         eni_numbers=PROBED.eni_numbers,
     )
+    missing = partial(run_in, threads.net, net.missing_features)
+    lacking = await missing(wires.most(wish))  # nothing, on most nodes: one look is enough then
     complaints = (
-        *await run_in(threads.net, net.missing_features, wish),
+        *(await missing(wish) if lacking else ()),
         *await run_in(threads.net, net.sysctl_complaints, dataplane.NEEDED_SYSCTLS),
     )
     if complaints:
         raise NodeUnfitError("; ".join(complaints))
+    return "; ".join(lacking)
 
 
 # What the journal remembers ----------------------------------------------------------------

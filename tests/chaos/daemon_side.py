@@ -223,8 +223,8 @@ class ModelNet:
 
     def missing_features(self, wish: NftWish = PROBED) -> tuple[str, ...]:
         """Return what a test says is missing."""
-        del wish
-        return self._kernel.lacks
+        more = self._kernel.lacks_for_clamp if wish.mss_clamp else ()
+        return (*self._kernel.lacks, *more)
 
     def sysctl_complaints(self, names: Iterable[str] = NODE_SYSCTLS) -> tuple[str, ...]:
         """Return a sentence for each sysctl that was changed."""

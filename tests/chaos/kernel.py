@@ -224,6 +224,7 @@ class Kernel:
         self.flows: list[frozenset[Address]] = []
         self.sysctls = dict(NODE_SYSCTLS)
         self.lacks: tuple[str, ...] = ()
+        self.lacks_for_clamp: tuple[str, ...] = ()
         self.own = Netns("node", NetnsId(NSFS_DEVICE, FIRST_INODE))
         self.namespaces: list[Netns] = []
         self._open: dict[int, Netns] = {}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from ipamd import witnesses
 from ipamd.plan.loop import Delay, Thread, VirtualLoop
-from ipamd.ports import Ports
+from ipamd.ports import Ports, Threads
 from ipamd.settings import Settings
+from ipamd.start import NodeUnfitError
 from ipamd.status import CacheStatus
 from ipamd.told_by_aws import IMDS_SECONDS, WATCH_SECONDS
+from tests.chaos.daemon_side import ModelNet
 from tests.chaos.history import UNKNOWN
 from tests.chaos.world import KEYS, World
 
@@ -140,3 +146,20 @@ def test_a_type_that_nobody_knows_takes_the_enis_that_are_here(world: World) -> 
     unknown = replace(daemon.around.identity, instance_type=UNKNOWN)
     limits = witnesses.known_limits(daemon.journal, replace(daemon.around, identity=unknown))
     assert limits.enis == 2
+
+
+def test_what_only_a_setting_needs_is_refused_with_it_and_noted_without(world: World) -> None:
+    kernel, clamp = world.kernel, Settings(mss_clamp=True)
+    threads = cast("Threads", SimpleNamespace(net=ThreadPoolExecutor(1)))
+
+    def check(settings: Settings) -> str:
+        return asyncio.run(witnesses.check_node(ModelNet(kernel), threads, settings))
+
+    assert (check(Settings()), check(clamp)) == ("", "")
+    kernel.lacks_for_clamp = ("rt is needed",)
+    assert check(Settings()) == "rt is needed"
+    with pytest.raises(NodeUnfitError, match=r"^rt is needed$"):
+        check(clamp)
+    kernel.lacks = ("fib is needed",)
+    with pytest.raises(NodeUnfitError, match=r"^fib is needed$"):
+        check(Settings())

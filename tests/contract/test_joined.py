@@ -325,6 +325,26 @@ def test_settings_follow_the_nodes_label_and_annotation(
     poll(lambda: (here.node.modes, here.node.troubles) == (["normal"], ""), "peace")
 
 
+def test_a_setting_that_the_kernel_cannot_serve_is_kept_out_with_its_features_name(
+    site: MakeSite,
+) -> None:
+    here = site()
+    lacks = "nf_tables rt (rt mtu, for ENID_MSS_CLAMP) is needed"
+    here.node.kernel.lacks_for_clamp = (lacks,)
+    here.start()
+    poll(lambda: here.node.free == HEADROOM, "the headroom")
+    written = here.node.kernel.nft_writes
+    here.annotate(**{"enid.dev/settings": "ENID_MSS_CLAMP=true,WARM_IP_TARGET=7"})
+    poll(lambda: here.node.modes == ["settings-kept"], "the mode")
+    assert f"settings: {lacks}" in here.node.troubles
+    settings = here.node.daemon.settings
+    assert (settings.mss_clamp, settings.warm_ip_target) == (False, None)
+    here.annotate(**{"enid.dev/settings": "WARM_IP_TARGET=7"})
+    poll(lambda: here.node.free == 7, "the annotation's target")
+    poll(lambda: (here.node.modes, here.node.troubles) == (["normal"], ""), "peace")
+    assert here.node.kernel.nft_writes == written
+
+
 def test_a_profile_holds_from_the_first_moment_of_a_start_without_the_api_server(
     site: MakeSite,
 ) -> None:

@@ -148,6 +148,22 @@ def test_a_mistake_changes_nothing_is_said_once_and_goes(
     assert watched.changes == []
 
 
+def test_what_this_node_cannot_live_by_changes_nothing_and_is_said(
+    config_map: ConfigMap, caplog: pytest.LogCaptureFixture
+) -> None:
+    config_map.write(WARM_IP_TARGET="3")
+    watched = Watched(config_map)
+    watched.configuration.unfit = lambda s: "no clamp here" if s.mss_clamp else ""
+    config_map.write(WARM_IP_TARGET="4", ENID_MSS_CLAMP="true")
+    assert [watched.look(), watched.look()] == [3, 3]
+    assert (watched.configuration.complaint, watched.changes) == ("no clamp here", [])
+    assert [vars(r)["reason"] for r in caplog.records if r.levelname == "ERROR"] == [
+        "no clamp here"
+    ]
+    config_map.write(WARM_IP_TARGET="4")
+    assert (watched.look(), watched.configuration.complaint) == (4, None)
+
+
 def test_a_mistake_at_start_does_not_keep_the_node_from_starting(config_map: ConfigMap) -> None:
     config_map.write(WARM_IP_TARGET="many")
     configured = Configuration({"MAX_ENI": "2"}, folder=config_map.path)
