@@ -52,7 +52,7 @@ class Events:
             with contextlib.suppress(PermissionError):  # beyond rmem_max, who may not gets less
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             sock.bind((0, 0))
-        _let_through(self.nft, _NEWGEN)
+        let_through(self.nft, _NEWGEN)
         for group in _GROUPS:
             self.route.setsockopt(270, 1, group)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
         self.nft.setsockopt(270, 1, _NFNLGRP_NFTABLES)
@@ -146,7 +146,7 @@ def _who(data: bytes) -> str:
     return found.get(3, b"").rstrip(b"\0").decode(errors="replace")  # NFTA_GEN_PROC_NAME
 
 
-def _let_through(sock: socket.socket, kind: int) -> None:
+def let_through(sock: socket.socket, kind: int) -> None:
     """Have the kernel drop what does not begin with a message of *kind*.
 
     A kube-proxy that writes 5,000 services tells some 40,000 messages, and one that it is done.

@@ -110,6 +110,8 @@ class Ask:
     netns: lanes.Netns | None = None
     error: CniError | None = None
     timer: asyncio.TimerHandle | None = None
+    waited_seconds: float = 0.0
+    """For its address."""
     wiring: bool = False
     gone: bool = False
 
@@ -285,7 +287,8 @@ class Attachments:
     def _start(self, effect: lanes.Wire | lanes.Inspect, ask: Ask) -> None:
         """Hand the descriptors of *ask* to the wiring thread: from now on they stay open for it."""
         ask.wiring = True
-        self._spawn(self._wire(ask) if isinstance(effect, lanes.Wire) else self._inspect(ask))
+        is_add = isinstance(effect, lanes.Wire)
+        self._spawn(self._wire(ask, self._connect(ask)) if is_add else self._inspect(ask))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -395,9 +398,8 @@ class Attachments:
             return
         self.pool.assign(sandbox, addresses)
         self._rows[sandbox] = row
-        self._note("address assigned", row, waited_seconds=self._clock().elapsed(ask.since))
+        ask.waited_seconds = self._clock().elapsed(ask.since)
         self._step(sandbox, lanes.Granted())
-        self.on_demand()  # one fewer is warm
 
     def _release(self, sandbox: Sandbox) -> None:
         now = self._clock()
@@ -409,7 +411,13 @@ class Attachments:
         self.pool.release(sandbox, now)
         self.on_cooling()
         if row is not None:
-            self._note("address released", row, held_seconds=now.wall - row.since)
+            held = now.wall - row.since
+            # The loop comes to it when whoever waits for the DEL has its answer.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(lambda: self._note("address released", row, held_seconds=held))
+
+    def _note_assigned(self, ask: Ask, row: LeaseRow) -> None:
+        self._note("address assigned", row, waited_seconds=ask.waited_seconds)
 
     def _note(self, event: str, row: LeaseRow, **detail: object) -> None:
         detail |= {
@@ -422,18 +430,21 @@ class Attachments:
         self.record(Event(self._clock().wall, event, text, detail))
 
     # The wire --------------------------------------------------------------------------
-    async def _wire(self, ask: Ask) -> None:
+    def _connect(self, ask: Ask) -> asyncio.Future[Attached]:
+        """Have the wire made; the thread is at it when this returns."""
+        wish = self._wish(self._rows[ask.request.sandbox], ask.request)
+        netns_fd, netlink_fd = ask.client.descriptors[:2]
+        return asyncio.get_running_loop().run_in_executor(
+            self._thread, self._wiring.connect, wish, netns_fd, netlink_fd, ask.request.netns_path
+        )
+
+    async def _wire(self, ask: Ask, connected: asyncio.Future[Attached]) -> None:
         sandbox = ask.request.sandbox
         row = self._rows[sandbox]
-        wish = self._wish(row, ask.request)
-        netns_fd, netlink_fd = ask.client.descriptors[:2]
-        path = ask.request.netns_path
-        loop = asyncio.get_running_loop()
         try:
-            self._attached[sandbox] = await loop.run_in_executor(
-                self._thread, self._wiring.connect, wish, netns_fd, netlink_fd, path
-            )
+            self._attached[sandbox] = await connected
         except WireError as error:
+            self._note_assigned(ask, row)
             ask.error = replies.wire_not_made(error)
             log.warning("wire not made", extra={**_fields(ask), "reason": str(error)})
             self._step(sandbox, lanes.WireFailed())
@@ -442,6 +453,8 @@ class Attachments:
             if ask.client.is_gone():  # and the loop has not come to that yet
                 self._on_gone(ask)
             self._step(sandbox, lanes.Wired())
+            self._note_assigned(ask, row)  # the pod need not wait for that
+        self.on_demand()  # one fewer is warm
         ask.wiring = False
         if ask.gone:
             self._end(ask)

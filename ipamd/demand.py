@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 
 from eni.model import Kind
 from ipamd.clock import Instant
@@ -99,7 +100,7 @@ class Arrivals:
         return len(self._recent(now))
 
     def _recent(self, now: Instant) -> tuple[Instant, ...]:
-        return tuple(time for time in self.times if now.elapsed(time) < REFILL_SECONDS)
+        return tuple(dropwhile(lambda time: now.elapsed(time) >= REFILL_SECONDS, self.times))
 
 
 def replay(state: Headroom, times: Iterable[Instant]) -> Headroom:

@@ -78,7 +78,8 @@ class Connection:
         self._call: Call | None = None
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(FRAME_SECONDS, self._refuse, "the frame is incomplete")
-        self._loop.add_reader(sock, self._readable)
+        # By its number: of a socket that is new to it the selector writes a sentence, twice.
+        self._loop.add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
         try:

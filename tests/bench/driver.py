@@ -26,6 +26,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from cni.dataplane import PODS_TABLE, PROTOCOL
+from cni.events import let_through
 from cni.rtnl import Channel, Path, delete_route
 
 SOCKET = "/run/enid/ipamd.sock"
@@ -91,6 +92,7 @@ class Departures:
         self._news = threading.Condition()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        let_through(self._socket, RTM_DELLINK)  # arrivals would wake it in the middle of an ADD
         self._socket.bind((0, RTMGRP_LINK))
         threading.Thread(target=self._hear, daemon=True).start()
 
