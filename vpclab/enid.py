@@ -15,8 +15,12 @@ from vpclab.node import Node, Rights
 RIGHTS = Rights(("net_admin",), writable=("/run/enid", "/var/lib/enid"), filtered=True)
 """What the DaemonSet's container may."""
 
-POLICY = Path(__file__).parents[1] / "config" / "iam" / "instance-profile.json"
+POLICIES = Path(__file__).parents[1] / "config" / "iam"
+POLICY = POLICIES / "instance-profile.json"
 """What the node's role may (docs/iam.md)."""
+
+POD_POLICY = POLICIES / "pod-identity.json"
+"""What the role of the daemon's service account may, where its keys come from there."""
 
 
 def prepare(node: Node) -> None:
@@ -26,5 +30,14 @@ def prepare(node: Node) -> None:
 
 def node_policy() -> dict[str, Any]:
     """Return the policy that is shipped for a node's role."""
-    policy: dict[str, Any] = json.loads(POLICY.read_text())
+    return _read(POLICY)
+
+
+def pod_policy() -> dict[str, Any]:
+    """Return the policy that is shipped for a service account's role."""
+    return _read(POD_POLICY)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    policy: dict[str, Any] = json.loads(path.read_text())
     return policy

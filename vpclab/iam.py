@@ -34,8 +34,8 @@ SINGLE = frozenset({
 """Keys with one value. They are the Service Authorization Reference's for EC2, and global ones;
 `aws:ARN` and `ec2:ARN`, the resource's own ARN, are not in it: public policies use the first."""
 
-TAGS = ("aws:requesttag/", "aws:resourcetag/", "ec2:resourcetag/")
-"""What keys that name a tag begin with."""
+TAGS = ("aws:principaltag/", "aws:requesttag/", "aws:resourcetag/", "ec2:resourcetag/")
+"""What keys that name a tag begin with: the caller's, the request's, the resource's."""
 
 SEVERAL = frozenset({"aws:tagkeys"})
 """Keys with any number of values, which only set operators can compare."""

@@ -33,6 +33,7 @@ from ipamd.ports import CountedEc2
 from tests.chaos.kernel import KilledError
 from tests.contract.cloud import REGION
 from vpclab.api import ControlPlane, control_plane, listen, serving
+from vpclab.ec2.credentials import Key
 from vpclab.ec2.model import Eni as Shown
 from vpclab.enid import node_policy
 from vpclab.metadata import ROLE
@@ -292,7 +293,15 @@ class EmbeddedCloud:
         """Let the node be what its role may be: the shipped policy, or another."""
         access = self.plane.access
         access.restrict(f"role/{ROLE}", node_policy() if policy is None else policy)
-        key = access.keys.of_instance(self.identity.instance_id, ROLE)
+        self._act_with(access.keys.of_instance(self.identity.instance_id, ROLE))
+
+    def act_as_pod(self, cluster: str, policy: Mapping[str, Any]) -> None:
+        """Let the node's daemon be what its service account's role may be."""
+        access, role = self.plane.access, "enid-pods"
+        access.restrict(f"role/{role}", policy)
+        self._act_with(access.keys.of_pod(role, "eks-enid", {"eks-cluster-name": cluster}))
+
+    def _act_with(self, key: Key) -> None:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("AWS_ACCESS_KEY_ID", key.id)
             environment.setenv("AWS_SECRET_ACCESS_KEY", key.secret)
@@ -302,7 +311,7 @@ class EmbeddedCloud:
             with contextlib.suppress(EniError):
                 node.delete(EniId("eni-00000000000000000"))
         self.node = node
-        access.denials.clear()
+        self.plane.access.denials.clear()
         self.plane.calls.clear()
 
     def limits_are(self, **limits: int) -> None:

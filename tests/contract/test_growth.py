@@ -6,13 +6,16 @@ words, the kernel's and the journal's at once (`Node.check`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
+from ipamd.intents import CLUSTER_TAG
 from ipamd.settings import Settings
 from ipamd.told_by_aws import TYPES_SECONDS
 from tests.contract.node_world import WARM, Make, by_address, said
+from vpclab.enid import pod_policy
 
 NEW_ENI = {
     "CreateNetworkInterface": 1,
@@ -297,6 +300,23 @@ def test_an_eni_that_detaches_slowly_is_deleted_when_it_has(new_node: Make) -> N
 def test_the_shipped_policy_lets_a_node_grow_and_shrink(new_node: Make) -> None:
     node = new_node(settings=WARM)
     node.ec2.act_as_node()
+    node.boot_up()
+    node.adds(1)
+    node.run(60)
+    assert node.shape() == [9, 9]
+    node.deletes()
+    node.run(600)
+    assert node.shape() == [9]
+    assert not node.ec2.plane.access.denials
+    node.check()
+
+
+def test_the_policy_of_a_service_account_does_so_too(new_node: Make) -> None:
+    """Where instance and primary ENI have the cluster's tag, as terraform/ launches them."""
+    node = new_node(settings=replace(WARM, cluster_name="blue"))
+    for resource in (node.ec2.identity.instance_id, node.ec2.primary_id):
+        node.ec2.tag(resource, {CLUSTER_TAG: "blue"})
+    node.ec2.act_as_pod("blue", pod_policy())
     node.boot_up()
     node.adds(1)
     node.run(60)

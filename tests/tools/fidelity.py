@@ -189,8 +189,9 @@ ROWS = (
     Row(
         "IAM", API,
         seen="UnauthorizedOperation with HTTP 403, its sentence with caller, action and resource",
-        documented="signatures and their age; a role's keys by IMDS, renewed hourly; identity-based"
-        " policies about every resource of a call: see below",
+        documented="signatures and their age; a role's keys by IMDS, renewed hourly, or with a"
+        " session's tags, as pods have them; identity-based policies about every resource of a call:"
+        " see below",
         remembered="AuthFailure with HTTP 401; that a policy is asked before EC2 looks whether the"
         " resource is there",
         missing="STS, policies on resources, boundaries, session and service control policies",
@@ -370,13 +371,13 @@ Without a policy whoever calls may do everything, with any keys. With one (`Embe
 | elements | Effect, Action, NotAction, Resource, NotResource, Condition, Sid; versions 2012-10-17 and 2008-10-17; an explicit Deny wins | documented: IAM User Guide |
 | operators | StringEquals, StringLike and theirs with Not and IgnoreCase; ArnEquals, ArnLike and theirs with Not; Bool; Null; IfExists; ForAllValues, ForAnyValue | documented |
 | variables | `${key}` of a key below with one value, with a default; `${*}`, `${?}`, `${$}` | documented |
-| keys | aws:ResourceTag, aws:RequestTag, aws:TagKeys, ec2:ResourceTag, ec2:Subnet, ec2:SubnetID, ec2:Vpc, ec2:VpcID, ec2:AvailabilityZone, ec2:InstanceID, ec2:InstanceType, ec2:NetworkInterfaceID, ec2:SecurityGroupID, ec2:CreateAction, ec2:AssociatePublicIpAddress, ec2:SourceInstanceARN, ec2:Region, aws:RequestedRegion, aws:PrincipalArn, aws:ViaAWSService, aws:SecureTransport (said to be true) | documented: Service Authorization Reference |
+| keys | aws:ResourceTag, aws:RequestTag, aws:PrincipalTag, aws:TagKeys, ec2:ResourceTag, ec2:Subnet, ec2:SubnetID, ec2:Vpc, ec2:VpcID, ec2:AvailabilityZone, ec2:InstanceID, ec2:InstanceType, ec2:NetworkInterfaceID, ec2:SecurityGroupID, ec2:CreateAction, ec2:AssociatePublicIpAddress, ec2:SourceInstanceARN, ec2:Region, aws:RequestedRegion, aws:PrincipalArn, aws:ViaAWSService, aws:SecureTransport (said to be true) | documented: Service Authorization Reference |
 | | aws:ARN and ec2:ARN, the resource's own ARN | seen in public policies (the first), remembered |
 | resources of a call | as the reference lists them; a new resource has a star for its id and the request's tags; tags at creation are asked about as CreateTags, too | documented |
 | a variable without a value in a negated comparison, or in NotResource | an Allow does not apply | ours: the guide does not say |
 | anything else | an error when the policy is read | ours |
 
-The managed AmazonEKS_CNI_Policy and [the node's policy](iam.md) are cases. On 6,000 random policies the
+The managed AmazonEKS_CNI_Policy and [our two policies](iam.md) are cases. On 6,000 random policies the
 evaluator was compared with an independent one (npm's @cloud-copilot/iam-simulate 0.1.173, once, by hand, on
 26 November 2026): 21 verdicts differ, 11 for the row above on variables, and 10 because it does not take
 `${*}` for a star.

@@ -246,6 +246,13 @@ def test_a_variable_is_a_keys_value() -> None:
     assert not under(condition, ec2__SourceInstanceARN=INSTANCE, aws__ResourceTag_node="i-0c4")
 
 
+def test_a_callers_tag_is_compared_with_a_resources() -> None:
+    condition = {"StringEquals": {KEY: "${aws:PrincipalTag/team}"}}
+    assert under(condition, aws__ResourceTag_team="a", aws__PrincipalTag_team="a")
+    assert not under(condition, aws__ResourceTag_team="a", aws__PrincipalTag_team="b")
+    assert not under(condition, aws__ResourceTag_team="a")
+
+
 def test_a_variable_whose_key_is_away_matches_nothing() -> None:
     assert not under({"ArnLike": {"ec2:SourceInstanceARN": OWN}}, ec2__SourceInstanceARN=INSTANCE)
     assert not asked({**ALLOW, "Resource": "arn:aws:ec2:*:*:instance/${aws:RequestTag/x}"}).allowed

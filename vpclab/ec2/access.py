@@ -89,6 +89,7 @@ class Access:
         if caller is None or policies is None:
             return
         said = {"aws:PrincipalArn": self._role_or_user(caller)}
+        said |= {f"aws:PrincipalTag/{key}": value for key, value in caller.tags}
         if caller.instance_id is not None:
             said["ec2:SourceInstanceARN"] = (
                 f"arn:aws:ec2:{self._backend.region_name}:{self._account}"

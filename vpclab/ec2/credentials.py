@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -43,7 +43,8 @@ class Key:
     """An access key: who signs with it, as `role/NAME` or `user/NAME`, and until when.
 
     *arn* is the caller's in EC2's words: of a role, its session's. *instance_id* is the instance
-    that has the key from its profile.
+    that has the key from its profile. *tags* are those of the session and of its role, which a
+    policy asks for as aws:PrincipalTag.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Key:
     token: str | None = None
     until: dt.datetime | None = None
     instance_id: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +81,35 @@ class Keys:
 
     def of_instance(self, instance_id: str, role: str) -> Key:
         """Return the role's credentials that an instance has this hour."""
-        hour = self._now().replace(minute=0, second=0, microsecond=0)
         known = self._of_instances.get(instance_id)
-        if known is None or known.until != hour + LIFETIME:
-            known = Key(
-                id=f"ASIA{secrets.token_hex(8).upper()}",
-                secret=secrets.token_urlsafe(30),
-                arn=f"arn:aws:sts::{self._account}:assumed-role/{role}/{instance_id}",
-                principal=f"role/{role}",
-                instance_id=instance_id,
-                token=secrets.token_urlsafe(60),
-                until=hour + LIFETIME,
-            )
+        if known is None or known.until != self._until():
+            known = replace(self._session(role, instance_id), instance_id=instance_id)
             self._of_instances[instance_id] = known
             self.add(known)
         return known
+
+    def of_pod(self, role: str, session: str, tags: Mapping[str, str]) -> Key:
+        """Return new credentials of the role as a service account's pods have them.
+
+        *tags* are what EKS Pod Identity says of the pod (`eks-cluster-name`, and five more); for a
+        web identity (IRSA) they are those of the role, and nothing tells of the instance.
+        """
+        key = replace(self._session(role, session), tags=tuple(tags.items()))
+        self.add(key)
+        return key
+
+    def _until(self) -> dt.datetime:
+        return self._now().replace(minute=0, second=0, microsecond=0) + LIFETIME
+
+    def _session(self, role: str, name: str) -> Key:
+        return Key(
+            id=f"ASIA{secrets.token_hex(8).upper()}",
+            secret=secrets.token_urlsafe(30),
+            arn=f"arn:aws:sts::{self._account}:assumed-role/{role}/{name}",
+            principal=f"role/{role}",
+            token=secrets.token_urlsafe(60),
+            until=self._until(),
+        )
 
     def owner(self, call: Call) -> Key:
         """Return the key that *call* is signed with. Raises SignatureError."""
