@@ -63,6 +63,23 @@ class Blocks:
     _untaken: dict[EniId, tuple[Block, ...]] = field(default_factory=dict)
     """What EC2 has given and the kernel refused to guard: it is taken before more is asked for."""
 
+    def untaken(self, held: Collection[EniId]) -> tuple[EniId, ...]:
+        """Return the ENIs whose blocks are to be taken; those that are not *held* are forgotten."""
+        self._untaken = {i: blocks for i, blocks in self._untaken.items() if i in held}
+        return tuple(self._untaken)
+
+    def coming(self, assigning: Collection[EniId]) -> int:
+        """Return how many addresses are to be taken, but for ENIs that an assign flies for.
+
+        To ask for others would not help: the kernel would have to guard those, too.
+        """
+        given = (blocks for i, blocks in self._untaken.items() if i not in assigning)
+        return sum(block.num_addresses for blocks in given for block in blocks)
+
+    async def take_rest(self, eni_id: EniId) -> Ready:
+        """Note and guard what is to be taken; EC2 is asked nothing."""
+        return await self.take(eni_id, self._untaken.get(eni_id, ()))
+
     @property
     def unsure(self) -> frozenset[Block]:
         """Blocks that come or go, guarded or not."""
@@ -112,8 +129,8 @@ class Blocks:
     ) -> Ready:
         """Ask *count* more blocks for an ENI that has *known* ones."""
         self.book.demand_journal()
-        new = self._untaken.get(eni_id, ())
-        if not new and eni_id in self._unsettled:
+        new: tuple[Block, ...] = ()
+        if eni_id in self._unsettled:
             new = await self._settle_assign(eni_id, known, priority)
         if not new:
             try:

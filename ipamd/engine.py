@@ -192,6 +192,7 @@ class Engine:
             return BUSY_SECONDS if self.census.hint else IDLE_SECONDS
         if self.census.done.is_set():
             self._take_up_intents()
+            self._take_up_blocks()
             if not self._is_leaving:
                 self._begin_what_is_new()
             self.flights.forget_unwanted(self._wish)
@@ -249,7 +250,8 @@ class Engine:
             bound=terms.bound,
             free_enis=free_enis,
             slots_per_eni=terms.slots,
-            coming=sum(a.count * a.kind.size for a in acting if isinstance(a, Assign))
+            coming=h.lifecycle.blocks.coming(self._flying())
+            + sum(a.count * a.kind.size for a in acting if isinstance(a, Assign))
             + sum(wished(i) for i in arriving if self._is_coming(i)),
             busy=self._busy(),
             kinds=h.places.kinds(rooms, now, may_attach=may_attach and free_enis > 0),
@@ -299,17 +301,21 @@ class Engine:
         return frozenset(a.eni_id for a in self._acting.values() if isinstance(a, Unassign))
 
     def _is_coming(self, intent: Intent) -> bool:
-        """Whether what *intent* brings may be counted on: not if it keeps failing, or goes."""
-        is_going = intent.state is EniState.DRAINING
-        return not is_going and self.flights.failures(_flight_of(intent)) < DOUBTFUL_FAILURES
+        """Whether what *intent* brings may be counted on: not if it keeps failing, or goes.
+
+        One that is set up lacks but what the kernel would have to do for any other, too.
+        """
+        if intent.state in {EniState.CONFIGURED, EniState.DRAINING}:
+            return intent.state is EniState.CONFIGURED
+        return self.flights.failures(_flight_of(intent)) < DOUBTFUL_FAILURES
 
     def _is_held_up(self, intent: Intent) -> bool:
-        """Whether *intent* is not counted on for what is no fault of its ENI's.
+        """Whether *intent* keeps failing for what is no fault of its ENI's.
 
-        ENIs that are here may be asked for more meanwhile: pods wait.
+        If it is not counted on, ENIs that are here may be asked for more meanwhile: pods wait.
         """
-        own = self.flights.own_failures(_flight_of(intent))
-        return not self._is_coming(intent) and own < DOUBTFUL_FAILURES
+        flights, name = self.flights, _flight_of(intent)
+        return flights.own_failures(name) < DOUBTFUL_FAILURES <= flights.failures(name)
 
     def targets(self, now: Situation) -> Fixed | Demand:
         """Return what is enough now."""
@@ -521,6 +527,16 @@ class Engine:
             name = _flight_of(intent)
             if self.flights.may_start(name) and (work := self._next_step(intent)) is not None:
                 self.flights.start(name, work)
+
+    def _take_up_blocks(self) -> None:
+        """Take what EC2 has given and the kernel refused to guard: no more is asked for instead."""
+        h = self.holdings
+        for eni_id in h.lifecycle.blocks.untaken(h.pool.enis):
+            if self.flights.may_start(f"eni {eni_id}"):
+                self.flights.start(f"eni {eni_id}", self._take_rest(eni_id))
+
+    async def _take_rest(self, eni_id: EniId) -> None:
+        self.holdings.offer(await self.holdings.lifecycle.blocks.take_rest(eni_id))
 
     def _next_step(self, intent: Intent) -> Coroutine[None, None, None] | None:
         if intent.state is EniState.DRAINING:

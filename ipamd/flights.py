@@ -115,7 +115,7 @@ class Flights:
         return 0 if backoff is None else backoff.failures
 
     def own_failures(self, name: str) -> int:
-        """Return how many of them were its own: EC2 did not throttle, nor was it away."""
+        """Return how many of them were its own, and would have befallen no other."""
         backoff = self.backoffs.get(name)
         return 0 if backoff is None else backoff.own
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cni.kernel import NodeError
 from cni.spec import Code
 from eni import errors
 from eni.errors import EniError
@@ -219,9 +220,12 @@ def someone_must_act(trouble: Exception) -> bool:
 
 
 def befalls_all(trouble: Exception) -> bool:
-    """Whether any other ENI would have met the same: EC2 throttles, or is away."""
+    """Whether any other ENI would have met the same: EC2 throttles, or is away.
+
+    Or the kernel refuses: for want of memory, or what it refuses to each link, such as an MTU.
+    """
     away = (errors.UnreachableError, errors.CredentialsError)
-    return isinstance(trouble, (errors.ThrottledError, *away))
+    return isinstance(trouble, (errors.ThrottledError, *away, NodeError))
 
 
 def goes_elsewhere(trouble: Exception) -> bool:

@@ -200,6 +200,8 @@ class Kernel:
         self.crash_after: int | None = None
         """Steps until the process that asks for them is killed."""
         self._refuse_in: int | None = None
+        self.refuses: str | None = None
+        """What steps are refused for now, by how their words begin."""
         self.cannot: tuple[type, ...] = ()
         """What steps of a mender are refused for now."""
         self.log: deque[str] = deque(maxlen=100)
@@ -274,6 +276,8 @@ class Kernel:
         self._refuse_in = steps
 
     def _refuse(self, words: str) -> None:
+        if self.refuses is not None and words.startswith(self.refuses):
+            raise NetlinkError(errno.ENOBUFS, words, "")
         if self._refuse_in is None:
             return
         self._refuse_in -= 1

@@ -334,3 +334,46 @@ def test_an_add_that_comes_again_and_cannot_look_takes_nothing(stage: Setting) -
     assert [answer["code"] for answer in s.refusals] == [5]
     s.rest()
     assert [pod.name for pod in s.world.living] == ["p1.1", "p2.1"]
+
+
+GUARD, SET_UP = "ip route replace unreachable", "ip link set ens"
+
+
+@pytest.mark.parametrize("refused", [GUARD, SET_UP], ids=["guards", "links"])
+def test_an_eni_that_the_kernel_refuses_to_prepare_is_joined_by_no_other(
+    stage: Setting, refused: str
+) -> None:
+    s = stage(replace(fixed(warm_ip_target=1), instance_type="m5.xlarge"))
+    s.start()
+    s.pods(13)  # the primary ENI takes one more
+    s.run(30.0)
+    assert not s.secondary
+    s.world.kernel.refuses = refused
+    s.pods(3, 300.0)
+    assert s.laws.calls["create"] == 1
+    assigned = s.laws.calls["assign"]
+    s.world.kernel.refuses = None
+    s.run(90.0)
+    assert len(s.world.living) == 16
+    s.rest()
+    assert s.laws.calls["create"] == 1
+    assert s.laws.calls["assign"] == assigned
+
+
+def test_what_the_kernel_refuses_to_guard_on_one_eni_is_asked_of_no_other(stage: Setting) -> None:
+    s = stage(replace(fixed(warm_ip_target=1), instance_type="m5.xlarge"))
+    s.start()
+    s.pods(18)
+    s.run(60.0)
+    assert len(s.secondary) == 1
+    asked = s.laws.calls["assign"]
+    s.world.kernel.refuses = GUARD
+    s.pods(4, 300.0)
+    assert s.laws.calls["assign"] == asked + 1
+    assert s.laws.calls["create"] == 1
+    s.world.kernel.refuses = None
+    s.run(90.0)
+    assert len(s.world.living) == 22
+    s.rest()
+    assert s.laws.calls["assign"] == asked + 1
+    assert s.laws.calls["create"] == 1
