@@ -20,6 +20,7 @@ from eni import errors
 from eni.errors import EniError
 from eni.model import Block, EniId, Kind, SecurityGroupId, SubnetId
 from ipamd import decide, demand, targets
+from ipamd.blocks import Ready
 from ipamd.budget import Budget, Priority, start_jitter_seconds
 from ipamd.census import Census
 from ipamd.clock import Instant
@@ -461,7 +462,7 @@ class Engine:
             return
         self.flights.recovered(ADD)
         self._granted(subnet_id, kind)
-        h.welcome(ready)
+        self._welcome(ready, intent)
 
     def _came_to_nothing(self, intent: Intent, kind: Kind, error: Trouble) -> None:
         """Note that EC2 made no ENI: another subnet is tried, or the next one waits."""
@@ -569,7 +570,14 @@ class Engine:
                 subnet_id = SubnetId(str(intent.parameters["subnet_id"]))
                 self._inhibit(subnet_id, kind, wished(intent) // kind.size, error)
             raise
-        h.welcome(ready)
+        self._welcome(ready, intent)
+
+    def _welcome(self, ready: Ready, intent: Intent) -> None:
+        """Take an ENI that has come; what groups it has no census has told yet."""
+        self.holdings.welcome(ready)
+        groups = intent.parameters.get("security_groups")
+        if isinstance(groups, list):
+            self.census.groups.setdefault(ready.eni_id, tuple(map(SecurityGroupId, groups)))
 
     # Security groups -----------------------------------------------------------------------
     def _begin_groups(self) -> None:
