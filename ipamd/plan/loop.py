@@ -124,6 +124,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._may_stall = False
         self._abandoned = False
         self._threads: dict[Executor, Thread] = {}
+        self._more = 0.0
 
     # Time ------------------------------------------------------------------------------
     def time(self) -> float:
@@ -276,6 +277,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if isinstance(executor, Thread | Threads):
             return executor.take(func, args)
         return self._threads.setdefault(executor, Thread(self)).take(func, args)
+
+    def linger(self, seconds: float) -> None:
+        """Let the answer to the work that a thread is at come so much later than `latency` says."""
+        self._more += seconds
+
+    def end_of_work(self) -> float:
+        """Return by how much the answer to the work just done is late."""
+        more, self._more = self._more, 0.0
+        return more
 
     # The end ---------------------------------------------------------------------------
     def abandon(self) -> int:
@@ -437,6 +447,7 @@ class Thread(Executor):
             if isinstance(error, self._loop.fatal):
                 raise
             failure = error
+        until_answer += self._loop.end_of_work()
         if until_answer:
             self._loop.call_later(until_answer, self._answer, work, result, failure)
         else:

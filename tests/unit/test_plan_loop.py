@@ -245,6 +245,19 @@ def test_the_effect_and_the_answer_have_their_times_and_no_thread() -> None:
     assert run(main, latency=lambda work, _: Delay(2, 1) if work.__name__ == "work" else Delay()) == ((2.0, 3.0), 3.0)  # fmt: skip
 
 
+def test_an_answer_that_lingers_comes_later_and_the_next_one_does_not() -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        times = []
+        for seconds in (5, 0):
+            await loop.run_in_executor(None, loop.linger, seconds)
+            times.append(loop.time())
+        return times
+
+    assert run(main, latency=lambda *_: Delay(1, 1)) == ([7.0, 9.0], 9.0)
+
+
 def test_one_executor_does_one_thing_after_another_and_two_beside_each_other() -> None:
     async def main() -> list[float]:
         loop = asyncio.get_running_loop()
