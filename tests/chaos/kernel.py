@@ -5,7 +5,8 @@ other end, an ENI's link comes and goes with the cloud. What a daemon holds of i
 is in `tests.chaos.daemon_side`.
 
 A step is one send: the kernel does a batch whole before anyone can be killed. With
-`crash_after` the process dies right behind a step, and nothing is undone.
+`crash_before` and `crash_after` the process dies right before or behind a step, and nothing is
+undone.
 """
 
 from __future__ import annotations
@@ -199,6 +200,8 @@ class Kernel:
         self._clock = clock
         self.crash_after: int | None = None
         """Steps until the process that asks for them is killed."""
+        self.crash_before: int | None = None
+        """Steps until it is killed with the last of them not done."""
         self._refuse_in: int | None = None
         self.refuses: str | None = None
         """What steps are refused for now, by how their words begin."""
@@ -256,9 +259,10 @@ class Kernel:
     def send(self, words: str, *changes: Callable[[], None]) -> None:
         """Make *changes*, all of them, and raise the first one's error: one step.
 
-        The process that asked may die of it, right behind the step.
+        The process that asked may die of it, right before or behind the step.
         """
         self.look()
+        self._count_before(words)
         self._refuse(words)
         errors = []
         for change in changes:
@@ -284,6 +288,14 @@ class Kernel:
         if self._refuse_in < 0:
             self._refuse_in = None
             raise NetlinkError(errno.ENOBUFS, words, "")
+
+    def _count_before(self, words: str) -> None:
+        if self.crash_before is None:
+            return
+        self.crash_before -= 1
+        if self.crash_before <= 0:
+            self.crash_before = None
+            raise KilledError(f"killed before: {words}")
 
     def _count(self, words: str) -> None:
         if self.crash_after is None:
