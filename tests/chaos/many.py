@@ -39,10 +39,16 @@ def play_one(wish: tuple[int, float]) -> Result:
         return Player(draw(seed, hours), Path(path)).play()
 
 
-def spread(work: Callable[[T], U], wishes: Iterable[T], jobs: int | None = None) -> Iterator[U]:
+def spread(
+    work: Callable[[T], U],
+    wishes: Iterable[T],
+    jobs: int | None = None,
+    *,
+    per_process: int = TASKS_PER_PROCESS,
+) -> Iterator[U]:
     """Yield what *work* makes of each wish, as it comes, from *jobs* processes, or all cores."""
     context = multiprocessing.get_context("fork")
-    with context.Pool(jobs or os.cpu_count(), maxtasksperchild=TASKS_PER_PROCESS) as pool:
+    with context.Pool(jobs or os.cpu_count(), maxtasksperchild=per_process) as pool:
         yield from pool.imap_unordered(work, wishes)
 
 

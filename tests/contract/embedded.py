@@ -40,6 +40,7 @@ from vpclab.metadata import ROLE
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import InstanceTypeDef
 
 T = TypeVar("T")
 ZONE = "us-east-1a"
@@ -53,6 +54,16 @@ STALE_SECONDS = 20.0
 """How far descriptions are behind by `Fault.STALE`, and for how long; less than lies between two
 looks of the daemon's, which is more than EC2 was ever seen to need."""
 
+TIMEOUT_SECONDS = 10.0
+"""How long a client of ours waits for an answer (`eni.ec2.Ec2`)."""
+
+SLOW_SECONDS = 9.0
+"""How long an answer takes that comes just in time."""
+
+LATE_SECONDS = 12.0
+"""When EC2 does what nobody waits for any more: the client has given up, and a daemon that was
+started meanwhile has looked once; less than lies between two looks of its."""
+
 
 class Fault(StrEnum):
     """What can happen to one call."""
@@ -64,6 +75,19 @@ class Fault(StrEnum):
     STALE = "stale"
     """A question is answered from before; behind a mutation the daemon dies, and the next one's
     questions are answered so."""
+    SLOW = "answered late"
+    """Done at once, and answered only just in time."""
+    KILLED_WAITING = "killed waiting"
+    """Done at once; the daemon dies while it waits for the answer."""
+    LATE = "done late"
+    """Not answered in time, and done after that."""
+    KILLED_LATE = "dead, done late"
+    """Sent by a daemon that dies of it, and done when the next one lives."""
+
+    @property
+    def is_of_mutations(self) -> bool:
+        """Whether nothing of it is different if the call is a question."""
+        return self in {Fault.LATE, Fault.KILLED_LATE}
 
 
 class Region:
@@ -128,7 +152,17 @@ class EmbeddedCloud:
         """What EC2 answers to a method, whatever it is asked."""
         self.is_away = False
         """Whether the endpoint is not reached."""
+        self.hides_links = False
+        """Whether the instance sees no ENI but its primary."""
+        self.linger: Callable[[float], None] = lambda _: None
+        """Lets the answer to the call under way come so many seconds late."""
+        self.on_calls: list[Callable[[str], None]] = []
+        """Told of each call of the daemon's, by its method, before it is made."""
+        self.die_in: Callable[[float], None] = lambda _: None
+        """Lets the daemon that calls die in so many seconds."""
+        self._others: list[str] = []
         self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._sent: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._states: list[tuple[float, Mapping[str, Shown]]] = []
         self._enis: tuple[Eni, ...] | None = None
@@ -143,13 +177,7 @@ class EmbeddedCloud:
 
     def launch(self, instance_type: str = "m5.large") -> None:
         """Let the node be a new instance."""
-        made = self.hand.run_instances(
-            ImageId="ami-760aaa0f",
-            InstanceType=cast("Any", instance_type),
-            SubnetId=self.subnet_id,
-            MinCount=1,
-            MaxCount=1,
-        )["Instances"][0]
+        made = self._run(instance_type)
         primary = made["NetworkInterfaces"][0]
         self.primary_id = EniId(primary["NetworkInterfaceId"])
         (eni,) = (e for e in self.enis() if e.id == self.primary_id)
@@ -166,6 +194,15 @@ class EmbeddedCloud:
         self.plane.calls.clear()
         self.log.clear()
 
+    def _run(self, instance_type: str) -> InstanceTypeDef:
+        return self.hand.run_instances(
+            ImageId="ami-760aaa0f",
+            InstanceType=cast("Any", instance_type),
+            SubnetId=self.subnet_id,
+            MinCount=1,
+            MaxCount=1,
+        )["Instances"][0]
+
     def end(self) -> None:
         """Leave the VPC as it was before `launch`."""
         self.settle()
@@ -173,7 +210,8 @@ class EmbeddedCloud:
         self.plane.access.unrestrict()
         self.plane.faults.clear()
         self.plane.backend.delays.attach_seconds = self.plane.backend.delays.detach_seconds = 0
-        self.hand.terminate_instances(InstanceIds=[self.identity.instance_id])
+        self.hand.terminate_instances(InstanceIds=[self.identity.instance_id, *self._others])
+        self._others.clear()
         for eni in self.enis():
             self.hand.delete_network_interface(NetworkInterfaceId=eni.id)
 
@@ -183,9 +221,17 @@ class EmbeddedCloud:
 
     def settle(self) -> None:
         """Let happen what EC2 has had time for."""
+        while self._sent and self._sent[0][0] <= self.clock():
+            _, _, send = heapq.heappop(self._sent)
+            with contextlib.suppress(EniError):
+                send()
         while self._later and self._later[0][0] <= self.clock():
             _, _, work = heapq.heappop(self._later)
             self.plane.perform(functools.partial(self._arrive, work))
+
+    def do_late(self, send: Callable[[], object]) -> None:
+        """Let EC2 do what it is told only later, whoever lives then."""
+        heapq.heappush(self._sent, (self.clock() + LATE_SECONDS, next(self._numbers), send))
 
     def _arrive(self, work: Callable[[], None]) -> None:
         work()
@@ -226,6 +272,8 @@ class EmbeddedCloud:
     def plugged(self) -> Collection[str]:
         """Return the MACs that the instance has a link of."""
         self.settle()
+        if self.hides_links:
+            return []
         now = [eni for eni in self.attached() if eni.attachment]
         return [eni.mac for eni in now if eni.attachment and eni.attachment.status != "attaching"]
 
@@ -279,6 +327,18 @@ class EmbeddedCloud:
         (eni,) = (e for e in self.enis() if e.id == eni_id)
         assert eni.attachment is not None
         self.hand.detach_network_interface(AttachmentId=eni.attachment.id)
+
+    def delete(self, eni_id: str) -> None:
+        """Delete an ENI that nobody uses."""
+        self.hand.delete_network_interface(NetworkInterfaceId=eni_id)
+
+    def attach_elsewhere(self, eni_id: str) -> None:
+        """Attach an ENI to another instance."""
+        other = self._run(self.identity.instance_type)["InstanceId"]
+        self._others.append(other)
+        self.hand.attach_network_interface(
+            NetworkInterfaceId=eni_id, InstanceId=other, DeviceIndex=1
+        )
 
     def group(self, name: str) -> SecurityGroupId:
         """Make a security group."""
@@ -370,6 +430,8 @@ class _Client:
             cloud.settle()
             fault = cloud.faults.get(len(cloud.log))
             cloud.log.append(name)
+            for told in tuple(cloud.on_calls):
+                told(name)
             if cloud.is_away:
                 raise UnreachableError("no route to host", action=name)
             if name in cloud.answers:
@@ -381,21 +443,46 @@ class _Client:
 
 def _met(cloud: EmbeddedCloud, send: Callable[[], T], name: str, fault: Fault | None) -> T:
     """Return what a call is answered, as *fault* has it."""
-    is_question = name in QUESTIONS
+    if fault is Fault.STALE and name in QUESTIONS:
+        with cloud.stale():
+            return send()
+    _meet_before(cloud, send, name, fault)
+    answer = send()
+    _meet_behind(cloud, name, fault)
+    return answer
+
+
+def _meet_before(
+    cloud: EmbeddedCloud, send: Callable[[], object], name: str, fault: Fault | None
+) -> None:
     match fault:
         case Fault.KILLED_BEFORE:
             raise KilledError(name)
         case Fault.THROTTLED:
             raise ThrottledError("slow down", action=name)
-        case Fault.STALE if is_question:
-            with cloud.stale():
-                return send()
+        case Fault.LATE:
+            cloud.do_late(send)
+            cloud.linger(TIMEOUT_SECONDS)
+            raise _unanswered(name)
+        case Fault.KILLED_LATE:
+            cloud.do_late(send)
+            raise KilledError(name)
+        case Fault.SLOW | Fault.KILLED_WAITING:
+            cloud.linger(SLOW_SECONDS)
         case Fault.STALE:
             cloud.lag_seconds, cloud.lag_until = STALE_SECONDS, cloud.clock() + STALE_SECONDS
-    answer = send()
-    if fault in {Fault.KILLED_AFTER, Fault.STALE}:
-        raise KilledError(name)
-    if fault is Fault.LOST:
-        family = UnreachableError if is_question else UnknownOutcomeError
-        raise family("no answer", action=name)
-    return answer
+
+
+def _meet_behind(cloud: EmbeddedCloud, name: str, fault: Fault | None) -> None:
+    match fault:
+        case Fault.KILLED_AFTER | Fault.STALE:
+            raise KilledError(name)
+        case Fault.KILLED_WAITING:
+            cloud.die_in(SLOW_SECONDS / 2)
+        case Fault.LOST:
+            raise _unanswered(name)
+
+
+def _unanswered(name: str) -> EniError:
+    family = UnreachableError if name in QUESTIONS else UnknownOutcomeError
+    return family("no answer", action=name)

@@ -17,6 +17,7 @@ from ipamd.intents import UNMANAGED_TAG, EniState, Held
 from ipamd.journal import Journal
 from ipamd.pool import Leaving
 from ipamd.settings import ENI_MTU, Settings
+from tests.chaos.kernel import KilledError
 from tests.chaos.world import Pod, World
 from tests.contract.embedded import EmbeddedCloud, Region
 
@@ -53,6 +54,13 @@ class Node(World):
         make = cloud or (lambda clock: EmbeddedCloud(region, clock, **aws))
         super().__init__(folder, settings=settings, make_cloud=make)
         self.ec2 = cast("EmbeddedCloud", self.cloud)
+        self.ec2.linger, self.ec2.die_in = self._linger, self._die_in
+
+    def _linger(self, seconds: float) -> None:
+        self._alive().loop.linger(seconds)
+
+    def _die_in(self, seconds: float) -> None:
+        self._alive().loop.call_later(seconds, _die)
 
     # What happens to it ------------------------------------------------------------------
     def boot_up(self, seconds: float = REST_SECONDS) -> None:
@@ -174,9 +182,8 @@ class Node(World):
         """Yield what nobody uses and nobody gives back."""
         there = self.adopted()
         held = {block for eni in there for block in eni.blocks}
-        used = {eni.id for eni in self.attached()}
         made = [eni for eni in self.ec2.enis() if eni.description.startswith("aws-K8S-")]
-        yield from (f"{eni.id} is nobody's" for eni in made if eni.id not in used)
+        yield from (f"{eni.id} is nobody's" for eni in made if eni.attachment is None)
         yield from (f"{b} in the pool is EC2's" for b in self.daemon.pool.blocks() if b not in held)
         yield from (f"{b} is guarded" for b in self.guards() - held)
         yield from (f"rule {rule}" for rule in self.kernel.rules - set(self._rules()))
@@ -231,6 +238,10 @@ class Node(World):
     def is_growing(self) -> bool:
         """Whether the daemon may attach another ENI now."""
         return self.daemon.engine.flights.may_start(ADD)
+
+
+def _die() -> None:
+    raise KilledError("killed while it waits")
 
 
 Make = Callable[..., Node]
