@@ -12,8 +12,9 @@ keeps pods from the instance metadata, *clamp* lowers TCP's segment size to what
 
 Plain compares only: a set looked up while a transaction swaps it can miss, and a connection
 mark makes the miss last for the connection's life. What decides for life is asked of the first
-packet alone (`ct status` not yet confirmed): `ct state new` is true of every packet of a flow
-that nobody answers, and such a flow must not change its way when the rules do.
+packet alone (`ct status` not yet confirmed). `ct state new` would be another question: it is true
+of every packet of a flow that nobody answers, and such a flow must not change its way when the
+rules do; it is not true where another connection has announced this one (FTP's data).
 
 `ip6 enid` has no routing: pods have no IPv6 address, and may send from none.
 """
@@ -83,7 +84,7 @@ def _base(hook: str, priority: str, kind: str = "filter") -> str:
 FEATURES: Mapping[str, str] = {
     "nf_tables for IPv4 (CONFIG_NF_TABLES_IPV4)": _probe("counter"),
     "nf_tables for IPv6 (CONFIG_NF_TABLES_IPV6)": _probe("counter", family="ip6"),
-    "nf_tables ct (CONFIG_NFT_CT)": _probe(f"ct state new {FIRST} ct mark set 0x0"),
+    "nf_tables ct (CONFIG_NFT_CT)": _probe(f"{FIRST} ct mark set 0x0"),
     "nf_tables fib for IPv4 (CONFIG_NFT_FIB_IPV4)": _probe("fib daddr type local counter"),
     "nf_tables fib for IPv6 (CONFIG_NFT_FIB_IPV6)": _probe(
         "fib saddr . iif oif missing counter", family="ip6"
@@ -187,11 +188,15 @@ def _inside(wish: NftWish) -> list[str]:
 
 
 def _ways(wish: NftWish) -> Iterator[str]:
-    others = f"{0xFFFFFFFF ^ wish.marks.mask:#x}"
     for number in _numbers(wish):
-        mark = f"{wish.marks.of(number):#x}"
-        yield from _chain(f"came{number}", [f"ct mark set ct mark and {others} or {mark}"])
-        yield from _chain(f"via{number}", [f"meta mark set meta mark and {others} or {mark}"])
+        yield from _chain(f"came{number}", [_set("ct", wish, number)])
+        yield from _chain(f"via{number}", [_set("meta", wish, number)])
+
+
+def _set(which: str, wish: NftWish, number: int) -> str:
+    """Return what puts the way by an ENI into a mark; others' bits stay."""
+    others, mark = 0xFFFFFFFF ^ wish.marks.mask, wish.marks.of(number)
+    return f"{which} mark set {which} mark and {others:#x} or {mark:#x}"
 
 
 def _arrive(wish: NftWish) -> Iterator[str]:
@@ -224,7 +229,10 @@ def _leave(wish: NftWish) -> Iterator[str]:
             [*_inside(wish), "fib daddr type local return", f"ct mark set ct mark or {primary}"],
         )
     back = "ct direction reply goto back"
-    by_group = [f"iifgroup {POD_GROUP + n} goto via{n}" for n in numbers if n > 1]
+    # Not by a jump: most packets of pods come here, and a jump costs each a half per cent.
+    by_group = [
+        f"iifgroup {POD_GROUP + n} {_set('meta', wish, n)} accept" for n in numbers if n > 1
+    ]
     yield from _chain("others", [f"ct mark and {mask} != 0x0 {back}"])
     # A reply has its destination back by now: the node itself may have asked a host port.
     yield from _chain("loopback", ["ct direction reply return", "counter drop"])
@@ -234,7 +242,7 @@ def _leave(wish: NftWish) -> Iterator[str]:
         [
             f"iifgroup {NO_PODS} goto others",
             f"{LOOPBACK} jump loopback",
-            *([] if wish.external_snat else [f"ct state new {FIRST} jump outside"]),
+            *([] if wish.external_snat else [f"{FIRST} jump outside"]),
             f"ct mark and {mask} != 0x0 goto marked",
             *by_group,
         ],
