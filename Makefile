@@ -67,6 +67,11 @@ plugin: setup-tests ## the plugin as one static file, amd64 and arm64, and its t
 	  $(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/lab/test_plugin.py tests/lab/test_static.py \
 	  tests/lab/test_verbs.py tests/lab/test_chain.py
 
+image: setup-tests ## the OCI image for amd64 and arm64, its SBOM, and tests of what is in it; ARGS=--twice, --native
+	@tools/build-plugin
+	@tools/build-image $(ARGS)
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/image
+
 kernels: setup-tests ## Debian's 5.10, 6.1 and 6.12 kernels in qemu: our tests in each, as a table
 	@tools/emulators
 	@tools/build-plugin
@@ -96,4 +101,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests
+.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests image
