@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.bench.comparison import Comparison
 from tests.bench.report import Report
-from tests.cri.containerd import RELEASES
 from tests.cri.latency import latencies, obstacle
+from vpclab.containerd import RELEASES
 
 ROUNDS = 50
 

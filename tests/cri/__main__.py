@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cri.containerd import RELEASES, Release
 from tests.tools.runtimes import PAGE, ROWS, Outcome, cells, render
+from vpclab.containerd import RELEASES, Release
 
 LOOK_SECONDS = 0.5
 COLOURS = {"ok": "\033[32m", "FAILED": "\033[31m", "skipped": "\033[33m", "not run": "\033[33m"}

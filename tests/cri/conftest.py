@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cri.containerd import RELEASES, TOOLS, Release
-from tests.cri.images import make_image
+from tests.cri.client import IMAGE
 from tests.cri.stage import Stage
 from tests.tools.runtimes import Outcome
 from vpclab import box
+from vpclab.containerd import RELEASES, TOOLS, Release
+from vpclab.images import make_image
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
@@ -98,7 +99,7 @@ class Stages:
         if self._stage is None or self._stage.release != release:
             self.strike()
             place = folder(release.name)
-            make_image(place / "image.tar", TOOLS / "busybox")
+            make_image(place / "image.tar", TOOLS / "busybox", IMAGE)
             vpc = self._exits.enter_context(self._vpc())
             self._stage = Stage.raised(vpc, release, place, self._exits)
             self._ran[release.name] = self._stage.a.described

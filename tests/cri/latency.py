@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cri.client import PodSpec
-from tests.cri.containerd import RELEASES, TOOLS, Release, poll
-from tests.cri.images import make_image
+from tests.cri.client import IMAGE, PodSpec
 from tests.cri.stage import Machine, Stage
 from vpclab import box
+from vpclab.containerd import RELEASES, TOOLS, Release, poll
+from vpclab.images import make_image
 from vpclab.vpc import EmbeddedVPC
 
 PTP = {
@@ -74,7 +74,7 @@ def latencies(
     `obstacle`. *tell* hears how far it is.
     """
     with tempfile.TemporaryDirectory(prefix="enid-cri-") as folder, contextlib.ExitStack() as exits:
-        make_image(Path(folder, "image.tar"), TOOLS / "busybox")
+        make_image(Path(folder, "image.tar"), TOOLS / "busybox", IMAGE)
         vpc = exits.enter_context(EmbeddedVPC())
         stage = Stage.raised(vpc, release, Path(folder), exits)
         stage.a.uncover()

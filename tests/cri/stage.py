@@ -15,14 +15,14 @@ from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from ipamd.status import Status
-from tests.cri.client import CriError, PodSpec
-from tests.cri.containerd import BIN_DIR, CONF_DIR, Containerd, Release, poll
+from tests.cri.client import IMAGE, READY, Cri, CriError, PodSpec
 from tests.lab.starts import FILES, STARTS, Start
 from tests.lab.test_daemon import Ipamd
+from vpclab.containerd import SOCKET, Containerd, Release, poll
 from vpclab.enid import prepare
 from vpclab.netns import Worker
+from vpclab.runtime import BIN_DIR, CONF_DIR, Runtime
 from vpclab.runtime import CONFLIST as SHIPPED
-from vpclab.runtime import Runtime
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
@@ -163,8 +163,9 @@ class Machine:
     def __init__(self, node: Node, release: Release, folder: Path) -> None:
         self.node, self.release = node, release
         prepare(node)
-        self.containerd = Containerd(node, release, folder / f"{node.name}-containerd.log")
-        self.cri = self.containerd.cri
+        log = folder / f"{node.name}-containerd.log"
+        self.containerd = Containerd(node, release, log, IMAGE, is_up=self._answers)
+        self.cri = Cri(node.path(SOCKET), self.containerd.cgroup)
         self.ipamd = Ipamd(node, folder / f"{node.name}-ipamd.log", **SETTINGS)
         self.start = start_of(release)
         self.workers: list[Worker] = []
@@ -177,7 +178,14 @@ class Machine:
         """End what runs."""
         self._pool.shutdown()
         self.ipamd.close()
+        self.cri.close()
         self.containerd.close()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(CriError):
+            self.cri.version()
+            return True
+        return False
 
     @property
     def described(self) -> str:
@@ -360,7 +368,10 @@ class Machine:
         for worker in self.workers:
             worker.close()
         self.workers.clear()
-        self.containerd.clear()
+        for sandbox, told in self.cri.sandboxes().items():
+            if told["state"] == READY:
+                self.cri.stop(sandbox)
+            self.cri.remove(sandbox)
         self.await_nothing()
         self.containerd.link_tools()
         self.configure(lambda _: None)

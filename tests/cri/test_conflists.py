@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.cri.client import CriError, PodSpec
-from tests.cri.containerd import poll
 from tests.cri.stage import Call, Machine, Stage
 from tests.lab.talk import talk
+from vpclab.containerd import poll
 
 FAILURE = json.dumps({"cniVersion": "1.0.0", "code": 7, "msg": "not today"})
 

@@ -14,9 +14,9 @@ import pytest
 from cni.frame import Frame, encode
 from cni.plugin import MAX_SPOOLED
 from tests.cri.client import KUBELET_SECONDS, NOT_READY, READY, CriError, PodSpec
-from tests.cri.containerd import poll
 from tests.cri.stage import RECONCILE_SECONDS, Machine, Pod, Stage
 from tests.lab.talk import talk
+from vpclab.containerd import poll
 
 ERROR = json.dumps({"cniVersion": "1.0.0", "code": 11, "msg": "no luck", "details": "later"})
 DEADLINE = 10

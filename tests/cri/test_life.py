@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.cri.client import NODE_NETWORK, NOT_READY, READY, PodSpec
-from tests.cri.containerd import BIN_DIR, NETNS, poll
 from tests.cri.stage import Stage
 from tests.lab.talk import talk
+from vpclab.containerd import NETNS, poll
+from vpclab.runtime import BIN_DIR
 
 
 @pytest.mark.cri("pods of two nodes")

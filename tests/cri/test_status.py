@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.cri.client import CriError
-from tests.cri.containerd import poll
 from tests.cri.stage import Machine, Stage
+from vpclab.containerd import poll
 
 GRACE_SECONDS = 30
 """The setting allows 15; a busy machine's daemon may take as long to be back."""

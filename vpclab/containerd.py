@@ -1,30 +1,29 @@
 """A real containerd on a node of the lab, as a node's image has it: production's paths. Shell.
 
-It has the node's namespaces and folders, so two nodes' containerds never meet. What would meet
-is the kernel's: cgroups have one tree, in which each node's pods have a folder of their own that
-`close` empties and removes; a pod whose runtime was killed is found there, and nowhere else.
+`tools/build-containerd` fetches and builds what is run. It has the node's namespaces and folders,
+so two nodes' containerds never meet. What would meet is the kernel's: cgroups have one tree, in
+which each node's pods have a folder of their own that `close` empties and removes; a pod whose
+runtime was killed is found there, and nowhere else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-import signal
+import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cri.client import IMAGE, READY, Cri, CriError
+from vpclab import cgroups
 from vpclab.node import Node
+from vpclab.runtime import BIN_DIR, CONF_DIR, SEARCH
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache" / "containerd"
 TOOLS = CACHE / "tools"
-CGROUPS = Path("/sys/fs/cgroup")
 
 RUNC = CACHE / "runc-1.3.3"
 """For containerd 2, whose pods with a user namespace need more of it than Debian's has."""
@@ -33,27 +32,28 @@ PLUGINS = CACHE / "cni-1.9.1"
 """The CNI project's, for containerd 2: Debian's do not speak 1.1.0."""
 
 NAMES = ("1.6-debian12", "1.7-debian13", "2.2.9")
-"""What tools/build-containerd fetches or builds, and the folders it does so in."""
+"""What tools/build-containerd fetches or builds, and the folders it does so in; the newest last."""
 
 SOCKET = "/run/containerd/containerd.sock"
 CONFIG = "/run/containerd.toml"
 NETNS = "/run/containerd/io.containerd.grpc.v1.cri/netns"
 RESULTS = "/var/lib/cni/results"
-CONF_DIR, BIN_DIR = "/etc/cni/net.d", "/opt/cni/bin"
+LINKED = ("loopback", "tuning", "portmap", "bandwidth", "ptp", "host-local")
+"""The CNI project's plugins that a node has."""
 
-SETTINGS = f"""\
+SETTINGS = """\
 version = 2
 disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri"]
 [plugins."io.containerd.internal.v1.opt"]
   path = "/run/containerd-opt"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{IMAGE}"
+  sandbox_image = "{pause}"
   disable_apparmor = true
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{BIN_DIR}"
-    conf_dir = "{CONF_DIR}"
+    bin_dir = "{bin_dir}"
+    conf_dir = "{conf_dir}"
 """
 """The rest is containerd's default. Pods may not lower their oom_score_adj where root has no
 CAP_SYS_RESOURCE, as in a container; a pod's namespace is bound below the state's folder, apart
@@ -106,35 +106,51 @@ RELEASES = tuple(Release(name) for name in NAMES)
 
 
 def poll(question: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait until *question* is answered with yes."""
+    """Wait until *question* is answered with yes. Raises AssertionError if it is not."""
     end = time.monotonic() + seconds
     while not question():
-        assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds:g} s")
         time.sleep(0.01)
 
 
 class Containerd:
-    """The containerd of one node."""
+    """The containerd of one node, whose pods' sandboxes are of the image *pause*.
 
-    def __init__(self, node: Node, release: Release, log: Path) -> None:
+    *is_up* tells whether it serves; without it that is when it accepts connections. *cgroup* is
+    what the name of its pods' cgroup begins with.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        release: Release,
+        log: Path,
+        pause: str,
+        *,
+        is_up: Callable[[], bool] | None = None,
+        cgroup: str = "enid-cri",
+    ) -> None:
         self.node, self.release, self.log = node, release, log
-        self.cgroup = f"/enid-cri-{secrets.token_hex(4)}-{node.name}"
+        self._is_up = is_up or self._accepts
+        self.cgroup = f"/{cgroup}-{secrets.token_hex(4)}-{node.name}"
         self.process: subprocess.Popen[Any] | None = None
-        node.path(CONFIG).write_text(SETTINGS)
+        node.path(CONFIG).write_text(
+            SETTINGS.format(pause=pause, bin_dir=BIN_DIR, conf_dir=CONF_DIR)
+        )
         self.link_tools()
-        self.cri = Cri(node.path(SOCKET), self.cgroup)
 
     def link_tools(self) -> None:
         """Have the CNI project's plugins beside ours; twice is once."""
-        for name in ("loopback", "tuning", "portmap", "bandwidth", "ptp", "host-local"):
+        for name in LINKED:
             link = self.node.path(BIN_DIR) / name
             link.unlink(missing_ok=True)
             link.symlink_to(self.release.plugins / name)
 
     # Life --------------------------------------------------------------------------------
     def start(self) -> None:
-        """Start it, with a service manager's environment, and wait until its CRI answers."""
-        path = f"{self.release.folder}:{self.release.runc.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        """Start it, with a service manager's environment, and wait until it serves."""
+        path = f"{self.release.folder}:{self.release.runc.parent}:{SEARCH}"
         program = self.release.folder / "containerd"
         with self.log.open("ab") as log:
             self.process = self.node.popen(
@@ -144,12 +160,18 @@ class Containerd:
         poll(self._answers, f"containerd {self.release.name}", START_SECONDS)
 
     def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, f"containerd has ended:\n{self.said()}"
-        with contextlib.suppress(CriError):
-            self.cri.version()
-            return True
-        return False
+        if self.process is None or self.process.poll() is not None:
+            raise AssertionError(f"containerd has ended:\n{self.said()}")
+        return self._is_up()
+
+    def _accepts(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            return sock.connect_ex(str(self.node.path(SOCKET))) == 0
+
+    def ctr(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run containerd's own client on the node."""
+        ctr = str(self.release.folder / "ctr")
+        return self.node.run([ctr, "--namespace", "k8s.io", *words], check=check, timeout=120)
 
     def said(self) -> str:
         """Return the end of its log."""
@@ -157,30 +179,22 @@ class Containerd:
 
     def load_image(self, image: Path) -> None:
         """Import an image from a tar."""
-        ctr = [self.release.folder / "ctr", "--namespace", "k8s.io", "images", "import", image]
-        self.node.run([str(word) for word in ctr])
+        self.ctr("images", "import", str(image))
 
     def kill(self) -> None:
         """End it at once: shims and pods go on."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def restart(self) -> None:
         """Stop it as a service manager does, and start it again."""
-        assert self.process is not None
-        self.process.terminate()
-        self.process.wait(30)
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(30)
         self.start()
 
     # What is left ------------------------------------------------------------------------
-    def clear(self) -> None:
-        """Stop and remove every sandbox."""
-        for sandbox, told in self.cri.sandboxes().items():
-            if told["state"] == READY:
-                self.cri.stop(sandbox)
-            self.cri.remove(sandbox)
-
     def namespaces(self) -> list[str]:
         """Return the pods' network namespaces that are there."""
         folder = self.node.path(NETNS, inside=True)
@@ -193,41 +207,10 @@ class Containerd:
 
     def processes(self) -> list[int]:
         """Return the processes of its pods: pauses, and what runs beside them."""
-        files = [folder / "cgroup.procs" for folder in self._cgroups()]
-        return sorted({int(pid) for file in files for pid in _lines(file)})
+        return cgroups.processes(self.cgroup)
 
     def close(self) -> None:
         """End it, its pods and their cgroups."""
-        self.cri.close()
         if self.process is not None and self.process.poll() is None:
             self.kill()
-        folders = list(self._cgroups())
-        for folder in folders:
-            for pid in (folder / "cgroup.procs").read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-        for folder in folders:
-            poll(lambda folder=folder: _is_removed(folder), f"{folder} goes")  # type: ignore[misc]  # bound now
-
-    def _cgroups(self) -> Iterator[Path]:
-        """Yield the cgroups of the node's pods, of each hierarchy, the deepest first."""
-        tops = [CGROUPS / self.cgroup[1:], *CGROUPS.glob(f"*/{self.cgroup[1:]}")]
-        for top in tops:
-            if top.is_dir():
-                inner = (Path(root) for root, _, _ in os.walk(top, topdown=False))
-                yield from inner
-
-
-def _lines(file: Path) -> list[str]:
-    with contextlib.suppress(FileNotFoundError):  # the cgroup went meanwhile
-        return file.read_text().split()
-    return []
-
-
-def _is_removed(folder: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            folder.rmdir()
-        except OSError:
-            return False
-    return True
+        cgroups.remove(self.cgroup)
