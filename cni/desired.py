@@ -13,10 +13,10 @@ CHECK's to tell.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Interface, ip_network
+from ipaddress import IPv4Interface, IPv4Network, ip_network
 
 from cni.dataplane import (
     ENI_GROUP,
@@ -58,6 +58,8 @@ KINDS: Mapping[str, int] = {
 """Routes that none of ours is like, and the kernel's numbers of them (RTN_*, linux/rtnetlink.h)."""
 
 DROPPING = {"blackhole", "prohibit"}
+
+EVERYWHERE = IPv4Network("0.0.0.0/0")
 
 METRIC_V6 = 1024
 """What the kernel makes of an IPv6 route's metric 0."""
@@ -116,6 +118,10 @@ class Desired:
     is_whole: bool = True
 
 
+Key = tuple[Network, int, int, int]
+"""Of a route: network, table, metric and TOS."""
+
+
 # What is there -------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLink:
@@ -143,11 +149,13 @@ class Way:
     source: Address | None = None
     protocol: int = PROTOCOL
     kind: str = ""
+    tos: int = 0
+    """Of the packets that it is for, and none of ours asks for; 0 is all that no other is for."""
 
     @property
-    def key(self) -> tuple[Network, int, int]:
+    def key(self) -> Key:
         """What tells two routes apart: a second one of the same key replaces the first."""
-        return (self.network, self.table, self.metric)
+        return (self.network, self.table, self.metric, self.tos)
 
     @property
     def drops(self) -> bool:
@@ -161,6 +169,20 @@ class FoundRule:
 
     rule: Rule
     protocol: int
+
+
+@dataclass(frozen=True, slots=True)
+class OddRule:
+    """A rule of our protocol that none of ours is like: of IPv6, or it does or asks something else.
+
+    *words* are those of `ip rule`. *body* is the kernel's own message of it, by which it goes:
+    whatever it asks is in there.
+    """
+
+    words: str
+    body: bytes
+    like: Rule | None = None
+    """The rule that it only turns round (`not`): of the two, the kernel deletes the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +214,7 @@ class Found:
     links: tuple[FoundLink, ...] = ()
     ways: tuple[Way, ...] = ()
     rules: tuple[FoundRule, ...] = ()
+    odd: tuple[OddRule, ...] = ()
     addresses: tuple[OwnAddress, ...] = ()
     neighbours: frozenset[Neighbour] = frozenset()
     table: FoundTable | None = None
@@ -237,9 +260,14 @@ class PutRule:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRule:
-    """Take a rule of ours out."""
+    """Take a rule of our protocol out.
 
-    rule: Rule
+    The kernel takes out the first of that preference which has all that is asked for, whatever
+    it has besides: *spare* are those of ours that it could take for it, and they stay.
+    """
+
+    rule: Rule | OddRule
+    spare: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,11 +403,12 @@ def moved(have: Found, source: Address) -> tuple[PutWay, ...]:
     cut off pods that talk.
     """
     pods = {link.index for link in have.links if parse_alias(link.alias) is not None}
-    there = {way.network for way in have.ways if way.table == PODS_TABLE and way.index}
+    there = {w.network for w in have.ways if w.table == PODS_TABLE and w.index and not w.tos}
     return tuple(
         PutWay(_pod_way(way.network.network_address, way.index, source))
         for way in have.ways
         if way.protocol == PROTOCOL and way.index in pods and way.network not in there
+        if not way.tos
     )
 
 
@@ -521,7 +550,7 @@ def _ways(
     want: Desired,
     links: Mapping[EniLink, FoundLink | None],
     wires: Mapping[PodWire, FoundLink | None],
-) -> Iterator[tuple[tuple[Network, int, int], _Wanted]]:
+) -> Iterator[tuple[Key, _Wanted]]:
     for eni, link in links.items():
         if link is None or eni.is_primary:
             continue
@@ -552,14 +581,12 @@ def _pod_way(address: Address, index: int, source: Address) -> Way:
 
 
 def named(way: Way) -> str:
-    """Return where a route leads to, in a word."""
-    return "default" if way.network.prefixlen == 0 else str(way.network)
+    """Return where a route leads to, in a word, and of which packets."""
+    tos = f" tos {way.tos:#x}" if way.tos else ""
+    return f"{way.network if way.network.prefixlen else 'default'}{tos}"
 
 
-def _missing_ways(
-    wanted: Mapping[tuple[Network, int, int], _Wanted],
-    there: Mapping[tuple[Network, int, int], Way],
-) -> Iterator[Repair]:
+def _missing_ways(wanted: Mapping[Key, _Wanted], there: Mapping[Key, Way]) -> Iterator[Repair]:
     for key, wish in wanted.items():
         found = there.get(key)
         if found == wish.way:
@@ -609,18 +636,37 @@ def _missing_rules(want: Desired, have: Found) -> Iterator[Repair]:
 
 
 def _surplus_rules(want: Desired, have: Found) -> Iterator[Repair]:
-    wanted = set(desired_rules(want.enis, want.routing))
-    for found in have.rules:
-        if found.protocol == PROTOCOL and found.rule not in wanted:
-            what = f"rule {rule_words(found.rule)}"
-            sentence = f"{what} carries our protocol and is not needed"
-            yield Repair(Part.RULE, what, sentence, DeleteRule(found.rule))
+    wanted = desired_rules(want.enis, want.routing)
+    ours = (found.rule for found in have.rules if found.protocol == PROTOCOL)
+    surplus: list[Rule | OddRule] = [rule for rule in ours if rule not in wanted]
+    for rule in (*surplus, *have.odd):
+        words, asked = (
+            (rule.words, rule.like) if isinstance(rule, OddRule) else (rule_words(rule), rule)
+        )
+        what = f"rule {words}"
+        sentence = f"{what} carries our protocol and is not needed"
+        yield Repair(Part.RULE, what, sentence, DeleteRule(rule, spared(asked, wanted)))
+
+
+def spared(asked: Rule | None, wanted: Iterable[Rule]) -> tuple[Rule, ...]:
+    """Return those of *wanted* that the kernel could delete in place of the one it is asked to."""
+    return tuple(w for w in wanted if asked is not None and _is_taken_for(w, asked))
+
+
+def _is_taken_for(rule: Rule, asked: Rule) -> bool:
+    return (
+        (rule.preference, rule.table) == (asked.preference, asked.table)
+        and asked.fwmark in {0, rule.fwmark}
+        and asked.fwmask in {0, rule.fwmask}
+        and asked.source in {None, rule.source}
+        and (not asked.destination or asked.destination in {EVERYWHERE, rule.destination})
+    )
 
 
 def _surplus_ways(
     unsure: Collection[Network],
-    wanted: Mapping[tuple[Network, int, int], _Wanted],
-    there: Mapping[tuple[Network, int, int], Way],
+    wanted: Mapping[Key, _Wanted],
+    there: Mapping[Key, Way],
 ) -> Iterator[Repair]:
     for key, way in there.items():
         if way.protocol != PROTOCOL or key in wanted or way.network in unsure:

@@ -34,8 +34,9 @@ _INDEX = struct.Struct("=i")
 RECEIVE_BYTES = 1 << 20
 """The socket's buffer: a burst of 700 pods that end at once tells 6,000 messages."""
 
-_GROUPS = (1, 3, 5, 7, 8, 11, 24)
-"""RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_ROUTE, _IPV4_NETCONF."""
+_GROUPS = (1, 3, 5, 7, 8, 11, 19, 24)
+"""RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_ROUTE, _IPV6_RULE,
+_IPV4_NETCONF."""
 
 _NFNLGRP_NFTABLES = 7
 _NEWGEN = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN

@@ -22,6 +22,7 @@ from cni.desired import (
     DeleteWay,
     Found,
     FoundLink,
+    OddRule,
     PutAddress,
     PutNeighbour,
     PutRule,
@@ -39,6 +40,9 @@ RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 
 GONE = {errno.ESRCH, errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL}
 """What the kernel says where there is nothing to take away."""
+
+DONE = {errno.EEXIST}
+"""What it says where there is nothing to put."""
 
 
 class KernelMender:
@@ -80,13 +84,13 @@ class KernelMender:
 
     def _mend(self, step: Step) -> str:
         takes_away = isinstance(step, DeleteWay | DeleteRule | DeleteAddress)
+        done = GONE | DONE if isinstance(step, DeleteRule) else GONE if takes_away else DONE
         try:
             self._channel.send(*_messages(step))
         except rtnl.NetlinkError as error:
             if isinstance(step, SetLink) and step.name and error.errno == errno.EBUSY:
                 return self._rename(step)
-            is_done = error.errno in GONE if takes_away else error.errno == errno.EEXIST
-            return "" if is_done else str(error)
+            return "" if error.errno in done else str(error)
         except OSError as error:
             return str(error)
         return ""
@@ -108,9 +112,9 @@ class KernelMender:
 def _messages(step: Step) -> tuple[rtnl.Message, ...]:
     match step:
         case DeleteWay(way):
-            return (rtnl.delete_route(path(way), any_scope=bool(way.kind)),)
-        case DeleteRule(rule):
-            return (rtnl.change_rule(rule_wish(rule), delete=True),)
+            return (rtnl.delete_route(path(way), any_scope=True),)
+        case DeleteRule(rule, spare):
+            return taking_out(rule, spare)
         case DeleteAddress(index, address):
             return (rtnl.change_address(address, index, delete=True),)
         case PutAddress(index, address, anew):
@@ -118,6 +122,25 @@ def _messages(step: Step) -> tuple[rtnl.Message, ...]:
             return (*gone, rtnl.change_address(address, index))
         case _:
             return (_putting(step),)
+
+
+def taking_out(rule: Rule | OddRule, spare: Sequence[Rule]) -> tuple[rtnl.Message, ...]:
+    """Return how a rule goes, and none of *spare*, in one batch.
+
+    Each of those is there twice, behind all of its preference, before the kernel is let loose on
+    the first ones; what it took too many of, because the rule had gone meanwhile, is put again.
+    """
+    gone = (
+        rtnl.delete_rule(rule.body, rule.words)
+        if isinstance(rule, OddRule)
+        else rtnl.change_rule(rule_wish(rule), delete=True)
+    )
+    kept = tuple(map(rule_wish, spare))
+    return (
+        *(rtnl.change_rule(one, double=True) for one in kept),
+        *[gone] * (1 + len(kept)),
+        *map(rtnl.change_rule, kept),
+    )
 
 
 def _putting(step: SetLink | PutWay | PutRule | PutNeighbour | WriteTable) -> rtnl.Message:
@@ -149,6 +172,7 @@ def path(way: Way) -> rtnl.Path:
         protocol=way.protocol,
         kind=KINDS[way.kind] if way.kind else RTN_UNICAST if way.index else RTN_UNREACHABLE,
         on_link=way.gateway is not None,
+        tos=way.tos,
     )
 
 

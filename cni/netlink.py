@@ -40,9 +40,9 @@ from cni.dataplane import (
     steps,
     sysctl_complaints,
 )
-from cni.desired import ENI_CONF, PRIMARY_CONF, SetLink, Way
+from cni.desired import ENI_CONF, PRIMARY_CONF, SetLink, Way, spared
 from cni.kernel import Link, NodeError
-from cni.mender import path, rule_wish
+from cni.mender import DONE, GONE, path, rule_wish, taking_out
 from cni.rtdump import HAS_IPV6, Looks
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class NodeNetlink:
 
     def _routes(self, table: int) -> Iterator[Route]:
         for way in self._looks.ways([table]):
-            is_like_ours = way.protocol == PROTOCOL and not way.kind
+            is_like_ours = way.protocol == PROTOCOL and not way.kind and not way.tos
             if is_like_ours and isinstance(way.network, IPv4Network):
                 gateway = way.gateway if isinstance(way.gateway, IPv4Address) else None
                 yield Route(way.network, table, way.index, gateway)
@@ -159,22 +159,22 @@ class NodeNetlink:
         Without *prune* nothing is deleted: whoever does not know every ENI yet must not
         take away the rule of one that pods are using.
         """
-        for step in steps(desired_rules(enis, routing), self._rules()):
+        wanted = desired_rules(enis, routing)
+        for step in steps(wanted, self._rules()):
             match step:
                 case Put(Rule() as rule):
-                    self._rule(rule)
+                    self._change_rules([rtnl.change_rule(rule_wish(rule))], DONE)
                 case Delete(Rule() as rule) if prune:
-                    self._rule(rule, delete=True)
+                    self._change_rules(taking_out(rule, spared(rule, wanted)), GONE | DONE)
 
     def _rules(self) -> Iterator[Rule]:
         return (found.rule for found in self._looks.rules() if found.protocol == PROTOCOL)
 
-    def _rule(self, rule: Rule, *, delete: bool = False) -> None:
-        try:
-            self._fast.send(rtnl.change_rule(rule_wish(rule), delete=delete))
-        except rtnl.NetlinkError as error:
-            if error.errno != (errno.ENOENT if delete else errno.EEXIST):
-                raise
+    def _change_rules(self, messages: Sequence[rtnl.Message], done: Collection[int]) -> None:
+        _, errors = self._fast.try_all(messages)
+        for error in errors:
+            if error.errno not in done:
+                raise error
 
     # Guards ----------------------------------------------------------------------------
     @_in_our_words("the guards")
@@ -201,7 +201,7 @@ class NodeNetlink:
 
     def _guards(self) -> Iterator[Network]:
         ways = self._looks.ways([PODS_TABLE])
-        like_guards = (way for way in ways if not way.index and not way.kind)
+        like_guards = (w for w in ways if not w.index and not w.kind and not w.tos)
         return (way.network for way in like_guards if way.protocol == PROTOCOL)
 
     # nft -------------------------------------------------------------------------------

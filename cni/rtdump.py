@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from cni.dataplane import EXTERNAL_PREFERENCE, PODS_TABLE, PROTOCOL, ForeignRule, Rule
-from cni.desired import KINDS, Found, FoundLink, FoundRule, Neighbour, OwnAddress, Way
+from cni.desired import KINDS, Found, FoundLink, FoundRule, Neighbour, OddRule, OwnAddress, Way
 from cni.nft import TABLE
 from cni.nft_found import FoundChain, FoundNftRule, FoundTable
 from cni.rtnl import (
@@ -35,6 +35,7 @@ from cni.rtnl import (
     each_attribute,
     get_link_at,
 )
+from cni.rule_words import words
 
 T = TypeVar("T")
 
@@ -123,7 +124,7 @@ def read_link(body: bytes) -> FoundLink:
 
 def read_route(body: bytes) -> Way | None:
     """Return the route of an RTM_NEWROUTE body; None of a type that routes have not."""
-    family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+    family, length, _, tos, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     found = attributes_of(body[_ROUTE.size :])
     is_usual = kind in _USUAL and 9 not in found  # RTA_MULTIPATH
     if not is_usual and kind not in _KINDS:
@@ -138,6 +139,7 @@ def read_route(body: bytes) -> Way | None:
         source=ip_address(found[7]) if 7 in found else None,  # RTA_PREFSRC
         protocol=protocol,
         kind="" if is_usual else _KINDS[kind],
+        tos=tos,
     )
 
 
@@ -146,14 +148,42 @@ _RULE_WORDS = {1, 2, 6, 10, 14, 15, 16, 21}
 _PROTOCOL: a rule with any other asks more than ours do."""
 
 
-def read_rule(body: bytes) -> FoundRule | None:
-    """Return the rule of an RTM_NEWRULE body; None of one that asks what none of ours does."""
-    _, to_length, _, tos, table, _, _, action, flags = _RULE.unpack_from(body)
+_INVERT = 2  # FIB_RULE_INVERT
+
+
+def _is_turned(body: bytes) -> bool:
+    """Whether a rule takes what it does not ask for: `ip rule add not`."""
+    return bool(_RULE.unpack_from(body)[-1] & _INVERT)
+
+
+def _asks_more(body: bytes) -> bool:
+    """Whether an IPv4 rule does, or asks, what none of ours does."""
+    tos, action = body[3], body[7]
     found = attributes_of(body[_RULE.size :])
     suppresses = found.get(14, b"\xff\xff\xff\xff") != b"\xff\xff\xff\xff"
-    others = found.keys() - _RULE_WORDS
-    if action != _FR_ACT_TO_TBL or tos or suppresses or others or flags & 2:
-        return None  # 2 is FIB_RULE_INVERT
+    return bool(action != _FR_ACT_TO_TBL or tos or suppresses or found.keys() - _RULE_WORDS)
+
+
+def read_rule(body: bytes) -> FoundRule | None:
+    """Return the rule of an RTM_NEWRULE body; None of one that asks what none of ours does."""
+    return None if _asks_more(body) or _is_turned(body) else _plain(body)
+
+
+def read_odd(body: bytes) -> OddRule | None:
+    """Return the rule of our protocol that none of ours is like; None of any other."""
+    if attributes_of(body[_RULE.size :]).get(21) != bytes([PROTOCOL]):  # FRA_PROTOCOL
+        return None
+    is_v4, asks_more = body[0] == socket.AF_INET, _asks_more(body)
+    if is_v4 and not asks_more and not _is_turned(body):
+        return None
+    like = _plain(body).rule if is_v4 and not asks_more else None
+    return OddRule(words(body), body, like)
+
+
+def _plain(body: bytes) -> FoundRule:
+    """Return an IPv4 rule as far as ours ask."""
+    _, to_length, _, _, table, _, _, _, _ = _RULE.unpack_from(body)
+    found = attributes_of(body[_RULE.size :])
 
     def number(kind: int) -> int:
         value: int = _NUMBER.unpack(found[kind])[0] if kind in found else 0
@@ -222,6 +252,7 @@ class Looks:
         self._routes = _Memory(read_route)
         self._addresses = _Memory(read_address)
         self._rules = _Memory(read_rule)
+        self._odd = _Memory(read_odd)
         self._marks = _Memory(read_mark)
         self._neighbours = _Memory(read_neighbour)
         self._permanent: tuple[tuple[Neighbour, ...], frozenset[Neighbour]] = ((), frozenset())
@@ -244,6 +275,7 @@ class Looks:
             links=self.links(),
             ways=self.ways((PODS_TABLE, *tables)),
             rules=self._rules.read(rules),
+            odd=self._odd.read([*rules, *self._rule_bodies(socket.AF_INET6)]),
             marked=self._marks.read(rules),
             addresses=self.addresses(),
             neighbours=self.neighbours(),
@@ -287,8 +319,13 @@ class Looks:
         """Return the IPv4 rules that ask no more than ours do."""
         return self._rules.read(self._rule_bodies())
 
-    def _rule_bodies(self) -> list[bytes]:
-        return _dump(self._channel, 34, _RULE.pack(socket.AF_INET, *[0] * 8))  # RTM_GETRULE
+    def _rule_bodies(self, family: int = socket.AF_INET) -> list[bytes]:
+        try:
+            return _dump(self._channel, 34, _RULE.pack(family, *[0] * 8))  # RTM_GETRULE
+        except NetlinkError as error:
+            if error.errno != errno.EAFNOSUPPORT or family == socket.AF_INET:
+                raise
+            return []  # a kernel without IPv6, or without rules of it
 
     def addresses(self) -> tuple[OwnAddress, ...]:
         """Return the IPv4 addresses of the host's links."""

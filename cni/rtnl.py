@@ -301,6 +301,7 @@ class Path:
     kind: int = 1
     on_link: bool = False
     """Whether the gateway is on the link although no prefix says so."""
+    tos: int = 0
 
 
 def _route_body(path: Path, *, any_scope: bool = False) -> bytes:
@@ -309,7 +310,7 @@ def _route_body(path: Path, *, any_scope: bool = False) -> bytes:
     if path.address.version == 6:  # the family: IPv6 routes have no scope
         scope = 0
     body = _ROUTE.pack(
-        _family(path.address), path.length, 0, 0,
+        _family(path.address), path.length, 0, path.tos,
         path.table if path.table < 256 else 0, path.protocol, scope, path.kind,
         4 if path.on_link else 0,  # RTNH_F_ONLINK
     )  # fmt: skip
@@ -329,6 +330,7 @@ def _route_body(path: Path, *, any_scope: bool = False) -> bytes:
 def _route_words(path: Path) -> str:
     kind = "unreachable " if path.kind == 7 else ""  # RTN_UNREACHABLE
     metric = f" metric {path.metric}" if path.metric else ""
+    metric += f" tos {path.tos:#x}" if path.tos else ""
     return f"{kind}{path.address}/{path.length} dev #{path.index} table {path.table}{metric}"
 
 
@@ -357,8 +359,11 @@ class RuleWish:
     destination: IPv4Network | None = None
 
 
-def change_rule(rule: RuleWish, *, delete: bool = False) -> Message:
-    """Add a rule, or take it out. One that is there already is refused: it would be doubled."""
+def change_rule(rule: RuleWish, *, delete: bool = False, double: bool = False) -> Message:
+    """Add a rule, or take it out.
+
+    One that is there already is refused, unless it is to be there twice (*double*).
+    """
     table = rule.table if rule.table < 256 else 0
     length, to = 0 if rule.source is None else 32, rule.destination
     to_length = 0 if to is None else to.prefixlen
@@ -378,7 +383,13 @@ def change_rule(rule: RuleWish, *, delete: bool = False) -> Message:
         words += f" fwmark {rule.fwmark:#x}/{rule.fwmask:#x}"
     if delete:
         return Message(33, REQUEST | ACK, body, f"ip rule del {words}")  # RTM_DELRULE
-    return Message(32, REQUEST | ACK | CREATE | EXCL, body, f"ip rule add {words}")
+    flags = REQUEST | ACK | CREATE | (0 if double else EXCL)
+    return Message(32, flags, body, f"ip rule add {words}")
+
+
+def delete_rule(body: bytes, words: str) -> Message:
+    """Take the rule out that a RTM_NEWRULE body tells of: all that it asks is asked for."""
+    return Message(33, REQUEST | ACK, body, f"ip rule del {words}")
 
 
 # Answers -------------------------------------------------------------------------------

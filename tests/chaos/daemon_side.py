@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface, ip_network
 
@@ -52,6 +53,7 @@ from cni.desired import (
     Found,
     FoundLink,
     FoundRule,
+    Key,
     Neighbour,
     OwnAddress,
     PutAddress,
@@ -137,7 +139,7 @@ class ModelNet:
         there = [
             Route(way.network, table, way.index, way.gateway)
             for way in kernel.ways.values()
-            if way.table == table and isinstance(way.network, IPv4Network)
+            if way.table == table and isinstance(way.network, IPv4Network) and not way.tos
         ]
         for step in steps(desired_routes(eni, link.index), there):
             match step:
@@ -145,7 +147,7 @@ class ModelNet:
                     way = Way(r.destination, table, index=r.index, gateway=r.gateway)
                     kernel.send(f"ip route replace {r}", partial(kernel.put_way, way))
                 case Delete(Route() as r):
-                    held = kernel.ways.get((r.destination, table, 0))
+                    held = kernel.ways.get((r.destination, table, 0, 0))
                     if held is not None and (held.index, held.gateway) == (r.index, r.gateway):
                         gone = partial(kernel.delete_way, r.destination, table, 0)
                         kernel.send(f"ip route del {r}", gone)
@@ -173,10 +175,10 @@ class ModelNet:
     @_in_our_words("the guards")
     def remove_guards(self, networks: Iterable[Network]) -> None:
         """Stop guarding *networks*."""
-        keys = [(network, PODS_TABLE, GUARD_METRIC) for network in networks]
+        keys = [Way(network, PODS_TABLE, GUARD_METRIC).key for network in networks]
         self._batches("del", [partial(self._forget, key) for key in keys])
 
-    def _forget(self, key: tuple[Network, int, int]) -> None:
+    def _forget(self, key: Key) -> None:
         self._kernel.ways.pop(key, None)
 
     def _batches(self, verb: str, changes: Sequence[Callable[[], None]]) -> None:
@@ -187,7 +189,8 @@ class ModelNet:
     def guards(self, want: Iterable[Network]) -> tuple[int, int]:
         """Guard exactly *want*."""
         wanted = set(want)
-        there = {w.network for w in self._kernel.ways.values() if w.metric == GUARD_METRIC}
+        ways = (w for w in self._kernel.ways.values() if not w.tos)
+        there = {w.network for w in ways if w.metric == GUARD_METRIC}
         self.add_guards(sorted(wanted - there, key=str))
         self.remove_guards(sorted(there - wanted, key=str))
         return len(wanted - there), len(there - wanted)
@@ -378,7 +381,7 @@ class ModelWiring:
             routes={
                 way.network.network_address: way.source
                 for way in ways
-                if (way.table, way.index) == (PODS_TABLE, link.index)
+                if (way.table, way.index, way.tos) == (PODS_TABLE, link.index, 0)
             },
             neighbours=dict(link.neighbours),
         )
@@ -452,7 +455,7 @@ class ModelMender:
             )
             for link in kernel.links
         ]
-        ways, rules = tuple(kernel.ways.values()), frozenset(kernel.rules)
+        ways, rules = tuple(kernel.ways.values()), frozenset(kernel.rules | kernel.odd_rules)
         return links, ways, rules, kernel.nft, kernel.nft_writes
 
     def _found(self) -> Found:
@@ -461,10 +464,11 @@ class ModelMender:
         return Found(
             links=tuple(map(_found, links)),
             ways=tuple(
-                AnyWay(w.network, w.table, w.metric, w.index, w.gateway, w.source, kind=w.kind)
+                AnyWay(**{f.name: getattr(w, f.name) for f in fields(Way)})
                 for w in kernel.ways.values()
             ),
             rules=tuple(FoundRule(rule, PROTOCOL) for rule in kernel.rules),
+            odd=tuple(kernel.odd_rules),
             addresses=tuple(
                 OwnAddress(link.index, address, address in link.silent)
                 for link in links
@@ -516,14 +520,16 @@ class ModelMender:
             case SetLink():
                 self._set_link(step)
             case PutWay(w):
-                way = Way(w.network, w.table, w.metric, w.index, _v4(w.gateway), w.source, w.kind)
+                gateway = _v4(w.gateway)
+                way = Way(w.network, w.table, w.metric, w.index, gateway, w.source, w.kind, w.tos)
                 kernel.put_way(way)
             case DeleteWay(way):
                 kernel.delete_way(*way.key)
             case PutRule(rule):
                 kernel.rules.add(rule)
             case DeleteRule(rule):
-                kernel.rules.discard(rule)
+                kernel.rules = {one for one in kernel.rules if one != rule}
+                kernel.odd_rules = {one for one in kernel.odd_rules if one != rule}
             case _:
                 self._take_at_link(step)
 

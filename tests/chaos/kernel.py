@@ -31,6 +31,7 @@ from cni.dataplane import (
     Network,
     Rule,
 )
+from cni.desired import Key, OddRule
 from cni.kernel import Heard, NetnsId
 from cni.rtnl import NetlinkError
 
@@ -152,11 +153,12 @@ class Way:
     gateway: IPv4Address | None = None
     source: Address | None = None
     kind: str = ""
+    tos: int = 0
 
     @property
-    def key(self) -> tuple[Network, int, int]:
+    def key(self) -> Key:
         """What tells two routes apart; a second one of the same key replaces the first."""
-        return (self.network, self.table, self.metric)
+        return (self.network, self.table, self.metric, self.tos)
 
     def words(self, ifname: str) -> str:
         """Return it as `ip route show` does."""
@@ -164,6 +166,7 @@ class Way:
         whole = str(self.network) if self.network.prefixlen else "default"
         words = [] if self.index else [self.kind or "unreachable"]
         words += [whole.removesuffix("/128" if is_v6 else "/32")]
+        words += [f"tos {self.tos:#x}"] if self.tos else []
         words += [f"via {self.gateway}"] if self.gateway else []
         words += [f"dev {ifname}"] if self.index else ["dev lo"] if is_v6 else []
         words += [f"proto {PROTOCOL}"]
@@ -219,8 +222,10 @@ class Kernel:
         self._eni_names = count(6)
         self._descriptors = count(100)
         self._links: dict[int, HostSide] = {}
-        self.ways: dict[tuple[Network, int, int], Way] = {}
+        self.ways: dict[Key, Way] = {}
         self.rules: set[Rule] = set()
+        self.odd_rules: set[OddRule] = set()
+        """Those of our protocol that none of ours is like."""
         self.nft = ""
         self.nft_writes = 0
         self._owners: tuple[object, Mapping[Address, tuple[str, ...]]] = (None, {})
@@ -408,9 +413,9 @@ class Kernel:
             raise NetlinkError(errno.EINVAL, words, "Invalid prefsrc address")
         self.ways[way.key] = way
 
-    def delete_way(self, network: Network, table: int, metric: int) -> None:
+    def delete_way(self, network: Network, table: int, metric: int, tos: int = 0) -> None:
         """Take a route out."""
-        if self.ways.pop((network, table, metric), None) is None:
+        if self.ways.pop((network, table, metric, tos), None) is None:
             raise NetlinkError(errno.ESRCH, f"ip route del {network} table {table}", "")
 
     def _name(self, index: int) -> str:
@@ -541,7 +546,8 @@ class Kernel:
 
     def show_rules(self) -> list[str]:
         """Return our rules as `ip rule` does."""
-        return [rule_words(rule) for rule in sorted(self.rules, key=by_table)]
+        plain = [rule_words(rule) for rule in sorted(self.rules, key=by_table)]
+        return plain + sorted(rule.words for rule in self.odd_rules)
 
     def __str__(self) -> str:
         lines = ["# ip link", *map(str, self.links), "# ip rule", *self.show_rules()]

@@ -152,6 +152,9 @@ class Bench(Protocol):
     def rules(self) -> list[str]:
         """Return the lines of `ip rule` with our protocol."""
 
+    def add_rule(self, words: str, said: str, version: int = 4) -> None:
+        """Add a rule of our protocol as `ip rule add` is told; *said* is how it is shown."""
+
     def alias(self, name: str) -> str | None:
         """Return a link's alias, None if there is no link of that name."""
 

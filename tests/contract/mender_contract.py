@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Interface, ip_network
+from ipaddress import IPv4Interface, IPv4Network, ip_network
 
 import pytest
 
-from cni.dataplane import GUARD_METRIC, PODS_TABLE, Alias, Routing, Rule
+from cni.dataplane import GUARD_METRIC, PODS_TABLE, Alias, Routing, Rule, desired_rules
 from cni.desired import (
     DeleteAddress,
     DeleteRule,
@@ -24,6 +24,7 @@ from cni.desired import (
     Lookup,
     Neighbour,
     OwnAddress,
+    Part,
     PodWire,
     PutAddress,
     PutNeighbour,
@@ -35,6 +36,7 @@ from cni.desired import (
     Way,
     WriteTable,
     mending,
+    rule_words,
 )
 from cni.kernel import Mender
 from tests.contract.kernel_contract import (
@@ -52,6 +54,7 @@ from tests.contract.kernel_contract import (
     connect,
 )
 
+NEEDLESS = "carries our protocol and is not needed"
 ROUTING = Routing(external=(NET.supernet(8),))
 ADDRESSES = (POD, POD6)
 WIRE = PodWire(
@@ -173,6 +176,14 @@ SABOTAGES: dict[str, tuple[Sabotage, str]] = {
         lambda _eni, _pod: PutWay(Way(ip_network("fd00::98"), PODS_TABLE, 1024, kind="blackhole")),
         "blackhole fd00::98/128 in table 5120 carries our protocol and is not needed",
     ),
+    "a pod's route of some packets": (
+        lambda eni, _pod: PutWay(Way(ip_network(POD), PODS_TABLE, 0, eni, tos=0x10)),
+        f"route {POD}/32 tos 0x10 in table 5120 carries our protocol and is not needed",
+    ),
+    "a blackhole of some packets": (
+        lambda _eni, _pod: PutWay(Way(ip_network("0.0.0.0/0"), 2, kind="blackhole", tos=8)),
+        "blackhole default tos 0x8 in table 2 carries our protocol and is not needed",
+    ),
     "a guard": (
         lambda _eni, _pod: DeleteWay(Way(ip_network(POD), PODS_TABLE, GUARD_METRIC)),
         f"guard of {POD}/32 had vanished",
@@ -218,8 +229,128 @@ SABOTAGES: dict[str, tuple[Sabotage, str]] = {
 }
 
 
+ODD_RULES: dict[str, tuple[int, str, str]] = {
+    "blackhole": (4, "pref 600 blackhole", "600: from all blackhole"),
+    "prohibit": (4, "pref 600 from 10.0.1.20 prohibit", "600: from 10.0.1.20 prohibit"),
+    "unreachable": (4, "pref 600 to 10.0.1.0/24 unreachable", "600: from all to 10.0.1.0/24 unreachable"),
+    "goto": (4, "pref 500 goto 512", "500: from all goto 512"),
+    "nop": (4, "pref 512 nop", "512: from all nop"),
+    "tos": (4, "pref 512 tos 0x10 lookup 5120", "512: from all tos 0x10 lookup 5120"),
+    "link": (4, "pref 512 iif ens5 oif lo lookup 5120", "512: from all iif ens5 oif lo lookup 5120"),
+    "ports": (
+        4, "pref 600 fwmark 0x2 ipproto 6 sport 80 dport 80-90 lookup 2",
+        "600: from all fwmark 0x2/0xffffffff ipproto 6 sport 80 dport 80-90 lookup 2",
+    ),
+    "suppresses": (
+        4, "pref 600 uidrange 0-5 lookup main suppress_prefixlength 0 suppress_ifgroup 7",
+        "600: from all uidrange 0-5 lookup main suppress_ifgroup 7 suppress_prefixlength 0",
+    ),
+    "turned": (4, "pref 600 not from all lookup 5120", "600: not from all lookup 5120"),
+    "ipv6": (6, "pref 512 lookup 5120", "of IPv6 512: from all lookup 5120"),
+    "ipv6-prohibit": (6, "pref 600 from fd00::20 prohibit", "of IPv6 600: from fd00::20 prohibit"),
+    "ipv6-mark": (6, "pref 600 to fd00::/64 fwmark 0x2/0x7f lookup 2", "of IPv6 600: from all to fd00::/64 fwmark 0x2/0x7f lookup 2"),
+}  # fmt: skip
+"""Rules of our protocol that none of ours is like: of which family, how made, how said."""
+
+LOOSER = (
+    Rule(1536, 2),
+    Rule(1535, 254, destination=IPv4Network("0.0.0.0/0")),
+    Rule(32765, 2),
+)
+"""Rules of our protocol that ask less than one of ours: to the kernel, who asks for one to be
+deleted asks for ours as well."""
+
+
+TURNED = {"not from all lookup 5120": 512, "not from all fwmark 0x2/0x7f lookup 2": 1536}
+
+
+def put_before_ours(bench: MenderBench, add: Callable[[], object], preference: int) -> None:
+    """Add a rule before those of ours that have its preference.
+
+    The kernel takes it only so: it refuses one of which it has the like, as far as it looks.
+    """
+    ours = [r for r in desired_rules(WANT.enis, ROUTING) if r.preference == preference]
+    mend(bench, *map(DeleteRule, ours))
+    add()
+    mend(bench, *map(PutRule, ours))
+
+
 class MenderContract:
     """What a `Mender` promises."""
+
+    @pytest.mark.parametrize(("version", "words", "said"), ODD_RULES.values(), ids=ODD_RULES.keys())
+    def test_a_rule_that_none_of_ours_is_like_is_named_and_goes_alone(
+        self, bench: MenderBench, version: int, words: str, said: str
+    ) -> None:
+        make(bench)
+        before = sorted(bench.rules())
+        bench.add_rule(words, said, version)
+        (repair,) = mending(WANT, look(bench))
+        assert repair.sentence == f"rule {said} carries our protocol and is not needed"
+        assert (repair.part, repair.takes_away) == (Part.RULE, True)
+        assert mend(bench, repair.step, repair.step) == ("", "")
+        assert (wanting(bench), sorted(bench.rules())) == ([], before)
+
+    @pytest.mark.parametrize("loose", LOOSER, ids=rule_words)
+    def test_a_rule_that_asks_less_than_ours_goes_and_ours_stays(
+        self, bench: MenderBench, loose: Rule
+    ) -> None:
+        make(bench)
+        before = sorted(bench.rules())
+        put_before_ours(bench, partial(mend, bench, PutRule(loose)), loose.preference)
+        self._only_it_goes(bench, before)
+
+    def test_a_rule_that_asks_less_and_comes_behind_ours_goes_and_ours_stays(
+        self, bench: MenderBench
+    ) -> None:
+        make(bench)
+        before = sorted(bench.rules())
+        mend(bench, PutRule(LOOSER[0]))
+        self._only_it_goes(bench, before)
+
+    @pytest.mark.parametrize(("words", "preference"), TURNED.items(), ids=TURNED.values())
+    def test_a_rule_that_turns_ours_round_goes_and_ours_stays(
+        self, bench: MenderBench, words: str, preference: int
+    ) -> None:
+        make(bench)
+        before = sorted(bench.rules())
+        said = f"{preference}: {words}"
+        add = partial(bench.add_rule, f"pref {preference} {words}", said)
+        put_before_ours(bench, add, preference)
+        self._only_it_goes(bench, before)
+
+    def _only_it_goes(self, bench: MenderBench, before: list[str]) -> None:
+        repairs = tuple(mending(WANT, look(bench)))
+        assert sum(repair.takes_away for repair in repairs) == 1
+        steps = [repair.step for repair in repairs]
+        # Twice: what has gone meanwhile takes nothing of ours along.
+        assert set(mend(bench, *steps, *steps)) == {""}
+        assert (wanting(bench), sorted(bench.rules())) == ([], before)
+
+    @pytest.mark.parametrize("loose", LOOSER, ids=rule_words)
+    def test_rules_that_are_set_anew_lose_nothing_to_one_that_asks_less(
+        self, bench: MenderBench, loose: Rule
+    ) -> None:
+        make(bench)
+        before = sorted(bench.rules())
+        mend(bench, PutRule(loose))
+        bench.do(lambda: bench.net.set_rules(WANT.enis, routing=ROUTING))
+        assert sorted(bench.rules()) == before
+
+    def test_a_route_of_some_packets_stands_for_none_of_ours(self, bench: MenderBench) -> None:
+        eni, _ = index_of(make(bench))
+        default = Way(ip_network("0.0.0.0/0"), 2, 0, eni, NET[1])
+        guard = Way(ip_network(NET[98]), PODS_TABLE, GUARD_METRIC)
+        mend(bench, *(PutWay(replace(way, tos=0x10)) for way in (default, guard)))
+        mend(bench, DeleteWay(default))
+        assert "route default of ENI 2, table 2 had vanished" in wanting(bench)
+        bench.do(bench.net.configure_eni, SECOND)
+        assert bench.do(bench.net.guards, {*WANT.guards, guard.network}) == (1, 0)
+        assert bench.do(bench.net.guards, WANT.guards) == (0, 1)
+        assert sorted(wanting(bench)) == [
+            f"guard 10.0.1.98/32 tos 0x10 in table 5120 {NEEDLESS}",
+            f"route default tos 0x10 in table 2 {NEEDLESS}",
+        ]
 
     def test_what_was_made_is_what_is_wanted(self, bench: MenderBench) -> None:
         make(bench)

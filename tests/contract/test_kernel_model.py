@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 from cni.dataplane import GATEWAY_V4, PODS_TABLE, Address
+from cni.desired import OddRule
 from cni.kernel import Mender, NodeError, NodeNet, WireError, Wiring
 from tests.chaos.daemon_side import ModelMender, ModelNet, ModelWiring
 from tests.chaos.kernel import Kernel, KilledError, PodLink
@@ -80,6 +81,10 @@ class ModelBench:
     def rules(self) -> list[str]:
         return self.kernel.show_rules()
 
+    def add_rule(self, words: str, said: str, version: int = 4) -> None:
+        message = f"ip -{version} rule add {words}".encode()
+        self.kernel.odd_rules.add(OddRule(said, message))
+
     def alias(self, name: str) -> str | None:
         link = self.kernel.link(name)
         return link.alias if link else None
@@ -112,7 +117,7 @@ class ModelBench:
             return
         link = self.kernel.link(NAME)
         assert link is not None
-        way = self.kernel.ways[ip_network(POD), PODS_TABLE, 0]
+        way = self.kernel.ways[ip_network(POD), PODS_TABLE, 0, 0]
         harms: dict[Harm, Callable[[], object]] = {
             Harm.ALIAS: lambda: self.kernel.set_link(NAME, up=True, alias="ours"),
             Harm.GROUP: lambda: self.kernel.set_link(NAME, up=True, group=5123),

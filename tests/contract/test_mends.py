@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cni.dataplane import GUARD_METRIC, PODS_TABLE, host_ifname
-from cni.desired import PutWay
+from cni.dataplane import GUARD_METRIC, PODS_TABLE, Rule, host_ifname
+from cni.desired import OddRule, PutWay
 from cni.kernel import Heard
 from cni.spec import Sandbox
 from ipamd.reconcile import PERIOD_SECONDS, SECOND_LOOK_SECONDS
@@ -153,7 +153,7 @@ def alias_deleted(w: World) -> None:
     veth(w, "pod-3").alias = ""
 
 
-Sabotage = Callable[[World], None]
+Sabotage = Callable[[World], object]
 
 ALL = Heard(everything=True)
 
@@ -221,14 +221,40 @@ def test_without_drift_nothing_is_mended(world: World) -> None:
 
 
 # What is too much ------------------------------------------------------------------------
-def test_what_is_too_much_goes_at_the_second_look(world: World) -> None:
-    before = picture(world.kernel)
-    eni(world).addresses.append(IPv4Interface("10.0.0.200/32"))
-    world.kernel.tell(ALL)
-    world.run(1.0)
-    assert picture(world.kernel) != before
-    world.run(SECOND_LOOK_SECONDS)
-    assert picture(world.kernel) == before
+TOO_MUCH: dict[str, tuple[Sabotage, str, str]] = {
+    "address": (
+        lambda w: eni(w).addresses.append(IPv4Interface("10.0.0.200/32")),
+        "eni-address", "address 10.0.0.200/32 of ens6 is foreign to an ENI of pods",
+    ),
+    "odd-rule": (
+        lambda w: w.kernel.odd_rules.add(OddRule("600: from all blackhole", b"")),
+        "rule", "rule 600: from all blackhole carries our protocol and is not needed",
+    ),
+    "looser-rule": (
+        lambda w: w.kernel.rules.add(Rule(1536, 2)),
+        "rule", "rule 1536: from all lookup 2 carries our protocol and is not needed",
+    ),
+    "route-of-some-packets": (
+        lambda w: w.kernel.put_way(Way(ip_network(address(w, "pod-3")), PODS_TABLE, tos=0x10)),
+        "guard", "guard {pod}/32 tos 0x10 in table 5120 carries our protocol and is not needed",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sabotage", "part", "sentence"), TOO_MUCH.values(), ids=TOO_MUCH.keys())
+def test_what_is_too_much_goes_at_the_second_look_counted_and_named(
+    same: World, sabotage: Sabotage, part: str, sentence: str
+) -> None:
+    same.run(STOOD_SECONDS)
+    before, counted = picture(same.kernel), counts(same)[f"repaired_{part}"]
+    sabotage(same)
+    same.kernel.tell(ALL)
+    same.run(1.0)
+    assert picture(same.kernel) != before
+    same.run(SECOND_LOOK_SECONDS)
+    assert picture(same.kernel) == before
+    assert counts(same)[f"repaired_{part}"] == counted + 1
+    assert sentence.format(pod=address(same, "pod-3")) in said(same)
 
 
 def test_what_a_former_version_left_goes_soon_after_ec2_has_told_of_every_eni(world: World) -> None:
@@ -394,7 +420,7 @@ def test_what_cannot_be_mended_is_said_until_it_is(world: World) -> None:
 def test_somebody_elses_route_in_the_place_of_ours_is_replaced(world: World) -> None:
     before = picture(world.kernel)
     network = ip_network(address(world, "pod-3"))
-    way = world.kernel.ways[network, PODS_TABLE, 0]
+    way = world.kernel.ways[network, PODS_TABLE, 0, 0]
     world.kernel.put_way(replace(way, index=eni(world).index))
     assert isinstance(way, Way)
     world.kernel.tell(ALL)

@@ -151,6 +151,20 @@ def test_a_guard_is_unreachable_behind_the_pods_route() -> None:
         assert attrs(found)["RTA_PRIORITY"] == GUARD_METRIC
 
 
+def test_a_route_of_some_packets_names_them_and_goes_so() -> None:
+    path = rtnl.Path(V4, 32, PODS_TABLE, index=4, tos=0x10)
+    for message in (rtnl.new_route(path), rtnl.delete_route(path)):
+        assert decoded(message, rtmsg)["tos"] == 0x10
+        assert message.words.endswith(" tos 0x10")
+
+
+def test_a_rule_is_refused_where_it_is_there_unless_it_is_to_be_there_twice() -> None:
+    rule = rtnl.RuleWish(512, PODS_TABLE, PROTOCOL)
+    once, twice = rtnl.change_rule(rule), rtnl.change_rule(rule, double=True)
+    assert once.flags - twice.flags == rtnl.EXCL
+    assert once.body == twice.body
+
+
 def test_a_default_route_has_no_destination() -> None:
     path = rtnl.Path(ip_address(0), 0, index=2, gateway=GATEWAY)
     found = decoded(rtnl.new_route(path), rtmsg)

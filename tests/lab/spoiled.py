@@ -40,7 +40,11 @@ ip addr add 192.0.2.1/24 dev stranger
 ip rule add pref 100 from 192.0.2.7 lookup 77
 ip rule add pref 512 to 192.0.2.9 lookup 77
 ip rule add pref 1536 fwmark 0x100/0x100 lookup 77
+ip rule add pref 600 from 192.0.2.7 blackhole
+ip rule add pref 600 from 192.0.2.8 tos 0x10 goto 1024
+ip rule add not pref 512 to 0.0.0.0/1 from 192.0.2.7 iif stranger lookup 77
 ip route add default via 192.0.2.254 dev stranger table 77
+ip route add 203.0.113.9 tos 0x10 dev stranger table 5120
 ip route add 203.0.113.128/25 via 192.0.2.254
 ip route add 203.0.113.9 dev stranger table 5120
 ip neigh add 192.0.2.254 lladdr 02:00:00:00:00:99 dev stranger nud permanent
@@ -56,6 +60,7 @@ nft add rule ip6 others forward ip6 daddr @ends counter accept
 ip -6 addr add 2001:db8:77::1/64 dev stranger nodad
 ip -6 rule add pref 100 from 2001:db8:77::7 lookup 77
 ip -6 rule add pref 512 to 2001:db8:77::9 lookup 77
+ip -6 rule add pref 600 from 2001:db8:77::7 prohibit
 ip -6 rule add pref 512 to 2001:db8:77::8 lookup 77
 ip -6 route add default via 2001:db8:77::fe dev stranger table 77
 ip -6 route add 2001:db8:99::/64 via 2001:db8:77::fe
@@ -141,7 +146,38 @@ EACH = {
     "rule too many": Sabotage(
         "ip rule add pref 600 lookup 5120 protocol 151",
         f"rule 600: from all lookup 5120 {NEEDLESS}",
-        undo="ip rule del pref 600",
+        undo="ip rule del pref 600 lookup 5120",
+    ),
+    "rule that drops": Sabotage(
+        "ip rule add pref 600 from 192.0.2.7 blackhole protocol 151",
+        f"rule 600: from 192.0.2.7 blackhole {NEEDLESS}",
+        undo="ip rule del pref 600 from 192.0.2.7 blackhole protocol 151",
+    ),
+    "rule that jumps": Sabotage(
+        "ip rule add pref 600 from 192.0.2.8 tos 0x10 goto 1024 protocol 151",
+        f"rule 600: from 192.0.2.8 tos 0x10 goto 1024 {NEEDLESS}",
+        undo="ip rule del pref 600 from 192.0.2.8 tos 0x10 goto 1024 protocol 151",
+    ),
+    "rule that asks less": Sabotage(
+        "ip rule add pref 1536 lookup 2 protocol 151",
+        f"rule 1536: from all lookup 2 {NEEDLESS}",
+        undo="ip rule del pref 1536 lookup 2 && ip rule add pref 1536 fwmark 2/0x7f lookup 2"
+        " protocol 151 && ip rule del pref 1536 lookup 2",
+    ),
+    "rule of IPv6": Sabotage(
+        "ip -6 rule add pref 512 lookup 5120 protocol 151",
+        f"rule of IPv6 512: from all lookup 5120 {NEEDLESS}",
+        undo="ip -6 rule del pref 512 lookup 5120 protocol 151",
+    ),
+    "rule of IPv6 that drops": Sabotage(
+        "ip -6 rule add pref 600 from 2001:db8:77::7 prohibit protocol 151",
+        f"rule of IPv6 600: from 2001:db8:77::7 prohibit {NEEDLESS}",
+        undo="ip -6 rule del pref 600 from 2001:db8:77::7 prohibit protocol 151",
+    ),
+    "route of some packets": Sabotage(
+        "ip route add {pod0} tos 0x10 dev ens5 table 5120 proto 151",
+        f"route {{pod0}}/32 tos 0x10 in table 5120 {NEEDLESS}",
+        undo="ip route del {pod0} tos 0x10 table 5120",
     ),
     "pod's route": _gone(
         "route to {pod0} of default/web-0", "ip route del {pod0} table 5120 metric 0"

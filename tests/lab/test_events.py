@@ -59,6 +59,8 @@ EVERYTHING = {
     "a route of the pods' table": "ip route add 10.0.0.9 dev theirs table 5120",
     "a route of an ENI's table": "ip route add 10.0.0.9 dev theirs table 2",
     "a route of our protocol": "ip route add 10.0.0.8 dev theirs proto 151",
+    "a rule of IPv6": "ip -6 rule add pref 99 lookup 99",
+    "a route of some packets": "ip route add 10.0.0.9 tos 0x10 dev theirs table 5120",
     "a route of IPv6 of the pods' table": "ip -6 route add 2001:db8::9 dev theirs table 5120",
     "a neighbour of ours": "ip neigh add 10.0.0.9 lladdr 02:00:00:00:00:01 dev ours nud permanent",
     "an address of a link of ours": "ip addr add 10.9.0.1/32 dev ours",

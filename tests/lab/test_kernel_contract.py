@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import pytest
 
 from cni.dataplane import NODE_SYSCTLS, PODS_TABLE, PROTOCOL, Address
-from cni.desired import SetLink
+from cni.desired import Desired, SetLink, mending
 from cni.mender import KernelMender
 from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
@@ -83,6 +83,17 @@ HARMS = {
 """Each harm as somebody's command, in the pod if its name says so."""
 
 
+FOREIGN_RULES = (
+    (4, "pref 600 blackhole"),
+    (4, "pref 601 from 10.0.1.20 lookup 5120"),
+    (4, "pref 602 not from 10.0.1.20 fwmark 0x2/0x7f lookup 2"),
+    (4, "pref 603 tos 0x10 goto 604"),
+    (6, "pref 600 from fd00::20 prohibit"),
+    (6, "pref 601 lookup 5120"),
+)
+"""Of which there is one of ours each, too."""
+
+
 class LinuxBench:
     """A namespace that plays a node, with veths for ENIs, and two for pods."""
 
@@ -139,6 +150,11 @@ class LinuxBench:
         lines = self.run("ip", f"-{version}", "route", "show", "table", "all").splitlines()
         word = f" table {table} "
         return [line.replace(word, " ").strip() for line in lines if word in line]
+
+    def add_rule(self, words: str, said: str, version: int = 4) -> None:
+        del said  # the kernel tells
+        argv = ("ip", f"-{version}", "rule", "add", *words.split(), "protocol", str(PROTOCOL))
+        self.run(*argv)
 
     def rules(self) -> list[str]:
         lines = self.run("ip", "rule").splitlines()
@@ -224,3 +240,15 @@ class TestLinuxMender(MenderContract):
         index = int(bench.run("ip", "-o", "link", "show", "mine").partition(":")[0])
         assert bench.do(bench.mender._rename, SetLink(index, name="ours")) == ""  # noqa: SLF001 - as above
         assert "MULTICAST,UP" in bench.run("ip", "-o", "link", "show", "ours")
+
+    def test_rules_of_others_stay_whatever_of_ours_is_like_them(self, bench: LinuxBench) -> None:
+        for version, words in FOREIGN_RULES:
+            bench.run("ip", f"-{version}", "rule", "add", *words.split())
+        before = [bench.run("ip", f"-{version}", "rule") for version in (4, 6)]
+        for version, words in FOREIGN_RULES:
+            bench.add_rule(words, "", version)
+        found = bench.do(bench.mender.look, ())
+        steps = [r.step for r in mending(Desired(), found) if r.takes_away]
+        assert len(steps) == len(FOREIGN_RULES)
+        assert set(bench.do(bench.mender.mend, steps)) == {""}
+        assert [bench.run("ip", f"-{version}", "rule") for version in (4, 6)] == before

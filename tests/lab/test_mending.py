@@ -33,6 +33,17 @@ ROUNDS = {
         "ip rule del pref 512 lookup 5120 protocol 151": "rule 512: from all lookup 5120 had vanished",
         "ip rule del pref 1536 fwmark 0x2/0x7f": "rule 1536: from all fwmark 0x2/0x7f lookup 2 had",
         "ip rule add pref 600 lookup 5120 protocol 151": "rule 600: from all lookup 5120 carries",
+        "ip rule add pref 600 from 192.0.2.7 blackhole protocol 151": (
+            "rule 600: from 192.0.2.7 blackhole carries our protocol and is not needed"
+        ),
+        "ip rule add not pref 500 from 192.0.2.0/24 goto 512 protocol 151": (
+            "rule 500: not from 192.0.2.0/24 goto 512 carries our protocol"
+        ),
+        "ip rule add pref 1536 lookup 2 protocol 151": "rule 1536: from all lookup 2 carries",
+        "ip -6 rule add pref 512 lookup 5120 protocol 151": "rule of IPv6 512: from all lookup 5120",
+        "ip route add {pod1} tos 0x10 dev ens5 table 5120 proto 151": (
+            "route {pod1}/32 tos 0x10 in table 5120 carries our protocol"
+        ),
         "ip route del {pod0} table 5120 metric 0": "route to {pod0} of default/web-0 had vanished",
         "ip route replace {pod1} dev ens5 table 5120": "route to {pod1} of default/web-1 led to",
         "ip route del unreachable {pod2} table 5120 metric 4278198272": "guard of {pod2}/32 had",

@@ -42,6 +42,7 @@ from cni.desired import (
     Known,
     Lookup,
     Neighbour,
+    OddRule,
     OwnAddress,
     Part,
     PodWire,
@@ -57,6 +58,7 @@ from cni.desired import (
     mending,
     moved,
     rule_words,
+    spared,
 )
 from cni.kernel import Heard
 from cni.nft import NftWish, render
@@ -127,6 +129,8 @@ WAYS = (
     Way(IPv4Network("203.0.113.9/32"), PODS_TABLE, 0, 1, protocol=3),
 )
 STRANGER = FoundRule(Rule(512, 77), 0)
+ODD = OddRule("600: from all blackhole", b"body")
+TURNED = OddRule("512: not from all lookup 5120", b"turned", Rule(512, PODS_TABLE))
 HAVE = Found(
     links=LINKS,
     ways=WAYS,
@@ -191,6 +195,26 @@ DRIFTS: dict[str, tuple[Found, str, Step]] = {
         replace(HAVE, rules=(*HAVE.rules, FoundRule(Rule(600, 7, source=NODE), PROTOCOL))),
         "rule 600: from 10.0.0.4 lookup 7 carries our protocol and is not needed",
         DeleteRule(Rule(600, 7, source=NODE)),
+    ),
+    "a rule that is like none of ours": (
+        replace(HAVE, odd=(ODD,)),
+        "rule 600: from all blackhole carries our protocol and is not needed",
+        DeleteRule(ODD),
+    ),
+    "a rule that asks less than ours": (
+        replace(HAVE, rules=(*HAVE.rules, FoundRule(Rule(32765, 2), PROTOCOL))),
+        "rule 32765: from all lookup 2 carries our protocol and is not needed",
+        DeleteRule(Rule(32765, 2), (Rule(32765, 2, source=SECOND.address),)),
+    ),
+    "a rule that turns ours round": (
+        replace(HAVE, odd=(TURNED,)),
+        "rule 512: not from all lookup 5120 carries our protocol and is not needed",
+        DeleteRule(TURNED, (Rule(512, PODS_TABLE),)),
+    ),
+    "a route of some packets": (
+        replace(HAVE, ways=(*WAYS, replace(WAYS[1], tos=0x10))),
+        "route default tos 0x10 in table 2 carries our protocol and is not needed",
+        DeleteWay(replace(WAYS[1], tos=0x10)),
     ),
     "an ENI's route": (
         without_way(1),
@@ -490,7 +514,9 @@ _TAKE: dict[type, Callable[..., Found]] = {
     ),
     PutRule: lambda have, step: replace(have, rules=(*have.rules, FoundRule(step.rule, PROTOCOL))),
     DeleteRule: lambda have, step: replace(
-        have, rules=tuple(r for r in have.rules if r != FoundRule(step.rule, PROTOCOL))
+        have,
+        rules=tuple(r for r in have.rules if r != FoundRule(step.rule, PROTOCOL)),
+        odd=tuple(r for r in have.odd if r != step.rule),
     ),
     PutAddress: _put_address,
     DeleteAddress: _delete_address,
@@ -505,6 +531,7 @@ ways = st.builds(
     st.sampled_from([0, METRIC_V6, GUARD_METRIC]),
     st.sampled_from([0, 2, 3, 4, 5]),
     protocol=st.sampled_from([3, PROTOCOL]),
+    tos=st.sampled_from([0, 0x10]),
 )
 links = st.sampled_from(range(1, 6)).flatmap(
     lambda at: st.builds(
@@ -521,7 +548,10 @@ founds = st.builds(
     Found,
     links=st.lists(links, unique_by=lambda link: link.index).map(tuple),
     ways=st.lists(ways, unique_by=lambda way: way.key).map(tuple),
-    rules=st.lists(st.sampled_from(HAVE.rules), unique=True).map(tuple),
+    rules=st.lists(
+        st.sampled_from((*HAVE.rules, FoundRule(Rule(1536, 2), PROTOCOL))), unique=True
+    ).map(tuple),
+    odd=st.lists(st.sampled_from([ODD, TURNED]), unique=True).map(tuple),
     addresses=st.lists(
         st.sampled_from([*HAVE.addresses, OwnAddress(3, OWN, is_silent=False)]), unique=True
     ).map(tuple),
@@ -580,3 +610,27 @@ def test_what_was_heard_is_something_where_there_is_something_to_look_at(
     heard: Heard, *, anything: bool
 ) -> None:
     assert bool(heard) is anything
+
+
+OWN_RULE = Rule(1536, 2, 2, 0x7F)
+TO_RULE = Rule(1535, 254, destination=SUBNET)
+
+TAKEN: dict[str, tuple[Rule | None, tuple[Rule, ...]]] = {
+    "nothing": (None, ()),
+    "itself": (OWN_RULE, (OWN_RULE,)),
+    "without-its-mark": (Rule(1536, 2), (OWN_RULE,)),
+    "another-mark": (Rule(1536, 2, 3, 0x7F), ()),
+    "another-mask": (Rule(1536, 2, 2, 0xFF), ()),
+    "another-table": (Rule(1536, 3), ()),
+    "another-preference": (Rule(1537, 2), ()),
+    "to-anywhere": (Rule(1535, 254, destination=IPv4Network("0.0.0.0/0")), (TO_RULE,)),
+    "to-elsewhere": (Rule(1535, 254, destination=IPv4Network("10.9.0.0/16")), ()),
+    "from-somewhere": (Rule(1536, 2, source=NODE), ()),
+}
+
+
+@pytest.mark.parametrize(("asked", "taken_for_it"), TAKEN.values(), ids=TAKEN.keys())
+def test_a_deletion_may_take_what_has_all_that_is_asked_for(
+    asked: Rule | None, taken_for_it: tuple[Rule, ...]
+) -> None:
+    assert spared(asked, (OWN_RULE, TO_RULE)) == taken_for_it
