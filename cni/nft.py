@@ -12,9 +12,8 @@ keeps pods from the instance metadata, *clamp* lowers TCP's segment size to what
 
 Plain compares only: a set looked up while a transaction swaps it can miss, and a connection
 mark makes the miss last for the connection's life. What decides for life is asked of the first
-packet alone (`ct status` not yet confirmed). `ct state new` would be another question: it is true
-of every packet of a flow that nobody answers, and such a flow must not change its way when the
-rules do; it is not true where another connection has announced this one (FTP's data).
+packet alone (`ct status` not yet confirmed): `ct state new` is true of every packet of a flow
+that nobody answers, and such a flow must not change its way when the rules do.
 
 `ip6 enid` has no routing: pods have no IPv6 address, and may send from none.
 """
