@@ -229,6 +229,13 @@ class NodeNetlink:
         else:
             self._nft(["-f", "-"], nft.anew(taken))
 
+    def remove_nft(self) -> None:
+        """Take our tables out; none may be there."""
+        text = "".join(
+            f"add table {f} {nft.TABLE}\ndelete table {f} {nft.TABLE}\n" for f in nft.FAMILIES
+        )
+        self._nft(["-f", "-"], _taken(text))
+
     def _nft(self, arguments: list[str], text: str, *, check: bool = True) -> str:
         try:
             done = subprocess.run(

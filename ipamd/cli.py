@@ -149,6 +149,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return report["status"]
 
 
+def _install(arguments: argparse.Namespace) -> int:
+    from ipamd import install  # noqa: PLC0415 - other commands need none of this
+
+    return install.main(arguments)
+
+
 def build_parser(*, others: bool = True) -> argparse.ArgumentParser:
     """Return the whole command line; without *others*, the commands of this room only."""
     parser = argparse.ArgumentParser(
@@ -161,6 +167,7 @@ def build_parser(*, others: bool = True) -> argparse.ArgumentParser:
     _add_status(commands)
     _add_settings(commands)
     _add_doctor(commands)
+    _add_install(commands)
     plan_cli.add_plan(commands)
     if others:
         from importlib.metadata import entry_points  # noqa: PLC0415 - it takes 30 ms
@@ -282,7 +289,53 @@ def _add_doctor(commands: Subparsers) -> None:
     doctor.set_defaults(run=_doctor)
 
 
-OWN_COMMANDS = ("status", "settings", "doctor", "plan")
+INSTALL = """\
+Put the plugin, the conflist and the drop-ins of network daemons on this node, set its sysctls, and
+set the AWS VPC CNI's conflist aside. The init container of the chart does this; whatever is there
+already stays as it is."""
+
+UNINSTALL = """\
+Take all of it away, give the AWS VPC CNI its conflist back, and leave the kernel as if enid had
+never been there. Drain the node and stop ipamd first. ENIs stay attached: they go with the
+instance, or to whoever gives pods their addresses next."""
+
+
+def _add_install(commands: Subparsers) -> None:
+    for name, what, description in (
+        ("install", "put plugin and conflist on this node", INSTALL),
+        ("uninstall", "take everything of enid's off this node", UNINSTALL),
+    ):
+        parser = commands.add_parser(name, help=what, description=description)
+        parser.set_defaults(run=_install)
+        if name == "install":
+            parser.add_argument(
+                "--cni-version", choices=("auto", "1.0.0", "1.1.0"), default="auto",
+                help="of the conflist; default: 1.1.0 where this Node's status says containerd 2"
+                " or newer, and every plugin speaks it",
+            )  # fmt: skip
+            parser.add_argument(
+                "--chain", action="append", default=[], metavar="PLUGIN",
+                help="run this one after enid-cni: portmap, bandwidth, or JSON; may be repeated",
+            )  # fmt: skip
+            parser.add_argument("--no-drop-ins", action="store_true", help="leave /etc alone")
+        else:
+            parser.add_argument("--force", action="store_true", help="though pods are left")
+        parser.add_argument(
+            "--then-wait", action="store_true", help="stay until SIGTERM, as a DaemonSet's pod must"
+        )
+        where = parser.add_argument_group("where things are")
+        for option, folder, meaning in (
+            ("--shipped", "/usr/share/enid", "what is to be installed"),
+            ("--host", "/host", "where the host's /etc and /opt are seen"),
+            ("--run-folder", "/run/enid", "ipamd's leases and lock"),
+            ("--state-folder", "/var/lib/enid", "ipamd's journal"),
+        ):
+            where.add_argument(
+                option, metavar="PATH", default=folder, help=f"{meaning}; default: {folder}"
+            )
+
+
+OWN_COMMANDS = ("status", "settings", "doctor", "install", "uninstall", "plan")
 """What needs nobody else's commands, and so not the time to find them."""
 
 

@@ -437,7 +437,7 @@ SETTINGS: tuple[Setting, ...] = (
         "ENABLE_BANDWIDTH_PLUGIN", LINKS, BOOLEAN, NO_EFFECT,
         "Chain the bandwidth plugin.",
         default=False, peer="false",
-        why="the conflist is a file of yours: add the plugin there, after enid-cni",
+        why="it is chained by `enid install --chain bandwidth` (the chart's `cni.chained`)",
     ),
     Setting(
         "ANNOTATE_POD_IP", LINKS, BOOLEAN, NO_EFFECT,
@@ -450,13 +450,13 @@ SETTINGS: tuple[Setting, ...] = (
         "HOST_CNI_BIN_PATH", LINKS, PATH, NO_EFFECT,
         "Where plugins are installed.",
         default="/host/opt/cni/bin", peer="/host/opt/cni/bin",
-        why="the daemon installs nothing",
+        why="the daemon installs nothing: `enid install` does, in the init container",
     ),
     Setting(
         "HOST_CNI_CONFDIR_PATH", LINKS, PATH, NO_EFFECT,
         "Where the conflist is installed.",
         default="/host/etc/cni/net.d", peer="/host/etc/cni/net.d",
-        why="the daemon installs nothing",
+        why="the daemon installs nothing: `enid install` does, in the init container",
     ),
     Setting(
         "AWS_VPC_K8S_PLUGIN_LOG_FILE", LINKS, Text("a path or stderr"), NO_EFFECT,

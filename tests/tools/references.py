@@ -13,6 +13,7 @@ from cni.spec import Code
 from ipamd.account_limits import AccountLimitsError
 from ipamd.cli import CommandError
 from ipamd.cluster import ClusterError
+from ipamd.installation import InstallError
 from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
@@ -30,7 +31,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 FAMILIES: tuple[type[Exception], ...] = (
     SettingsError, AccountLimitsError, PlanError, StartError, CommandError, JournalError, LeasesError,
-    WireError, NodeError, ClusterError, BoxError, LabError, PolicyError,
+    WireError, NodeError, ClusterError, InstallError, BoxError, LabError, PolicyError,
 )  # fmt: skip
 
 
