@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ NETWORKD = Path("/usr/lib/systemd/systemd-networkd")
 CONFIG = ROOT / "config" / "networkd"
 MANAGER = ROOT / ".cache" / "networkmanager" / "root"
 """What tools/fetch-networkmanager unpacks."""
+
+DBUS = Path(shutil.which("dbus-daemon") or MANAGER.resolve() / "usr/bin/dbus-daemon")
 
 ENOUGH_SECONDS = 4.0 * PATIENCE
 """Until networkd has seen and configured all of six links; then it is ended."""
@@ -74,16 +77,117 @@ def test_networkd_leaves_links_addresses_routes_and_rules_of_ours(tmp_path: Path
     assert (folder / "after").read_text() == (folder / "before").read_text()
 
 
-@pytest.mark.skipif(not MANAGER.exists(), reason="no NetworkManager: tools/fetch-networkmanager")
-def test_networkmanager_knows_every_key_of_ours_and_lets_pods_links_alone(tmp_path: Path) -> None:
-    """It takes the file whole; what it does to links needs D-Bus and udev, and is not tried."""
+NM_SCENE = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /var/lib
+mount -t sysfs -o ro sysfs /sys  # without udev, links are ready at once
+mkdir -p /run/dbus /run/conf.d /run/nm /var/lib/NetworkManager
+{copy}
+# An address that is tried for a second, and a link that is not seen up yet, change by themselves.
+echo 0 2>/dev/null >/proc/sys/net/ipv6/conf/default/accept_dad || true
+ip link set lo up
+ip link add eni01234567 type veth peer name theirs
+# The lab's ENIs are bridges, as a pod's veth is none; on EC2 they are ENA's.
+for link in ens5 ens6; do ip link add $link type bridge; done
+for link in ens5 ens6 eni01234567 theirs; do ip link set $link up; done
+ip addr add 10.0.0.10/24 dev ens5
+ip addr add 10.0.0.20/24 dev ens6 noprefixroute
+ip route add 10.0.0.5 dev eni01234567 table 5120 proto 151
+show() {{
+  for link in ens6 eni01234567; do
+    ip -d -o link show $link | sed 's/_timer *[0-9.]*//g'
+    ip -o addr show $link; ip route show table all dev $link
+    grep -r . /proc/sys/net/ipv4/conf/$link /proc/sys/net/ipv6/conf/$link 2>/dev/null || true
+  done
+}}
+until ip link show eni01234567 | grep -q 'state UP'; do sleep 0.05; done
+show >{folder}/before
+cat >/run/bus.conf <<END
+<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen>
+<auth>EXTERNAL</auth><policy context="default"><allow own="*"/><allow send_destination="*"/>
+<allow receive_sender="*"/></policy></busconfig>
+END
+{dbus} --config-file=/run/bus.conf --nofork --nopidfile --print-address=1 >{folder}/bus 2>&1 &
+bus=$!
+until grep -q unix: {folder}/bus; do kill -0 $bus; sleep 0.05; done
+printf '[main]\nplugins=keyfile\nauth-polkit=false\ndhcp=internal\n' >/run/nm.conf
+{root}/usr/sbin/NetworkManager --no-daemon --config /run/nm.conf --config-dir /run/conf.d \
+  --system-config-dir /run/none --intern-config /run/none.conf --state-file /run/nm/state \
+  --pid-file /run/nm/pid >{folder}/log 2>&1 &
+manager=$!
+until {root}/usr/bin/nmcli -t -f DEVICE,STATE device >{folder}/devices 2>/dev/null &&
+  grep -q '^ens5:connected' {folder}/devices && grep -q '^theirs:connecting' {folder}/devices
+do kill -0 $manager; sleep 0.05; done
+show >{folder}/after
+kill $manager $bus
+wait
+"""
+
+
+def libraries() -> str:
+    """Return where NetworkManager's libraries are, and D-Bus's if they came along."""
+    return ":".join(sorted({str(path.parent) for path in MANAGER.resolve().rglob("*.so.*")}))
+
+
+@dataclass(frozen=True)
+class Managed:
+    """What NetworkManager makes of links, by name, and of two of them before and after."""
+
+    states: dict[str, str]
+    before: str
+    after: str
+
+
+def manage(folder: Path, copy: str) -> Managed:
+    """Let NetworkManager run on links like a node's; *copy* puts a drop-in into /run/conf.d."""
+    folder.mkdir()
+    script = NM_SCENE.format(copy=copy, folder=folder, root=MANAGER.resolve(), dbus=DBUS)
+    unshare = shutil.which("unshare") or "unshare"
+    done = subprocess.run(
+        [unshare, "--net", "--mount", "--pid", "--mount-proc", "--kill-child", "sh", "-c", script],
+        capture_output=True, text=True, check=False, timeout=ENOUGH_SECONDS * 5,
+        env=dict(os.environ) | {"LD_LIBRARY_PATH": libraries()},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    states = dict(line.split(":", 1) for line in (folder / "devices").read_text().splitlines())
+    return Managed(states, (folder / "before").read_text(), (folder / "after").read_text())
+
+
+no_manager = pytest.mark.skipif(
+    not (MANAGER.exists() and DBUS.exists()), reason="no NetworkManager: tools/fetch-networkmanager"
+)
+DROP_IN = ROOT / "config" / "NetworkManager" / "10-enid.conf"
+
+
+@no_manager
+def test_networkmanager_lets_pods_links_and_our_enis_alone(tmp_path: Path) -> None:
+    """It runs, and does with a veth of others what it would do with ours."""
+    copy = f"sed 's/driver:ena/driver:bridge/' {DROP_IN} >/run/conf.d/10-enid.conf"
+    found = manage(tmp_path / "seen", copy)
+    assert (found.states["eni01234567"], found.states["ens6"]) == ("unmanaged", "unmanaged")
+    assert found.states["ens5"] == "connected (externally)", "the node's own"
+    assert found.states["theirs"].startswith("connecting")
+    assert found.after == found.before
+
+
+@no_manager
+def test_without_the_drop_in_it_takes_them(tmp_path: Path) -> None:
+    found = manage(tmp_path / "seen", "true")
+    assert found.states["eni01234567"].startswith("connecting")
+    assert found.states["ens6"] == "connected (externally)"
+    assert found.after != found.before
+
+
+@no_manager
+def test_networkmanager_knows_every_key_of_ours(tmp_path: Path) -> None:
     (tmp_path / "NetworkManager.conf").touch()
-    (libraries,) = {path.parent for path in MANAGER.rglob("libnm.so.0")}
     words = ["--config", str(tmp_path / "NetworkManager.conf"), "--print-config"]
     folder = ["--config-dir", str(ROOT / "config" / "NetworkManager")]
     told = subprocess.run(
         [str(MANAGER / "usr/sbin/NetworkManager"), *folder, *words],
-        capture_output=True, text=True, check=True, env={"LD_LIBRARY_PATH": str(libraries)},
+        capture_output=True, text=True, check=True, env={"LD_LIBRARY_PATH": libraries()},
     ).stdout  # fmt: skip
     assert "WARNING" not in told, told
     keyfile, pods, enis = "[keyfile]", "[device-enid-pods]", "[device-enid-enis]"
