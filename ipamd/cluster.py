@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from eni.model import SecurityGroupId, SubnetId
 
@@ -32,6 +32,12 @@ OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 NODES_ANNOTATION = "enid.dev/nodes"
 """On the sweeper's Lease: how many nodes the cluster has, so that only one of them counts."""
+
+CONDITION = "PodAddressesAvailable"
+"""The type of our condition on the Node."""
+
+POD_ADDRESSES = "enid.dev/pod-addresses"
+"""The extended resource: how many pods could have an address on the node."""
 
 DONE_PHASES = frozenset({"Succeeded", "Failed"})
 """Phases of a pod whose containers have ended for good: kubelet has taken its sandbox down."""
@@ -110,6 +116,15 @@ class Link(StrEnum):
     """Plain mode: no cluster is configured."""
     AWAY = "away"
     CONNECTED = "connected"
+
+
+class Patch(StrEnum):
+    """How a change is told, by its media type."""
+
+    MERGE = "application/merge-patch+json"
+    """Objects are merged, lists replaced (RFC 7386): what every object takes."""
+    STRATEGIC = "application/strategic-merge-patch+json"
+    """As MERGE, but a Node's conditions are merged by their type: others' stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +214,41 @@ def _capacity(found: object, what: str) -> int | None:
     if not (pods.isascii() and pods.isdigit()):
         raise MalformedObjectError(f"{what}: status.capacity.pods is {pods!r}, not a whole number")
     return int(pods)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSeen:
+    """What of this node's Node the daemon writes itself, as it is there.
+
+    *condition* is the status and reason of our condition, None if there is none; *resource*
+    the capacity of pod addresses.
+    """
+
+    uid: str
+    version: str
+    taints: tuple[Mapping[str, Any], ...]
+    condition: tuple[str, str] | None
+    resource: str | None
+
+
+def node_seen(found: object) -> NodeSeen:
+    """Return what a Node object says of it. Raises MalformedObjectError."""
+    what = f"Node {_name(found, 'Node')}"
+    conditions = _at(found, what, "status.conditions", list) or []
+    ours = [c for c in conditions if _at(c, what, "type", str) == CONDITION]
+    resources = _at(found, what, "status.capacity", dict) or {}
+    resource = resources.get(POD_ADDRESSES)
+    return NodeSeen(
+        uid=_at(found, what, "metadata.uid", str) or "",
+        version=_at(found, what, "metadata.resourceVersion", str) or "",
+        taints=tuple(_at(found, what, "spec.taints", list) or ()),
+        condition=_said(ours[0], what) if ours else None,
+        resource=None if resource is None else str(resource),
+    )
+
+
+def _said(condition: object, what: str) -> tuple[str, str]:
+    return (_at(condition, what, "status", str) or "", _at(condition, what, "reason", str) or "")
 
 
 # ENIConfig -------------------------------------------------------------------------------

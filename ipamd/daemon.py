@@ -378,11 +378,13 @@ class Daemon:
 
     # Show ------------------------------------------------------------------------------
     def _shortage(self) -> Shortage:
+        return self.hindered(self.engine.trouble)
+
+    def hindered(self, by: Exception | None) -> Shortage:
+        """Return why no address is ready; *by* is what keeps the pool from growing."""
         census = self.pool.census()
         is_lost = self.places.configs == ()
-        trouble = (
-            (is_lost and self.by_cluster.config_trouble) or self.engine.trouble or self.line.away
-        )
+        trouble = (is_lost and self.by_cluster.config_trouble) or by or self.line.away
         return Shortage(
             held=sum(c.held for c in census),
             assigned=sum(c.assigned for c in census),

@@ -25,6 +25,7 @@ from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
 from ipamd.event_poster import EventPoster
 from ipamd.kube import Access, Api
+from ipamd.node_writer import NodeWriter
 from ipamd.subnets import Candidate
 from ipamd.watch import Cluster, KubeCluster
 
@@ -71,6 +72,7 @@ class Joined:
         self._noted: tuple[Candidate, ...] = ()
         self._look_now = asyncio.Event()
         self._events = EventPoster(daemon, cluster)
+        self._node = NodeWriter(daemon, cluster)
         cluster.on_node = self._on_node
         cluster.on_bound = daemon.by_cluster.hear_bound
         cluster.on_leader = lambda is_elected: daemon.engine.sweep.elect(is_elected=is_elected)
@@ -85,6 +87,7 @@ class Joined:
             tasks.create_task(self._cluster.run())
             tasks.create_task(self._look())
             tasks.create_task(self._events.run())
+            tasks.create_task(self._node.run())
 
     def _on_node(self, view: NodeView) -> None:
         self._configuration.node_changed(view.labels, view.annotations)

@@ -24,7 +24,13 @@ from typing import Any, Final
 
 import urllib3
 
-from ipamd.cluster import ApiAwayError, CredentialsUnreadableError, UnknownToApiError, failure
+from ipamd.cluster import (
+    ApiAwayError,
+    CredentialsUnreadableError,
+    Patch,
+    UnknownToApiError,
+    failure,
+)
 
 
 @contextmanager
@@ -153,6 +159,10 @@ class Api:
         """Replace the object at *path* if it is still of the version that *body* has."""
         return self._json("PUT", path, body=body)
 
+    def patch(self, path: str, body: Mapping[str, Any], kind: Patch) -> Any:
+        """Change what *body* names of the object at *path*, and return it as it is now."""
+        return self._json("PATCH", path, body=body, content=kind.value)
+
     def watch(
         self, path: str, query: Mapping[str, str], seconds: int
     ) -> Generator[bytes, None, None]:
@@ -214,6 +224,7 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         accept: str = "",
+        content: str = "application/json",
         read_seconds: int = READ_SECONDS,
     ) -> urllib3.BaseHTTPResponse:
         what = f"{method} {path}"
@@ -225,7 +236,7 @@ class Api:
                 method,
                 f"{configuration.host}{path}",
                 query_params=list((query or {}).items()),
-                headers=_headers(configuration, accept),
+                headers={**_headers(configuration, accept), "Content-Type": content},
                 body=body,
                 _preload_content=False,
                 _request_timeout=(CONNECT_SECONDS, read_seconds),

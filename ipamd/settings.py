@@ -98,6 +98,7 @@ class Settings:
     metrics_pods: bool = False
     log_level: str = "INFO"
     node_name: str = ""
+    node_condition: bool = True
 
     @property
     def by_address(self) -> bool:

@@ -113,6 +113,7 @@ FAMILY = "IP families"
 SNAT = "Source addresses and marks"
 LINKS = "Links and the plugin"
 SECURITY = "Security groups and network policies"
+TOLD = "What Kubernetes is told"
 DAEMON = "The daemon"
 HELPER = "The peer's metrics helper"
 
@@ -148,6 +149,7 @@ NOT_CUSTOM = Condition(
 )
 EXTERNAL_SNAT = Condition("AWS_VPC_K8S_CNI_EXTERNALSNAT=true", lambda s, _: s.external_snat)
 NO_METRICS = Condition("DISABLE_METRICS=true", lambda s, _: not s.metrics)
+NO_CLUSTER = Condition("MY_NODE_NAME is not set", lambda s, _: not s.node_name)
 NAMED_SUBNETS = Condition("ENID_SUBNETS names the subnets", lambda s, _: bool(s.subnets))
 
 # The decisions that explain a default which is not the peer's ---------------------------
@@ -517,6 +519,12 @@ SETTINGS: tuple[Setting, ...] = (
         default="none", peer="standard", accepted=("standard",), adr=IGNORED,
         why=NO_POLICY + ", and pods that strict closes would be open; standard is taken, with a"
         " warning, because the peer's manifest sets it for everybody",
+    ),
+    # What Kubernetes is told -----------------------------------------------------------
+    Setting(
+        "ENID_NODE_CONDITION", TOLD, BOOLEAN, HONOURED,
+        "The Node has a condition PodAddressesAvailable: whether another pod would get an address.",
+        field="node_condition", default=True, peer=None, idle=(NO_CLUSTER,),
     ),
     # The daemon ------------------------------------------------------------------------
     Setting(

@@ -36,9 +36,11 @@ from ipamd.cluster import (
     Link,
     Listing,
     MalformedObjectError,
+    NodeSeen,
     NodeView,
     ObjectAbsentError,
     OthersFirstError,
+    Patch,
     PodView,
     Put,
     Standing,
@@ -47,6 +49,7 @@ from ipamd.cluster import (
     eni_config,
     lease_view,
     listing,
+    node_seen,
     node_view,
     pod_view,
     pods_bound,
@@ -76,6 +79,7 @@ class Cluster(Protocol):
 
     node: str
     view: NodeView | None
+    seen: NodeSeen | None
     on_node: Callable[[NodeView], None]
     on_bound: Callable[[int], None]
     on_leader: Callable[[bool], None]
@@ -95,6 +99,12 @@ class Cluster(Protocol):
 
     async def post_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         """Create an Event. Raises ClusterError."""
+
+    async def patch(self, what: str, path: str, body: Mapping[str, Any], kind: Patch) -> Any:
+        """Change an object, and return it; *what* names it where a refusal is said.
+
+        Raises ClusterError.
+        """
 
     async def run(self) -> None:
         """Follow and elect until cancelled."""
@@ -145,6 +155,7 @@ class KubeCluster:
         self.on_nodes: Callable[[int], None] = lambda _: None
         self.on_standing: Callable[[Standing], None] = lambda _: None
         self.view: NodeView | None = None
+        self.seen: NodeSeen | None = None
         self.bound: int | None = None
         self.nodes: int | None = None
         self._clock, self._jitter, self._watch_seconds = clock, jitter, watch_seconds
@@ -195,6 +206,23 @@ class KubeCluster:
         """Create an Event. Raises ClusterError."""
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/events"
         await _threaded("event", lambda: self.api.create(path, body))
+
+    # Writing ---------------------------------------------------------------------------
+    async def patch(self, what: str, path: str, body: Mapping[str, Any], kind: Patch) -> Any:
+        """Change an object, and return it. Raises ClusterError."""
+        return await self._write(what, lambda: self.api.patch(path, body, kind))
+
+    async def _write(self, what: str, work: Callable[[], T]) -> T:
+        """Do *work*; what the API server refuses stays in `standing` until it is taken."""
+        try:
+            answer = await _threaded(what, work)
+        except (ApiAwayError, OthersFirstError):
+            raise  # the watches say that it is away; who was late reads again
+        except ClusterError as error:
+            self._note(what, error)
+            raise
+        self._note(what, None)
+        return answer
 
     # Life ------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -280,11 +308,12 @@ class KubeCluster:
             case Put(_, found):
                 self._see_node(found)
             case Gone():  # a kubelet that runs registers it again
+                self.seen = None
                 self._note("Node", ObjectAbsentError(f"Node {self.node} was deleted"))
 
     def _see_node(self, found: object) -> None:
         try:
-            view = node_view(found)
+            view, self.seen = node_view(found), node_seen(found)
         except MalformedObjectError as error:
             self._note("Node", error)
             return

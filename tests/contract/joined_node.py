@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface
 from itertools import count
 from pathlib import Path
@@ -118,17 +119,17 @@ class Add:
 
     numbers = count(1)
 
-    def __init__(self, node: JoinedNode, pod: str = "") -> None:
+    def __init__(self, node: JoinedNode, pod: str = "", uid: str = "") -> None:
         self.id = next(self.numbers)
         self.name = f"pod-{self.id}"
-        pod = pod or self.name
+        self.pod = pod = pod or self.name
         self.on_gone: Callable[[], None] = lambda: None
         self._node = node
         with node.lock:
             self.descriptors: tuple[int, ...] = node.kernel.open(node.kernel.new_netns(self.name))
         self._answer: Future[tuple[int, dict[str, Any]]] = Future()
         started = int(node.clock().boot * 1e9)
-        who = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID={pod}-uid"
+        who = f"K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod};K8S_POD_UID={uid or f'{pod}-uid'}"
         self.frame = Frame(
             env={
                 "CNI_COMMAND": "ADD",
@@ -169,6 +170,22 @@ class Add:
         address = ip_interface(answer["ips"][0]["address"]).ip
         assert isinstance(address, IPv4Address)
         return address
+
+
+class Del(Add):
+    """The DEL of a sandbox that an ADD has had; the contract is the same."""
+
+    def __init__(self, node: JoinedNode, former: Add) -> None:
+        super().__init__(node, former.pod)
+        self.close()
+        self.descriptors = ()
+        self.name = former.name
+        env = {**self.frame.env, "CNI_COMMAND": "DEL", "CNI_CONTAINERID": self.name}
+        self.frame = replace(self.frame, env=env)
+
+    def wait(self) -> None:
+        """Wait until it is done."""
+        assert self._answer.result(30) == (0, {}), self.name
 
 
 # The node --------------------------------------------------------------------------------
@@ -330,6 +347,12 @@ class JoinedNode:
         ask = Add(self, pod)
         self.call(lambda: self.daemon.on_call(ask, ask.frame))
         return ask
+
+    def delete(self, former: Add) -> None:
+        """Release the address of a sandbox; return when it cools."""
+        ask = Del(self, former)
+        self.call(lambda: self.daemon.on_call(ask, ask.frame))
+        ask.wait()
 
     def status(self) -> Status:
         """Return what `enid status` shows."""

@@ -1,4 +1,4 @@
-"""A model of the Kubernetes API: nodes, pods, ENIConfigs, Leases and Events, by HTTPS on loopback.
+"""A model of the Kubernetes API by HTTPS: what the daemon reads and writes there.
 
 It keeps state and history as the API server does: versions, watches that replay, 409 for who is
 late, 410 for who asks for history that is gone. What it claims is held to a real kube-apiserver by the
@@ -42,7 +42,24 @@ EVENTS = re.compile(r"/api/v1/namespaces/[^/]+/events")
 ALLOWED = frozenset({
     ("GET", NODES), ("GET", ALL_PODS), ("POST", LEASES), ("GET", SWEEPER), ("PUT", SWEEPER),
 })  # fmt: skip
-"""What the daemon's account may do, GET of each ENIConfig, and POST of Events: docs/kubernetes.md."""
+"""What the daemon's account may always do, with GET of each ENIConfig: docs/kubernetes.md."""
+
+RIGHTS: Mapping[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
+    "events": (("POST", EVENTS),),
+    "nodes/status": (("PATCH", re.compile(r"/api/v1/nodes/[^/]+/status")),),
+}
+"""What it may do by a rule of one resource, which tests take away: docs/kubernetes.md."""
+
+WITH_STATUS = frozenset({NODES, PODS})
+"""Collections whose objects have a status of their own: who writes one part leaves the other."""
+
+NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+"""The taint that a Node is born with."""
+
+MERGED_BY: Mapping[tuple[str, str], str] = {(NODES, "conditions"): "type"}
+"""Lists that a strategic merge patch merges by this key of their members."""
+
+STRATEGIC = "application/strategic-merge-patch+json"
 
 Object = dict[str, Any]
 
@@ -107,6 +124,8 @@ class Store:
         if (collection, name) in self.objects:
             raise RefusalError(409, f'"{name}" already exists')
         thing["metadata"]["uid"] = f"uid-{self.version}"
+        if collection == NODES:  # admission: until a controller has seen it to be ready
+            thing.setdefault("spec", {}).setdefault("taints", []).append(NOT_READY)
         return self._happen("ADDED", collection, name, thing)
 
     def replace(self, collection: str, name: str, body: Object) -> Object:
@@ -116,10 +135,23 @@ class Store:
             raise RefusalError(409, f'Operation cannot be fulfilled on "{name}"')
         return self._happen("MODIFIED", collection, name, copy.deepcopy(body))
 
-    def merge(self, collection: str, name: str, body: Object) -> Object:
-        """Merge *body* into an object; a change that changes nothing is none."""
+    def merge(
+        self, collection: str, name: str, body: Object, *, part: str = "", strategic: bool = False
+    ) -> Object:
+        """Merge *body* into an object; a change that changes nothing is none.
+
+        Of an object with a status of its own only *part* is changed: "status", or the rest. 409
+        if *body* tells another version or uid than the object's.
+        """
         former = self.get(collection, name)
-        thing = _merged(former, body)
+        for field in ("resourceVersion", "uid"):
+            told = body.get("metadata", {}).get(field)
+            if told not in {None, former["metadata"][field]}:
+                raise RefusalError(409, f'Operation cannot be fulfilled on "{name}": {field}')
+        if collection in WITH_STATUS:
+            body = {k: v for k, v in body.items() if (k == "status") == (part == "status")}
+        keys = {f: key for (c, f), key in MERGED_BY.items() if strategic and c == collection}
+        thing = _merged(former, body, keys)
         return former if thing == former else self._happen("MODIFIED", collection, name, thing)
 
     def delete(self, collection: str, name: str) -> Object:
@@ -133,11 +165,28 @@ class Store:
             self.history.clear()
 
 
-def _merged(former: Any, body: Any) -> Any:
-    if not (isinstance(former, Mapping) and isinstance(body, Mapping)):
+def _merged(former: Any, body: Any, keys: Mapping[str, str]) -> Any:
+    if not isinstance(body, Mapping):
         return copy.deepcopy(body)
+    former = former if isinstance(former, Mapping) else {}
     merged = {k: v for k, v in former.items() if k not in body}
-    return merged | {k: _merged(former.get(k), v) for k, v in body.items() if v is not None}
+    for field, value in body.items():
+        if field in keys and value is not None:
+            merged[field] = _merged_list(former.get(field) or [], value, keys[field])
+        elif value is not None:
+            merged[field] = _merged(former.get(field), value, keys)
+    return merged
+
+
+def _merged_list(former: list[Object], body: list[Object], key: str) -> list[Object]:
+    members = {member[key]: member for member in former}
+    for member in body:
+        told = {k: v for k, v in member.items() if k != "$patch"}
+        if member.get("$patch") == "delete":
+            members.pop(member[key], None)
+        else:
+            members[member[key]] = {**members.get(member[key], {}), **told}
+    return list(members.values())
 
 
 def _selects(query: Mapping[str, str], thing: Object) -> bool:
@@ -160,7 +209,7 @@ class ModelServer:
     def __init__(self, folder: Path) -> None:
         self.store = Store()
         self.ca = folder / "ca.crt"
-        self.events_allowed = True
+        self.denied: set[str] = set()
         self._tokens: dict[str, str] = {}
         self._tls = _self_signed(folder)
         self._http: _Http | None = None
@@ -199,7 +248,9 @@ class ModelServer:
         except RefusalError as error:
             raise AssertionError(error.words) from error
 
-    def do(self, method: str, path: str, query: Mapping[str, str], body: Any = None) -> Object:
+    def do(
+        self, method: str, path: str, query: Mapping[str, str], body: Any = None, kind: str = ""
+    ) -> Object:
         """Return the answer to a request that is no watch. Raises RefusalError."""
         with self.store.changed:
             if path in {NODES, PODS, ALL_PODS, ENI_CONFIGS, LEASES} or EVENTS.fullmatch(path):
@@ -211,7 +262,10 @@ class ModelServer:
                 case "PUT":
                     return self.store.replace(collection, name, body)
                 case "PATCH":
-                    return self.store.merge(collection, name, body)
+                    part = "status" if path.endswith("/status") else ""
+                    return self.store.merge(
+                        collection, name, body, part=part, strategic=kind == STRATEGIC
+                    )
                 case "DELETE":
                     return self.store.delete(collection, name)
             return self.store.get(collection, name)
@@ -255,14 +309,17 @@ class ModelServer:
         collection, _, name = path.rpartition("/")
         if (method, path) in ALLOWED or (method, collection) == ("GET", ENI_CONFIGS):
             return
-        if method == "POST" and EVENTS.fullmatch(path) and self.events_allowed:
-            return
+        for right, ways in RIGHTS.items():
+            if right not in self.denied and any(
+                method == how and where.fullmatch(path) for how, where in ways
+            ):
+                return
         verb = (
             "get"
             if "/" in path.removeprefix("/api/v1/") and name not in {"leases", "pods", "events"}
             else "list"
         )
-        verb = "create" if method == "POST" else verb
+        verb = {"POST": "create", "PATCH": "patch"}.get(method, verb)
         raise RefusalError(403, f'User "enid" cannot {verb} resource "{name}"')
 
     # Objects -----------------------------------------------------------------------------
@@ -290,9 +347,9 @@ class ModelServer:
         """Delete a pod."""
         self.ask("DELETE", f"{PODS}/{name}")
 
-    def allow_events(self, *, allowed: bool) -> None:
-        """Let the daemon's account create Events, or no longer."""
-        self.events_allowed = allowed
+    def allow(self, resource: str, *, allowed: bool) -> None:
+        """Let the daemon's account do what the rule of *resource* alone says, or no longer."""
+        (self.denied.discard if allowed else self.denied.add)(resource)
 
     def new_token(self, name: str) -> str:
         """Return a token of the daemon's account."""
@@ -338,13 +395,14 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         token = self.headers.get("Authorization", "").partition(" ")[2]
+        kind = self.headers.get("Content-Type", "")
         model = self.server.model
         try:
             model.admit(token, self.command, url.path)
             if query.get("watch"):
                 self._stream(model.watch(url.path, query, self.server))
                 return
-            status, answer = 200, model.do(self.command, url.path, query, body)
+            status, answer = 200, model.do(self.command, url.path, query, body, kind)
         except RefusalError as error:
             status, answer = error.status, error.body()
         text = json.dumps(answer).encode()
@@ -364,7 +422,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.dead:
             self.wfile.write(b"0\r\n\r\n")
 
-    do_GET = do_POST = do_PUT = _serve  # noqa: N815 - http.server's names
+    do_GET = do_POST = do_PUT = do_PATCH = _serve  # noqa: N815 - http.server's names
 
 
 def _self_signed(folder: Path) -> ssl.SSLContext:

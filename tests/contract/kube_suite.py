@@ -56,8 +56,8 @@ class Server(Protocol):
     def delete_pod(self, name: str) -> None:
         """Delete a pod."""
 
-    def allow_events(self, *, allowed: bool) -> None:
-        """Let the daemon's account create Events, or no longer."""
+    def allow(self, resource: str, *, allowed: bool) -> None:
+        """Let the daemon's account do what the rule of *resource* alone says, or no longer."""
 
     def new_token(self, name: str) -> str:
         """Return a token of the daemon's account."""

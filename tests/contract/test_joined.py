@@ -24,7 +24,7 @@ import pytest
 from eni.errors import UnauthorizedError
 from eni.model import CreateEni, EniId, SecurityGroupId
 from ipamd.budget import start_jitter_seconds
-from ipamd.cluster import ApiDeniedError, ClusterError
+from ipamd.cluster import CONDITION, ApiDeniedError, ClusterError
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
 from ipamd.election import Action, Elector, draft
@@ -143,6 +143,17 @@ class Site:
             and name in {"", event["involvedObject"]["name"]}
         ]
 
+    def condition(self) -> dict[str, Any]:
+        """Return the Node's condition of pod addresses, {} if it has none."""
+        status = self.server.ask("GET", f"/api/v1/nodes/{self.name}")["status"]
+        found = [c for c in status.get("conditions", ()) if c["type"] == CONDITION]
+        return found[0] if found else {}
+
+    def says(self, status: str, reason: str) -> bool:
+        """Whether that is what the condition says."""
+        found = self.condition()
+        return (found.get("status"), found.get("reason")) == (status, reason)
+
     def is_forbidden(self) -> bool:
         """Whether the account may not create Events."""
         try:
@@ -152,6 +163,10 @@ class Site:
         except ClusterError:
             return False
         raise AssertionError("an Event without a name was created")
+
+    def sentence(self) -> str:
+        """Return what `enid status` says is wrong with the cluster."""
+        return self.node.status()["cluster"]["sentence"]
 
     def lost(self) -> int:
         """Return how many Events could not be posted."""
@@ -688,7 +703,7 @@ def test_events_that_are_forbidden_are_one_line_and_the_rest_works(
     here = site()
     here.node.fill(HOME)
     here.start()
-    here.server.allow_events(allowed=False)
+    here.server.allow("events", allowed=False)
     began = here.node.clock()
     try:
         poll(here.is_forbidden, "the right's end")
@@ -696,7 +711,7 @@ def test_events_that_are_forbidden_are_one_line_and_the_rest_works(
         assert all(pod.error() for pod in pods)
         poll(lambda: here.lost() > 3, "the pods' events are lost, and the node's")
     finally:
-        here.server.allow_events(allowed=True)
+        here.server.allow("events", allowed=True)
     line, *more = [vars(r) for r in caplog.records if r.message == "event not posted"]
     assert len(more) <= here.node.clock().elapsed(began) / INTERVAL_SECONDS
     assert (line["id"], line["times"]) == ("KUBE-DENIED", 1)
@@ -706,6 +721,55 @@ def test_events_that_are_forbidden_are_one_line_and_the_rest_works(
     pod = pods[0].name
     assert here.node.add(pod).error()
     poll(lambda: here.events(pod), "an event of what was lost, before an interval is over")
+
+
+# The Node --------------------------------------------------------------------------------
+def test_the_nodes_condition_says_whether_another_pod_would_get_an_address(site: MakeSite) -> None:
+    here = site(MAX_ENI="1", IP_COOLDOWN_PERIOD="1")
+    here.start()
+    poll(lambda: here.says("True", "AddressesReady"), "addresses")
+    held = [here.node.add() for _ in range(9)]
+    assert all(pod.address() for pod in held)
+    poll(lambda: here.says("False", "NodeFull"), "a full node")
+    found = here.condition()
+    assert "9 of 9 in use" in found["message"]
+    assert "Next step: " in found["message"]
+    here.node.delete(held[0])
+    poll(lambda: here.says("True", "AddressesReady"), "an address again")
+    assert here.condition()["lastTransitionTime"] > found["lastTransitionTime"]
+
+
+def test_a_condition_that_somebody_changes_is_put_back_and_goes_when_it_is_not_wanted(
+    site: MakeSite,
+) -> None:
+    here = site()
+    here.start()
+    poll(lambda: here.says("True", "AddressesReady"), "addresses")
+    wrong = {**here.condition(), "status": "False", "reason": "ByHand"}
+    here.server.patch(f"/api/v1/nodes/{here.name}/status", {"status": {"conditions": [wrong]}})
+    poll(lambda: here.says("True", "AddressesReady"), "what is true")
+    here.annotate(**{"enid.dev/settings": "ENID_NODE_CONDITION=false"})
+    poll(lambda: not here.condition(), "its end")
+
+
+def test_a_condition_that_is_forbidden_is_said_once_and_pods_are_served(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site()
+    here.server.allow("nodes/status", allowed=False)
+    try:
+        here.join(here.server.port)
+        here.node.hurry()
+        poll(lambda: "cannot patch resource" in here.sentence(), "the API server's words")
+        assert here.node.add().address()
+        here.node.pass_time(300)
+    finally:
+        here.server.allow("nodes/status", allowed=True)
+    lines = [vars(r) for r in caplog.records if r.message == "kubernetes"]
+    assert [(line["of"], line["id"]) for line in lines] == [("Node status", "KUBE-DENIED")]
+    assert here.node.status()["cluster"]["link"] == "connected"
+    poll(lambda: here.says("True", "AddressesReady"), "the right")
+    poll(lambda: not here.sentence(), "peace")
 
 
 # The sweeper -----------------------------------------------------------------------------

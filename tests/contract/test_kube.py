@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from eni.model import SecurityGroupId, SubnetId
+from ipamd.availability import Answer, Verdict
 from ipamd.cluster import (
+    CONDITION,
     ApiAwayError,
     ApiDeniedError,
     ClusterError,
@@ -26,11 +28,13 @@ from ipamd.cluster import (
     MalformedObjectError,
     ObjectAbsentError,
     OthersFirstError,
+    Patch,
     UnknownToApiError,
     change,
     eni_config_names,
 )
 from ipamd.kube import Access, Api
+from ipamd.kube_objects import NO_CONDITION, condition
 from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_body, poll
 
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
@@ -347,6 +351,62 @@ def test_a_malformed_eni_config_is_one_sentence(server: Server, node: str, liste
         MalformedObjectError, match=r"^ENIConfig torn: spec.subnet is .*, not a text$"
     ):
         listen(node).cluster.eni_config("torn")
+
+
+# Writing -----------------------------------------------------------------------------------
+NOW = 1_700_000_000.0
+READY = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "it is"}
+
+
+def _conditions(server: Server, node: str) -> dict[str, dict[str, str]]:
+    status = server.ask("GET", f"/api/v1/nodes/{node}")["status"]
+    return {condition["type"]: condition for condition in status.get("conditions", ())}
+
+
+def test_a_condition_is_merged_with_those_of_others_and_taken_away_alone(
+    server: Server, node: str, account: Account
+) -> None:
+    api, path = account.api(server.port), f"/api/v1/nodes/{node}/status"
+    server.patch(path, {"status": {"conditions": [READY]}})
+    ours = condition(Verdict(Answer.TRUE, "AddressesReady", "yes"), None, NOW)
+    api.patch(path, {"status": {"conditions": [ours]}}, Patch.STRATEGIC)
+    worse = condition(Verdict(Answer.TRUE, "NodeMayGrow", "soon"), ("True", "x"), NOW + 60)
+    api.patch(path, {"status": {"conditions": [worse]}}, Patch.STRATEGIC)
+    found = _conditions(server, node)
+    assert set(found) == {"Ready", CONDITION}
+    assert found[CONDITION] == {**ours, **worse}, "its transition is that of its status"
+    api.patch(path, {"status": {"conditions": [NO_CONDITION]}}, Patch.STRATEGIC)
+    assert set(_conditions(server, node)) == {"Ready"}
+
+
+def test_who_writes_the_status_changes_nothing_else(
+    server: Server, node: str, account: Account
+) -> None:
+    before = server.ask("GET", f"/api/v1/nodes/{node}")["spec"]
+    body = {"spec": {"taints": [], "unschedulable": True}, "status": {"conditions": [READY]}}
+    path = f"/api/v1/nodes/{node}/status"
+    account.api(server.port).patch(path, body, Patch.STRATEGIC)
+    assert server.ask("GET", f"/api/v1/nodes/{node}")["spec"] == before
+    assert set(_conditions(server, node)) == {"Ready"}
+
+
+def test_a_node_is_seen_with_what_we_write_of_it(server: Server, node: str, listen: Listen) -> None:
+    ears = listen(node)
+    poll(lambda: ears.cluster.seen is not None, "the node")
+    found = server.ask("GET", f"/api/v1/nodes/{node}")["metadata"]
+    first = ears.cluster.seen
+    assert first is not None
+    born = ({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"},)
+    assert (first.uid, first.condition, first.taints) == (found["uid"], None, born)
+    ours = condition(Verdict(Answer.FALSE, "NodeFull", "no"), None, NOW)
+    server.patch(f"/api/v1/nodes/{node}/status", {"status": {"conditions": [READY, ours]}})
+    taint = {"key": "x", "value": "y", "effect": "NoSchedule"}
+    server.patch(f"/api/v1/nodes/{node}", {"spec": {"taints": [taint]}})
+    poll(lambda: (now := ears.cluster.seen) is not None and now.taints == (taint,), "the taint")
+    last = ears.cluster.seen
+    assert last is not None
+    assert last.condition == ("False", "NodeFull")
+    assert len(ears.views) == 1, "it says nothing new to the pool"
 
 
 # The account's rights --------------------------------------------------------------------

@@ -62,6 +62,15 @@ def programs() -> Path | None:
     return found[-1].parent if found and (found[-1].parent / "etcd").exists() else None
 
 
+def documented() -> list[Any]:
+    """Return what docs/kubernetes.md says that the account must be allowed, for all features."""
+    blocks = (ROOT / "docs" / "kubernetes.md").read_text().split("```yaml\n")[1:]
+    objects, *rules = (block.split("```")[0] for block in blocks)
+    role, *others = yaml.safe_load_all(objects)
+    more = [rule for text in rules for rule in yaml.safe_load(text)]
+    return [{**role, "rules": [*role["rules"], *more]}, *others]
+
+
 def free_port() -> int:
     """Return a TCP port that nobody has now."""
     with socket.socket() as found:
@@ -189,8 +198,7 @@ class ApiServer:
         self.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", CRD)
         poll(self._has_eni_configs, "the ENIConfig API")
         self.ask("POST", ACCOUNT, {"metadata": {"name": "enid"}})
-        text = (ROOT / "docs" / "kubernetes.md").read_text()
-        for found in yaml.safe_load_all(text.split("```yaml\n")[1].split("```")[0]):
+        for found in documented():
             space = found["metadata"].get("namespace")
             folder = f"/namespaces/{space}" if space else ""
             path = f"/apis/rbac.authorization.k8s.io/v1{folder}/{found['kind'].lower()}s"
@@ -230,12 +238,14 @@ class ApiServer:
         """Delete a pod; nobody is there to be gentle to."""
         self.ask("DELETE", f"{PODS}/{name}", {"gracePeriodSeconds": 0})
 
-    def allow_events(self, *, allowed: bool) -> None:
-        """Let the daemon's account create Events, or no longer."""
+    def allow(self, resource: str, *, allowed: bool) -> None:
+        """Let the daemon's account do what the rule of *resource* alone says, or no longer."""
+        (role, *_) = documented()
+        rights = [rule for rule in role["rules"] if rule["resources"] == [resource]]
+        assert rights, f"docs/kubernetes.md has no rule of {resource} alone"
         rules = self.ask("GET", ROLE)["rules"]
-        others = [rule for rule in rules if rule["resources"] != ["events"]]
-        right = {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
-        self.patch(ROLE, {"rules": [*others, right] if allowed else others})
+        others = [rule for rule in rules if rule["resources"] != [resource]]
+        self.patch(ROLE, {"rules": [*others, *rights] if allowed else others})
 
     def new_token(self, name: str) -> str:
         """Return a token of the daemon's account that holds until `revoke`."""

@@ -23,6 +23,7 @@ from ipamd.cluster import (
     LeaseView,
     Listing,
     MalformedObjectError,
+    NodeSeen,
     NodeView,
     ObjectAbsentError,
     OthersFirstError,
@@ -37,6 +38,7 @@ from ipamd.cluster import (
     is_configured,
     lease_view,
     listing,
+    node_seen,
     node_view,
     pod_view,
     pods_bound,
@@ -116,6 +118,35 @@ def test_a_malformed_node_is_one_sentence(found: object, sentence: str) -> None:
     with pytest.raises(MalformedObjectError) as caught:
         node_view(found)
     assert str(caught.value) == sentence
+
+
+def test_what_we_write_of_a_node_is_read() -> None:
+    taint = {"key": "x", "effect": "NoSchedule"}
+    conditions = [
+        {"type": "Ready", "status": "True"},
+        {"type": "PodAddressesAvailable", "status": "False", "reason": "NodeFull"},
+    ]
+    capacity = {"pods": "29", "enid.dev/pod-addresses": "27"}
+    found = {
+        "metadata": {"name": "n1", "uid": "u-1", "resourceVersion": "7"},
+        "spec": {"taints": [taint]},
+        "status": {"conditions": conditions, "capacity": capacity},
+    }
+    assert node_seen(found) == NodeSeen(
+        uid="u-1", version="7", taints=(taint,), condition=("False", "NodeFull"), resource="27"
+    )
+
+
+def test_a_node_of_which_nothing_is_written_yet_is_read() -> None:
+    found = {"metadata": {"name": "n1"}, "status": {"conditions": [{"type": "Ready"}]}}
+    assert node_seen(found) == NodeSeen(
+        uid="", version="", taints=(), condition=None, resource=None
+    )
+
+
+def test_a_condition_without_words_is_read() -> None:
+    status = {"conditions": [{"type": "PodAddressesAvailable"}]}
+    assert node_seen({"metadata": {"name": "n1"}, "status": status}).condition == ("", "")
 
 
 # ENIConfig -------------------------------------------------------------------------------

@@ -1,0 +1,192 @@
+"""How often this node's Node is written, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from eni.errors import EniError, ThrottledError, UnauthorizedError
+from eni.model import EniId, Kind, SubnetId
+from ipamd.clock import Instant
+from ipamd.cluster import ApiDeniedError, Link, NodeSeen, Patch, Standing
+from ipamd.node_writer import HEARTBEAT_SECONDS, SETTLE_SECONDS, WRITE_SECONDS, NodeWriter
+from ipamd.plan.loop import VirtualLoop
+from ipamd.pool import EniCensus, PoolEni
+from ipamd.replies import Shortage
+from ipamd.settings import Settings
+from ipamd.terms import Terms
+
+ENI = PoolEni(EniId("eni-1"), 1, 9, SubnetId("subnet-0a"), Instant(0, 0))
+EMPTY = EniCensus(ENI, assigned=9, singles=9)
+STOCKED = replace(EMPTY, assigned=4, free=5)
+
+
+class Cluster:
+    """A Node, as its watch shows it, and each write of it with its time."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.node = "node-1"
+        self.standing = Standing(Link.CONNECTED)
+        self.seen: NodeSeen | None = NodeSeen(
+            uid="u", version="1", taints=(), condition=None, resource=None
+        )
+        self.denied = False
+        self.writes: list[tuple[float, str, Mapping[str, Any]]] = []
+        self._loop = loop
+
+    async def patch(self, what: str, _path: str, body: Mapping[str, Any], _kind: Patch) -> None:
+        await asyncio.sleep(0.01)
+        self.writes.append((self._loop.time(), what, body))
+        if self.denied:
+            raise ApiDeniedError("nodes is forbidden")
+        assert self.seen is not None
+        for told in body.get("status", {}).get("conditions", ()):
+            self.seen = replace(self.seen, condition=(told["status"], told["reason"]))
+        if "taints" in body.get("spec", {}):
+            self.seen = replace(self.seen, taints=tuple(body["spec"]["taints"] or ()))
+
+    def times(self, what: str) -> list[float]:
+        """Return when that was written."""
+        return [at for at, told, _ in self.writes if told == what]
+
+    @property
+    def statuses(self) -> list[str]:
+        """What the condition was, one after another."""
+        found = [body["status"]["conditions"][0] for _, what, body in self.writes if what == STATUS]
+        return [condition["status"] for condition in found]
+
+
+STATUS = "Node status"
+
+
+class Node:
+    """As much of a daemon as its Node is told of, in virtual time."""
+
+    def __init__(self, census: EniCensus = STOCKED, **settings: Any) -> None:
+        self.loop = VirtualLoop()
+        self.cluster = Cluster(self.loop)
+        self.census = census
+        self.troubles: dict[str, EniError] = {}
+        self.told = asyncio.Event()
+        self.told.set()
+        daemon = SimpleNamespace(
+            ports=SimpleNamespace(
+                clock=lambda: Instant(self.loop.time(), 1e9 + self.loop.time()), random=lambda: 0.5
+            ),
+            settings=Settings(**settings),
+            pool=SimpleNamespace(census=lambda: (self.census,)),
+            attachments=SimpleNamespace(waiting=0),
+            engine=SimpleNamespace(
+                flights=SimpleNamespace(troubles=self.troubles),
+                terms=Terms(targets=None, kind=Kind.SINGLE, max_enis=1, slots=9),
+                census=SimpleNamespace(done=self.told),
+            ),
+            hindered=lambda trouble: Shortage(0, 0, 0, enis=1, max_enis=1, trouble=trouble),
+        )
+        self.daemon = daemon
+        self.task = self.loop.create_task(
+            NodeWriter(cast("Any", daemon), cast("Any", self.cluster)).run()
+        )
+
+    def live(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.loop.run_until(self.loop.time() + seconds)
+
+    def end(self) -> None:
+        """Stop."""
+        self.task.cancel()
+        self.live(1)
+        self.loop.close()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node with addresses."""
+    made = Node()
+    yield made
+    made.end()
+
+
+def test_the_condition_is_written_at_once_and_then_at_a_slow_heartbeat(node: Node) -> None:
+    node.live(20 * HEARTBEAT_SECONDS)
+    first, *later = node.cluster.times(STATUS)
+    assert first < 1
+    assert 20 <= len(later) <= 25
+    assert set(node.cluster.statuses) == {"True"}
+
+
+def test_a_node_that_turns_all_the_time_is_written_once_in_ten_seconds(node: Node) -> None:
+    for number in range(300):
+        node.census = STOCKED if number % 2 else EMPTY
+        node.live(SETTLE_SECONDS + 2 if number % 2 == 0 else 0.7)
+    times = node.cluster.times(STATUS)
+    assert len(times) > 100
+    gaps = [after - before for before, after in pairwise(times)]
+    assert min(gaps) >= WRITE_SECONDS
+
+
+def test_no_address_for_a_moment_is_not_told(node: Node) -> None:
+    node.live(5)
+    for _ in range(20):
+        node.census = EMPTY
+        node.live(SETTLE_SECONDS - 2)
+        node.census = STOCKED
+        node.live(3)
+    assert node.cluster.statuses == ["True"]
+
+
+def test_an_address_is_told_without_patience(node: Node) -> None:
+    node.census = EMPTY
+    node.live(3 * WRITE_SECONDS)
+    assert node.cluster.statuses[-1] == "False"
+    node.census = STOCKED
+    node.live(2)
+    assert node.cluster.statuses[-1] == "True"
+
+
+def test_what_only_ec2_knows_is_unknown() -> None:
+    node = Node(replace(EMPTY, singles=5, assigned=5))
+    try:
+        node.troubles["add eni"] = ThrottledError("slow down", action="CreateNetworkInterface")
+        node.live(5)
+        assert node.cluster.statuses == ["Unknown"]
+    finally:
+        node.end()
+
+
+def test_what_cannot_be_given_back_is_no_reason() -> None:
+    node = Node(replace(EMPTY, singles=5, assigned=5))
+    try:
+        denied = UnauthorizedError("denied", action="DetachNetworkInterface")
+        node.troubles["shrink"] = denied
+        node.live(5)
+        assert node.cluster.statuses == ["True"]
+    finally:
+        node.end()
+
+
+def test_nothing_is_tried_while_the_api_server_is_away_or_the_node_is_not_there(node: Node) -> None:
+    seen, node.cluster.seen = node.cluster.seen, None
+    node.live(60)
+    node.cluster.seen, node.cluster.standing = seen, Standing(Link.AWAY)
+    node.live(60)
+    assert not node.cluster.writes
+    node.cluster.standing = Standing(Link.CONNECTED)
+    node.live(2)
+    assert node.cluster.statuses == ["True"]
+
+
+def test_what_is_denied_is_tried_more_and_more_rarely(node: Node) -> None:
+    node.cluster.denied = True
+    node.live(3600)
+    assert 60 <= len(node.cluster.times(STATUS)) <= 110
+    node.cluster.denied = False
+    node.live(120)
+    assert node.cluster.seen is not None
+    assert node.cluster.seen.condition == ("True", "AddressesReady")
