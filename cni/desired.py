@@ -118,8 +118,8 @@ class Desired:
     is_whole: bool = True
 
 
-Key = tuple[Network, int, int, int]
-"""Of a route: network, table, metric and TOS."""
+Key = tuple[Network, int, int, int, Network | None]
+"""Of a route: network, table, metric, and TOS and origin of the packets."""
 
 
 # What is there -------------------------------------------------------------------------
@@ -150,12 +150,13 @@ class Way:
     protocol: int = PROTOCOL
     kind: str = ""
     tos: int = 0
-    """Of the packets that it is for, and none of ours asks for; 0 is all that no other is for."""
+    origin: Network | None = None
+    """Of the packets that it is for, and none of ours asks for; 0 and None are all the others."""
 
     @property
     def key(self) -> Key:
-        """What tells two routes apart: a second one of the same key replaces the first."""
-        return (self.network, self.table, self.metric, self.tos)
+        """What a route takes the place of: of two of the same key the first is followed."""
+        return (self.network, self.table, self.metric, self.tos, self.origin)
 
     @property
     def drops(self) -> bool:
@@ -207,8 +208,9 @@ class Neighbour:
 class Found:
     """What a look at the kernel shows: links, and what of the rest can be ours.
 
-    *ways* are those of the PODS table and of the tables asked for, whoever made them, and those
-    of our protocol anywhere. *marked* are others' rules that look at marks, whatever else they ask.
+    *ways* are those of the PODS table and of the tables asked for, whoever made them, in the order
+    in which they are followed, and those of our protocol anywhere. *marked* are others' rules that
+    look at marks, whatever else they ask.
     """
 
     links: tuple[FoundLink, ...] = ()
@@ -408,7 +410,7 @@ def moved(have: Found, source: Address) -> tuple[PutWay, ...]:
         PutWay(_pod_way(way.network.network_address, way.index, source))
         for way in have.ways
         if way.protocol == PROTOCOL and way.index in pods and way.network not in there
-        if not way.tos
+        if not way.tos and not way.origin
     )
 
 
@@ -427,7 +429,7 @@ def mending(want: Desired, have: Found, known: Known | None = None) -> Iterator[
     yield from _pod_links(wires)
     wanted = dict(_ways(want, links, wires))
     unseen = {ip_network(a) for pod, link in wires.items() if link is None for a in pod.addresses}
-    there = {way.key: way for way in have.ways}
+    there = {way.key: way for way in reversed(have.ways)}
     yield from _missing_ways(wanted, there)
     yield from _neighbours(wires, have)
     yield from _missing_rules(want, have)
@@ -435,7 +437,7 @@ def mending(want: Desired, have: Found, known: Known | None = None) -> Iterator[
     yield from _surplus_addresses(links, have)
     if want.is_whole:
         yield from _surplus_rules(want, have)
-        yield from _surplus_ways(want.unsure | unseen, wanted, there)
+        yield from _surplus_ways(want.unsure | unseen, wanted, have.ways)
 
 
 def _changes(link: FoundLink, wish: SetLink) -> tuple[SetLink, list[str]]:
@@ -583,7 +585,8 @@ def _pod_way(address: Address, index: int, source: Address) -> Way:
 def named(way: Way) -> str:
     """Return where a route leads to, in a word, and of which packets."""
     tos = f" tos {way.tos:#x}" if way.tos else ""
-    return f"{way.network if way.network.prefixlen else 'default'}{tos}"
+    origin = f" from {way.origin}" if way.origin else ""
+    return f"{way.network if way.network.prefixlen else 'default'}{origin}{tos}"
 
 
 def _missing_ways(wanted: Mapping[Key, _Wanted], there: Mapping[Key, Way]) -> Iterator[Repair]:
@@ -666,10 +669,17 @@ def _is_taken_for(rule: Rule, asked: Rule) -> bool:
 def _surplus_ways(
     unsure: Collection[Network],
     wanted: Mapping[Key, _Wanted],
-    there: Mapping[Key, Way],
+    ways: Iterable[Way],
 ) -> Iterator[Repair]:
-    for key, way in there.items():
-        if way.protocol != PROTOCOL or key in wanted or way.network in unsure:
+    followed: set[Key] = set()
+    for way in ways:
+        # The first in the place of ours is replaced, and is ours, too, if it is as it must be.
+        is_behind = way.key in followed
+        followed.add(way.key)
+        if way.protocol != PROTOCOL or way.network in unsure:
+            continue
+        wish = wanted.get(way.key)
+        if wish is not None and (not is_behind or way == wish.way):
             continue
         part = _part_of(way)
         kind = way.kind or ("route" if way.index else "guard")

@@ -117,7 +117,7 @@ def _routes(
         for body in _of_table(channel, request):
             length, found = body[1], rtnl.attributes_of(body[12:])
             way = (_number(found, 15), _number(found, 4))
-            if way != (table, index) or length not in {0, 32, 128} or body[3]:  # rtm_tos
+            if way != (table, index) or length not in {0, 32, 128} or any(body[2:4]):
                 continue
             destination = found.get(1)  # RTA_DST
             yield (

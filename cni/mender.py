@@ -90,8 +90,21 @@ class KernelMender:
         except rtnl.NetlinkError as error:
             if isinstance(step, SetLink) and step.name and error.errno == errno.EBUSY:
                 return self._rename(step)
+            if isinstance(step, PutWay) and error.errno == errno.EEXIST:
+                return self._put_first(step.way)
             return "" if error.errno in done else str(error)
         except OSError as error:
+            return str(error)
+        return ""
+
+    def _put_first(self, way: Way) -> str:
+        """Put a route that is there behind another of its place, which is followed: it comes anew.
+
+        The kernel replaces the first, but not by one that it has already.
+        """
+        try:
+            self._channel.send(rtnl.delete_route(path(way)), rtnl.new_route(path(way)))
+        except (rtnl.NetlinkError, OSError) as error:
             return str(error)
         return ""
 
@@ -173,6 +186,7 @@ def path(way: Way) -> rtnl.Path:
         kind=KINDS[way.kind] if way.kind else RTN_UNICAST if way.index else RTN_UNREACHABLE,
         on_link=way.gateway is not None,
         tos=way.tos,
+        origin=way.origin,
     )
 
 

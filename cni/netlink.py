@@ -125,7 +125,7 @@ class NodeNetlink:
 
     def _routes(self, table: int) -> Iterator[Route]:
         for way in self._looks.ways([table]):
-            is_like_ours = way.protocol == PROTOCOL and not way.kind and not way.tos
+            is_like_ours = way.protocol == PROTOCOL and not (way.kind or way.tos)
             if is_like_ours and isinstance(way.network, IPv4Network):
                 gateway = way.gateway if isinstance(way.gateway, IPv4Address) else None
                 yield Route(way.network, table, way.index, gateway)
@@ -201,7 +201,7 @@ class NodeNetlink:
 
     def _guards(self) -> Iterator[Network]:
         ways = self._looks.ways([PODS_TABLE])
-        like_guards = (w for w in ways if not w.index and not w.kind and not w.tos)
+        like_guards = (w for w in ways if not (w.index or w.kind or w.tos or w.origin))
         return (way.network for way in like_guards if way.protocol == PROTOCOL)
 
     # nft -------------------------------------------------------------------------------

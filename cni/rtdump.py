@@ -124,7 +124,7 @@ def read_link(body: bytes) -> FoundLink:
 
 def read_route(body: bytes) -> Way | None:
     """Return the route of an RTM_NEWROUTE body; None of a type that routes have not."""
-    family, length, _, tos, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
+    family, length, origin, tos, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
     found = attributes_of(body[_ROUTE.size :])
     is_usual = kind in _USUAL and 9 not in found  # RTA_MULTIPATH
     if not is_usual and kind not in _KINDS:
@@ -140,6 +140,7 @@ def read_route(body: bytes) -> Way | None:
         protocol=protocol,
         kind="" if is_usual else _KINDS[kind],
         tos=tos,
+        origin=ip_network((found.get(2, whole), origin)) if origin else None,  # RTA_SRC
     )
 
 

@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import ClassVar, TypeVar
 
 from cni.desired import SetLink
@@ -302,6 +302,8 @@ class Path:
     on_link: bool = False
     """Whether the gateway is on the link although no prefix says so."""
     tos: int = 0
+    origin: IPv4Network | IPv6Network | None = None
+    """Whose packets take it; of IPv6 only."""
 
 
 def _route_body(path: Path, *, any_scope: bool = False) -> bytes:
@@ -310,12 +312,14 @@ def _route_body(path: Path, *, any_scope: bool = False) -> bytes:
     if path.address.version == 6:  # the family: IPv6 routes have no scope
         scope = 0
     body = _ROUTE.pack(
-        _family(path.address), path.length, 0, path.tos,
+        _family(path.address), path.length, path.origin.prefixlen if path.origin else 0, path.tos,
         path.table if path.table < 256 else 0, path.protocol, scope, path.kind,
         4 if path.on_link else 0,  # RTNH_F_ONLINK
     )  # fmt: skip
     if path.length:
         body += attribute(1, path.address.packed)  # RTA_DST
+    if path.origin is not None:
+        body += attribute(2, path.origin.network_address.packed)  # RTA_SRC
     if path.index:
         body += attribute(4, struct.pack("=i", path.index))  # RTA_OIF
     if path.gateway is not None:

@@ -147,7 +147,7 @@ class ModelNet:
                     way = Way(r.destination, table, index=r.index, gateway=r.gateway)
                     kernel.send(f"ip route replace {r}", partial(kernel.put_way, way))
                 case Delete(Route() as r):
-                    held = kernel.ways.get((r.destination, table, 0, 0))
+                    held = kernel.ways.get(Way(r.destination, table).key)
                     if held is not None and (held.index, held.gateway) == (r.index, r.gateway):
                         gone = partial(kernel.delete_way, r.destination, table, 0)
                         kernel.send(f"ip route del {r}", gone)
@@ -189,7 +189,7 @@ class ModelNet:
     def guards(self, want: Iterable[Network]) -> tuple[int, int]:
         """Guard exactly *want*."""
         wanted = set(want)
-        ways = (w for w in self._kernel.ways.values() if not w.tos)
+        ways = (w for w in self._kernel.ways.values() if not (w.tos or w.origin))
         there = {w.network for w in ways if w.metric == GUARD_METRIC}
         self.add_guards(sorted(wanted - there, key=str))
         self.remove_guards(sorted(there - wanted, key=str))
@@ -520,9 +520,8 @@ class ModelMender:
             case SetLink():
                 self._set_link(step)
             case PutWay(w):
-                gateway = _v4(w.gateway)
-                way = Way(w.network, w.table, w.metric, w.index, gateway, w.source, w.kind, w.tos)
-                kernel.put_way(way)
+                values = {f.name: getattr(w, f.name) for f in fields(Way)}
+                kernel.put_way(Way(**values | {"gateway": _v4(w.gateway)}))
             case DeleteWay(way):
                 kernel.delete_way(*way.key)
             case PutRule(rule):

@@ -154,11 +154,12 @@ class Way:
     source: Address | None = None
     kind: str = ""
     tos: int = 0
+    origin: Network | None = None
 
     @property
     def key(self) -> Key:
         """What tells two routes apart; a second one of the same key replaces the first."""
-        return (self.network, self.table, self.metric, self.tos)
+        return (self.network, self.table, self.metric, self.tos, self.origin)
 
     def words(self, ifname: str) -> str:
         """Return it as `ip route show` does."""
@@ -413,9 +414,11 @@ class Kernel:
             raise NetlinkError(errno.EINVAL, words, "Invalid prefsrc address")
         self.ways[way.key] = way
 
-    def delete_way(self, network: Network, table: int, metric: int, tos: int = 0) -> None:
+    def delete_way(
+        self, network: Network, table: int, metric: int, tos: int = 0, origin: Network | None = None
+    ) -> None:
         """Take a route out."""
-        if self.ways.pop((network, table, metric, tos), None) is None:
+        if self.ways.pop((network, table, metric, tos, origin), None) is None:
             raise NetlinkError(errno.ESRCH, f"ip route del {network} table {table}", "")
 
     def _name(self, index: int) -> str:

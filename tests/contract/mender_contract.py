@@ -184,6 +184,12 @@ SABOTAGES: dict[str, tuple[Sabotage, str]] = {
         lambda _eni, _pod: PutWay(Way(ip_network("0.0.0.0/0"), 2, kind="blackhole", tos=8)),
         "blackhole default tos 0x8 in table 2 carries our protocol and is not needed",
     ),
+    "a route of IPv6 of some packets": (
+        lambda eni, _pod: PutWay(
+            Way(ip_network(POD6), PODS_TABLE, 1024, eni, origin=ip_network("fd00:1::/64"))
+        ),
+        f"route {POD6}/128 from fd00:1::/64 in table 5120 carries our protocol and is not needed",
+    ),
     "a guard": (
         lambda _eni, _pod: DeleteWay(Way(ip_network(POD), PODS_TABLE, GUARD_METRIC)),
         f"guard of {POD}/32 had vanished",

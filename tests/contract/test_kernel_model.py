@@ -13,7 +13,7 @@ from cni.dataplane import GATEWAY_V4, PODS_TABLE, Address
 from cni.desired import OddRule
 from cni.kernel import Mender, NodeError, NodeNet, WireError, Wiring
 from tests.chaos.daemon_side import ModelMender, ModelNet, ModelWiring
-from tests.chaos.kernel import Kernel, KilledError, PodLink
+from tests.chaos.kernel import Kernel, KilledError, PodLink, Way
 from tests.contract.kernel_contract import (
     ENIS,
     GUARD,
@@ -117,7 +117,7 @@ class ModelBench:
             return
         link = self.kernel.link(NAME)
         assert link is not None
-        way = self.kernel.ways[ip_network(POD), PODS_TABLE, 0, 0]
+        way = self.kernel.ways[Way(ip_network(POD), PODS_TABLE).key]
         harms: dict[Harm, Callable[[], object]] = {
             Harm.ALIAS: lambda: self.kernel.set_link(NAME, up=True, alias="ours"),
             Harm.GROUP: lambda: self.kernel.set_link(NAME, up=True, group=5123),

@@ -420,7 +420,7 @@ def test_what_cannot_be_mended_is_said_until_it_is(world: World) -> None:
 def test_somebody_elses_route_in_the_place_of_ours_is_replaced(world: World) -> None:
     before = picture(world.kernel)
     network = ip_network(address(world, "pod-3"))
-    way = world.kernel.ways[network, PODS_TABLE, 0, 0]
+    way = world.kernel.ways[Way(network, PODS_TABLE).key]
     world.kernel.put_way(replace(way, index=eni(world).index))
     assert isinstance(way, Way)
     world.kernel.tell(ALL)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from socket import AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import pytest
 
@@ -22,13 +22,22 @@ from tests.contract.kernel_contract import (
     NAME,
     OTHER_MAC,
     POD,
+    POD6,
     PRIMARY,
     SECOND,
     Harm,
     NodeContract,
     WiringContract,
 )
-from tests.contract.mender_contract import MenderContract
+from tests.contract.mender_contract import (
+    WANT,
+    MenderBench,
+    MenderContract,
+    look,
+    make,
+    mend,
+    wanting,
+)
 from tests.tools.pure import ROOT
 from vpclab.netns import Worker
 
@@ -252,3 +261,21 @@ class TestLinuxMender(MenderContract):
         assert len(steps) == len(FOREIGN_RULES)
         assert set(bench.do(bench.mender.mend, steps)) == {""}
         assert [bench.run("ip", f"-{version}", "rule") for version in (4, 6)] == before
+
+    @pytest.mark.parametrize("protocol", [PROTOCOL, 3], ids=["ours", "theirs"])
+    @pytest.mark.parametrize(("version", "verb"), [(4, "append"), (4, "prepend"), (6, "append")])
+    def test_a_second_route_in_the_place_of_ours_is_not_followed(
+        self, bench: LinuxBench, version: int, verb: str, protocol: int
+    ) -> None:
+        node = cast("MenderBench", bench)
+        make(node)
+        where = str(POD if version == 4 else POD6)
+        words = f"ip -{version} route {verb} {where} dev ens2 table {PODS_TABLE} proto {protocol}"
+        bench.run(*words.split())
+        for _ in range(2):
+            assert set(mend(node, *(r.step for r in mending(WANT, look(node))))) <= {""}
+        assert wanting(node) == []
+        there = [r for r in bench.routes(PODS_TABLE, version) if r.startswith(where)]
+        assert f"dev {NAME} " in there[0]
+        is_replaced = verb == "prepend" or protocol == PROTOCOL
+        assert len(there) == (1 if is_replaced else 2), "what is somebody's and not followed stays"

@@ -216,6 +216,16 @@ DRIFTS: dict[str, tuple[Found, str, Step]] = {
         "route default tos 0x10 in table 2 carries our protocol and is not needed",
         DeleteWay(replace(WAYS[1], tos=0x10)),
     ),
+    "a route behind ours in its place": (
+        replace(HAVE, ways=(*WAYS, replace(WAYS[4], index=2))),
+        "route 10.0.0.5/32 in table 5120 carries our protocol and is not needed",
+        DeleteWay(replace(WAYS[4], index=2)),
+    ),
+    "a route before ours in its place": (
+        replace(HAVE, ways=(replace(WAYS[4], index=2), *WAYS)),
+        "route to 10.0.0.5 of default/web-0 led to link #2 instead of #4",
+        PutWay(WAYS[4]),
+    ),
     "an ENI's route": (
         without_way(1),
         "route default of ENI 2, table 2 had vanished",
