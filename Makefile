@@ -72,6 +72,12 @@ image: setup-tests ## the OCI image for amd64 and arm64, its SBOM, and tests of 
 	@tools/build-image $(ARGS)
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q tests/image
 
+chart: setup-tests ## helm lint, helm template with many values, what the schema refuses, the manifests; ARGS=--write makes them
+	@tools/fetch-helm >/dev/null
+	@$(if $(filter --write,$(ARGS)),$(PYTHON) -m tests.tools.chart,:)
+	@.cache/helm/helm lint --strict config/chart
+	@$(PYTHON) -m pytest -q tests/chart tests/unit/test_manifests.py $(filter-out --write,$(ARGS))
+
 kernels: setup-tests ## Debian's 5.10, 6.1 and 6.12 kernels in qemu: our tests in each, as a table
 	@tools/emulators
 	@tools/build-plugin
@@ -101,4 +107,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests image
+.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests image chart

@@ -155,6 +155,15 @@ def _install(arguments: argparse.Namespace) -> int:
     return install.main(arguments)
 
 
+def _wait(_: argparse.Namespace) -> int:
+    import signal  # noqa: PLC0415 - other commands need none of this
+
+    numbers = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # a container's first process gets no other
+    signal.sigwait(numbers)
+    return 0
+
+
 def build_parser(*, others: bool = True) -> argparse.ArgumentParser:
     """Return the whole command line; without *others*, the commands of this room only."""
     parser = argparse.ArgumentParser(
@@ -320,9 +329,6 @@ def _add_install(commands: Subparsers) -> None:
             parser.add_argument("--no-drop-ins", action="store_true", help="leave /etc alone")
         else:
             parser.add_argument("--force", action="store_true", help="though pods are left")
-        parser.add_argument(
-            "--then-wait", action="store_true", help="stay until SIGTERM, as a DaemonSet's pod must"
-        )
         where = parser.add_argument_group("where things are")
         for option, folder, meaning in (
             ("--shipped", "/usr/share/enid", "what is to be installed"),
@@ -333,9 +339,15 @@ def _add_install(commands: Subparsers) -> None:
             where.add_argument(
                 option, metavar="PATH", default=folder, help=f"{meaning}; default: {folder}"
             )
+    wait = commands.add_parser(
+        "wait",
+        help="do nothing until SIGTERM",
+        description="Do nothing until SIGTERM: what a DaemonSet's pod does after `enid uninstall`.",
+    )
+    wait.set_defaults(run=_wait)
 
 
-OWN_COMMANDS = ("status", "settings", "doctor", "install", "uninstall", "plan")
+OWN_COMMANDS = ("status", "settings", "doctor", "install", "uninstall", "wait", "plan")
 """What needs nobody else's commands, and so not the time to find them."""
 
 

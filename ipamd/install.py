@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -327,13 +326,6 @@ def _shipped(places: Places) -> Mapping[str, Any]:
     return said
 
 
-def _wait_for_end() -> None:
-    """Wait until somebody ends this container: what is done must not be done again."""
-    numbers = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    signal.sigwait(numbers)
-
-
 def main(arguments: argparse.Namespace) -> int:
     """Do what the command line says; return the exit status."""
     logs.set_up()
@@ -359,6 +351,4 @@ def main(arguments: argparse.Namespace) -> int:
         event = "cannot install" if arguments.command == "install" else "cannot uninstall"
         log.critical(event, extra={"id": known, "reason": str(error)})
         return EXIT_REFUSED
-    if arguments.then_wait:
-        _wait_for_end()
     return 0

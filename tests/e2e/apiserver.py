@@ -127,7 +127,7 @@ class ApiServer:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self.key}",
             f"--service-account-signing-key-file={self.key}",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged=true",
             "--disable-admission-plugins=ServiceAccount",
             "--v=1",
         )  # fmt: skip
