@@ -467,7 +467,7 @@ class Kernel:
 
     def end_process(self) -> None:
         """Close what the daemon has open, as Linux does when it has died."""
-        self.crash_after, self.on_told = None, None
+        self.crash_before = self.crash_after = self.on_told = None
         self.close(*self._open, *self._sockets)
 
     def close(self, *descriptors: int) -> None:

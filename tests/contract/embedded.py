@@ -86,8 +86,8 @@ class Fault(StrEnum):
 
     @property
     def is_of_mutations(self) -> bool:
-        """Whether nothing of it is different if the call is a question."""
-        return self in {Fault.LATE, Fault.KILLED_LATE}
+        """Whether another one is the same to a question: it is lost, or the daemon is dead."""
+        return self in {Fault.KILLED_AFTER, Fault.LATE, Fault.KILLED_LATE}
 
 
 class Region:

@@ -159,6 +159,12 @@ def many_singles(node: Node) -> None:
     assert node.shape() == [7]
 
 
+def many_singles_and_no_daemon(node: Node) -> None:
+    """Hold more than is wanted, and die."""
+    many_singles(node)
+    node.kill()
+
+
 def a_full_subnet(node: Node) -> None:
     """Let others have all that is left of the subnet."""
     node.ec2.occupy_all()
@@ -273,7 +279,6 @@ def attached_elsewhere_meanwhile(node: Node) -> None:
 
 def unassigned_meanwhile(node: Node) -> None:
     """Let somebody take an address that no pod has while the daemon is dead, and start it."""
-    node.kill()
     pods = {pod.address for pod in node.living}
     gone = min(block for block in node.held() if block[0] not in pods)
     node.ec2.hand.unassign_private_ip_addresses(
@@ -387,7 +392,6 @@ WAYS = (
         ("attached", "tag", "limits", "eni"),
         (*FOUND, *GUARD, *LINK, *GUARD),
         before=an_eni_that_stays,
-        since=1,
     ),
     Way(
         "told by IMDS",
@@ -439,7 +443,6 @@ WAYS = (
         deleted_meanwhile,
         (*TAKEN_UP, "subnets", "available", "attached", "eni", "attached", "eni"),
         before=made_and_not_attached,
-        since=2,
     ),
     Way(
         "elsewhere meanwhile",
@@ -447,7 +450,6 @@ WAYS = (
         attached_elsewhere_meanwhile,
         (*TAKEN_UP, "subnets", "available", "eni"),
         before=made_and_not_attached,
-        since=2,
     ),
     Way(
         "undone",
@@ -455,7 +457,6 @@ WAYS = (
         start_at_the_end,
         (*TAKEN_UP, "delete"),
         before=made_and_not_attached,
-        since=2,
         peace=life_goes_on,
     ),
     Way(
@@ -464,7 +465,6 @@ WAYS = (
         start_at_the_end,
         ("attached", "limits", "by_tag", "delete"),
         before=made_and_not_heard_of,
-        since=2,
         peace=life_goes_on,
     ),
     Way(
@@ -474,7 +474,6 @@ WAYS = (
         (*TAKEN_UP, "delete_on_termination", "eni"),
         (*FOUND, *GUARD, *LINK, *GUARD),
         before=attached_and_not_heard_of,
-        since=2,
         peace=life_goes_on,
     ),
     Way(
@@ -523,7 +522,7 @@ WAYS = (
         unassigned_meanwhile,
         (*START, "available", "assign", "attached"),
         (*FOUND, *GUARD, *UNGUARD),
-        before=many_singles,
+        before=many_singles_and_no_daemon,
         since=3,
     ),
     Way(
@@ -557,7 +556,6 @@ WAYS = (
         allowed_again,
         (*TAKEN_UP, "subnets", "available", "delete"),
         before=detached_and_not_deleted,
-        since=2,
     ),
     Way(
         "detached by hand",

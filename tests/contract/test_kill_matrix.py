@@ -17,7 +17,7 @@ import logging
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
@@ -362,10 +362,19 @@ class Row:
 
     def __str__(self) -> str:
         cells = (f"{self.cases[c]} {self.lost[c]}/{self.leaked[c]}" for c in COLUMNS)
-        return f"{self.way:20}" + "".join(f"{cell:>16}" for cell in cells)
+        return line(self.way, cells)
 
 
-HEAD = f"{'cases lost/leaked':20}" + "".join(f"{column:>16}" for column in COLUMNS)
+def line(name: str, cells: Iterable[str]) -> str:
+    """Return a line of the table."""
+    return f"{name:20}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+def head() -> Iterator[str]:
+    """Yield the two lines above the table, of which the second has each column's last words."""
+    words = [("", column) if " " not in column else column.split(" ", 1) for column in COLUMNS]
+    yield line("", (first for first, _ in words))
+    yield line("cases lost/leaked", (rest for _, rest in words))
 
 
 def row_of(number: int) -> Row:
@@ -386,7 +395,7 @@ def main() -> int:
     """Play the whole matrix and print it, row by row as they come; return 1 if any is wrong."""
     longest_first = sorted(range(len(WAYS)), key=lambda n: -len([*cases(WAYS[n])]))
     total = Row("")
-    say(HEAD)
+    say("\n".join(head()))
     for row in spread(row_of, longest_first, per_process=1):
         say(row)
         total.cases += row.cases
