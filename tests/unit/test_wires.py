@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cni.dataplane import Marks
-from cni.nft import NftWish
+from cni.nft import NftWish, features
 from ipamd import wires
 from ipamd.layers import read_settings
 from ipamd.settings import Settings
@@ -42,6 +42,23 @@ def wish(**environ: str) -> NftWish:
 def test_a_setting_of_the_tables(environ: dict[str, str], change: dict[str, Any]) -> None:
     plain = NftWish(vpc_cidrs=(VPC,), node_primary=NODE, eni_numbers=3)
     assert wish(**environ) == replace(plain, **change)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"AWS_VPC_K8S_CNI_EXTERNALSNAT": "true"},
+        {"AWS_VPC_K8S_CNI_RANDOMIZESNAT": "hashrandom"},
+        {"ENID_BLOCK_POD_METADATA": "true"},
+        {"ENID_MSS_CLAMP": "true"},
+    ],
+    ids=lambda environ: "".join(environ) or "nothing-set",
+)
+def test_what_a_setting_needs_of_the_kernel_is_in_the_most(environ: dict[str, str]) -> None:
+    needs, most = features(wish(**environ)), features(wires.most(wish()))
+    assert needs.items() <= most.items()
+    assert wires.is_demanding(read_settings(environ)) == (needs != features(wish()))
 
 
 def test_rules_depend_on_marks_and_external_services() -> None:
