@@ -16,9 +16,11 @@ from pathlib import Path
 
 from eni.errors import ImdsError
 from eni.limits import InstanceLimits, shipped
-from eni.model import Eni, EniId, Kind, Notices
+from eni.model import Eni, EniId, Kind, Notices, SecurityGroupId
 from ipamd.leases import Leases, LeasesError
-from tests.chaos.draw import Event, History, Last, Trouble, What, draw
+from tests.chaos import changes
+from tests.chaos.cluster_side import ModelCluster
+from tests.chaos.draw import GROUP, Event, History, Last, Trouble, What, draw, environ_of
 from tests.chaos.kubelet import End, Kubelet
 from tests.chaos.laws import Law, LawBrokenError, Laws, Watch
 from tests.chaos.weather import AWAY, Disk, Weather
@@ -148,7 +150,12 @@ class Player:
             observer=self.laws,
         )
         self.world.imds.cidrs = self.account_cloud.subnets
+        if history.is_joined:
+            self.world.cluster = ModelCluster(
+                self.world, environ_of(history.settings), f"cluster {seed}"
+            )
         self.laws.bind(self.world, self.weather)
+        self.laws.is_clock_sound = Trouble.CLOCK not in history.troubles
         self.kubelet = Kubelet(self.world, f"kubelet {seed}")
         self.laws.on_answers.append(self.kubelet.on_answer)
         self.laws.on_deaths.append(self._on_death)
@@ -156,6 +163,28 @@ class Player:
         self.lives = 0
         self._names = 0
         self._is_over = False
+        self.skew = 0
+        """How many pods too many are said to be bound here."""
+        self._scheduled: set[str] = set()
+        self._set_out()
+
+    def _set_out(self) -> None:
+        """Let there be what others have made before any daemon lives."""
+        account, cluster = self.account_cloud.account, self.world.cluster
+        (primary,) = self.world.cloud.attached()
+        slots = account.vpc.limits(self.history.instance_type).ipv4_per_eni - 1
+        if self.history.given:
+            account.assign_by_hand(primary.id, Kind.SINGLE, min(self.history.given, slots))
+        if cluster is not None and Trouble.CONFIGS in self.history.troubles:
+            account.add_group(SecurityGroupId(GROUP))
+            cluster.configs.update(self.history.configs)
+            changes.name(self, self.history.named[1])
+        self.laws.past.record()
+
+    @property
+    def bound(self) -> set[str]:
+        """The pods that are bound here."""
+        return {*self.kubelet.sandboxes, *self._scheduled}
 
     def _make_cloud(self, clock: Callable[[], float]) -> ModelCloud:
         history = self.history
@@ -228,8 +257,13 @@ class Player:
         if event.what not in {What.ARRIVE, What.LEAVE}:
             self.world.note(f"* {event.what} {event.roll:.3f} {event.seconds:.0f}")
         HAPPENS[event.what](self, event)
+        self._recount()
         self.laws.look()
         self.laws.check()
+
+    def _recount(self) -> None:
+        if Trouble.BOUND in self.history.troubles:
+            changes.recount(self)
 
     def _begin(self) -> None:
         if self.world.life is None:
@@ -283,9 +317,9 @@ class Player:
         self.weather.clear_up()
 
     def _arrive_all(self, more: int = 0) -> None:
-        while len(self.kubelet.sandboxes) < self.history.pods + more:
-            self._names += 1
-            self.kubelet.want(f"p{self._names}")
+        while len(self.bound) < self.history.pods + more:
+            self._come()
+        self._recount()
 
     def _demand(self, wrongs: Iterator[tuple[Law, str]]) -> None:
         self.laws.look()
@@ -327,10 +361,26 @@ class Player:
         world.imds.trouble = world.imds.late = None
         self._withdraw_notice()
         self._tell(unschedulable=False)
+        self._calm_cluster()
         world.kernel.crash_after = None
         world.kernel.refuse_after(1 << 30)
         world.kill_at, world.dies_after_lease = None, False
         self._begin()
+
+    def _calm_cluster(self) -> None:
+        """Let the API server be there, ENIConfigs be as they were, and an elected sweeper stay."""
+        cluster, r = self.world.cluster, random.Random(f"calm {self.history.seed}")
+        if cluster is None:
+            return
+        cluster.set_away(is_away=False)
+        cluster.elect(is_elected=Trouble.LEADER in self.history.troubles and r.random() < 0.7)
+        for chosen, spec in sorted(self.history.configs.items()):
+            changes.put(self, chosen, spec)
+        if Trouble.CONFIGS in self.history.troubles:
+            changes.name(self, self.history.named[1])
+        changes.provision(self)
+        self.skew = r.choice((0, 0, 3))  # some are bound and never come
+        self._recount()
 
     def _replace_unreachable(self) -> None:
         """Do as probes have kubelet do with pods whose address somebody has taken away."""
@@ -357,9 +407,23 @@ class Player:
     # Pods --------------------------------------------------------------------------------
     def arrive(self, _event: Event) -> None:
         """Let a pod come."""
-        if len(self.kubelet.sandboxes) < self.history.pods:
-            self._names += 1
-            self.kubelet.want(f"p{self._names}")
+        if len(self.bound) < self.history.pods:
+            self._come()
+
+    def _come(self) -> None:
+        """Let a pod come; where pods are told ahead, it is bound some seconds before."""
+        self._names += 1
+        name = f"p{self._names}"
+        if Trouble.BOUND not in self.history.troubles:
+            self.kubelet.want(name)
+            return
+        self._scheduled.add(name)
+
+        def start() -> None:
+            self._scheduled.discard(name)
+            self.kubelet.want(name)
+
+        self.world.later(self.random.uniform(0.2, 8.0), start)
 
     def burst(self, event: Event) -> None:
         """Let many come."""
@@ -517,7 +581,12 @@ class Player:
         self._for(event, lambda: self._tell(unschedulable=False))
 
     def _tell(self, *, unschedulable: bool) -> None:
-        self.world.tell(unschedulable=unschedulable)
+        cluster = self.world.cluster
+        if cluster is None:
+            self.world.tell(unschedulable=unschedulable)
+        else:
+            cluster.is_unschedulable = unschedulable
+            cluster.change()
         self.laws.cordoned_since = self.world.now if unschedulable else None
 
     # Hands -------------------------------------------------------------------------------
@@ -541,6 +610,8 @@ class Player:
         """Give an ENI a block."""
         limits = self.world.daemon.outlook.limits if self.world.is_serving else None
         eni = self._eni(event.roll)
+        if not self.history.settings.provisioning and (eni is None or event.roll < 0.5):
+            eni = self.world.cloud.attached()[0]
         if eni and limits and len(eni.blocks) < limits.ipv4_per_eni - 1:
             account = self.account_cloud.account
             if account.census(eni.subnet_id).free:
@@ -592,8 +663,10 @@ class Player:
 
 
 HAPPENS: Mapping[What, Callable[[Player, Event], None]] = {
-    what: getattr(Player, what.value.replace("-", "_")) for what in What
-}
+    what: getattr(Player, what.value.replace("-", "_"))
+    for what in What
+    if what not in changes.HAPPENS
+} | {**changes.HAPPENS}
 
 
 def play(seed: int, folder: Path, *, hours: float = 1.0) -> Result:

@@ -7,12 +7,13 @@ world that was left in peace: nothing leaked, nothing forgotten, nothing asked f
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address
@@ -33,15 +34,29 @@ from cni.dataplane import (
 )
 from cni.spec import Sandbox
 from eni.errors import EniError, InstanceLimitError, UnknownOutcomeError
-from eni.model import Block, CreateEni, Eni, EniId, Kind
+from eni.model import Block, CreateEni, Eni, EniId, Kind, SubnetId
 from ipamd import decide, demand
-from ipamd.intents import INSTANCE_TAG, INTENT_TAG, EniState, Held, noted
-from ipamd.pool import Leaving
+from ipamd.intents import (
+    CLUSTER_TAG,
+    CREATED_TAG,
+    INSTANCE_TAG,
+    INTENT_TAG,
+    UNMANAGED_TAG,
+    EniState,
+    Held,
+    noted,
+)
+from ipamd.pool import Cooling, Leaving
 from ipamd.ports import CountedEc2
+from ipamd.settings import Settings
+from ipamd.sweep import YOUNG_SECONDS
+from ipamd.terms import Mode
+from tests.chaos.told import DECIDED_SECONDS, Places, has_cooled, since
 from tests.chaos.weather import Past, Weather
-from tests.chaos.world import Call, ModelCloud, Observer, Pod, World
+from tests.chaos.world import EPOCH, Call, ModelCloud, Observer, Pod, World
 
 if TYPE_CHECKING:
+    from tests.chaos.draw import Wish
     from tests.chaos.kubelet import Kubelet
 
 PEER = IPv4Address("192.0.2.7")
@@ -53,8 +68,23 @@ is setting it once, and a Create has its token."""
 
 STALE = frozenset({"attached", "eni", "by_tag"})
 
+ABOUT_AN_ENI = MUTATIONS | {"delete_on_termination", "set_groups", "tag"}
+"""What changes something of an ENI that is there."""
+
+PROVISIONS = ABOUT_AN_ENI | {"create"}
+"""What a daemon that is to leave ENIs alone never asks."""
+
+FLIES_SECONDS = 300.0
+"""How long what was begun may still be brought to its end, when EC2 is to be asked no more."""
+
+LED_SECONDS = 30.0
+"""How long after it has lost the Lease a sweeper's last call may take."""
+
 ANSWER_SECONDS = 6.0
 """A daemon that has served for so long has answered whatever is due: 5 s early, and some."""
+
+LATE_FREE_SECONDS = 2.0
+"""How late an address that has cooled may be free."""
 
 PROMPT_SECONDS = 1.0
 """How long a waiting ADD may not have seen that an address is free."""
@@ -121,6 +151,11 @@ class Law(StrEnum):
     ENOUGH = "no more is asked for than pods need"
     GOING = "an instance that ends asks for nothing new"
     OUTLIVES = "no ENI outlives its instance"
+    TOLD = "what holds is what was asked for last and can be"
+    PLACED = "a new ENI goes where it was told to"
+    ALONE = "what is another's is left alone"
+    FORBIDDEN = "no call is made that the mode forbids"
+    ELECTED = "only the elected sweeper deletes what others left, and nothing young"
 
 
 class LawBrokenError(Exception):
@@ -179,11 +214,24 @@ class Laws(Observer):
         self._needs: deque[tuple[float, int]] = deque()
         self.leaving_since: float | None = None
         self.cordoned_since: float | None = None
+        self.wished: Wish | None = None
+        """What the node's annotation says; None: there is none."""
+        self.was_spoiled = False
+        """Whether it has ever said what cannot be; a daemon may start with what was noted then."""
+        self.is_clock_sound = True
+        """Whether the wall clock is nobody's to set."""
+        self.placed: Places
+        self._most_enis: tuple[int, int] | None = None
 
     def bind(self, world: World, weather: Weather) -> None:
         """Watch *world*."""
         self.world, self.weather = world, weather
         self.past = Past(self.account, lambda: world.now)
+        cloud = cast("ModelCloud", world.cloud)
+        tags = {s.id: s.tags for s in self.account.vpc.subnets(cloud.vpc_id, cloud.zone)}
+        self.placed = Places(cloud.subnet_id, (self.account.vpc.default_group,), tags)
+        if world.cluster is not None:
+            world.cluster.on_told = self.on_told
 
     @property
     def account(self) -> Any:
@@ -283,6 +331,9 @@ class Laws(Observer):
         self._check_wish(name, arguments)
 
     def _check_wish(self, name: str, arguments: tuple[Any, ...]) -> None:
+        self._check_mode(name)
+        if name in ABOUT_AN_ENI:
+            self._check_whose(name, arguments)
         match name, arguments:
             case "create", (CreateEni() as wish,):
                 self._check_create(wish)
@@ -344,26 +395,99 @@ class Laws(Observer):
         known = {intent.token for intent in self.world.daemon.journal.intents()}
         if wish.token not in known:
             self.broke(Law.INTENT, f"{wish.token} is created and not in the journal")
+        spot = str(wish.subnet_id), tuple(map(str, wish.security_groups))
+        allowed = self.placed.allowed(self.world.settings_held, self._decided(tags))
+        if spot not in allowed:
+            self.broke(Law.PLACED, f"{spot} is none of {sorted(allowed)}")
         if wish.token not in self._made:  # else it is the same wish, again
             kind = Kind.PREFIX if wish.prefix_count else Kind.SINGLE
             self._check_enough((wish.prefix_count or wish.secondary_count) * kind.size, kind)
 
     def _check_enough(self, more: int, kind: Kind) -> None:
         """Judge the size of a wish, by what pods have needed of late."""
-        now, settings = self.world.now, self.world.settings
+        now = self.world.now
         self._check_staying(f"{more} addresses more are asked for")
-        if not self.watch.is_strict or not (settings.demand or settings.by_address):
+        lately = tuple(since(self.world.settings_held, now - DECIDED_SECONDS))
+        if not self.watch.is_strict or not all(s.demand or s.by_address for s in lately):
             return
-        needs = [need for when, need in self._needs if when > now - NEED_SECONDS]
-        warm = max(settings.warm_ip_target or 0, settings.minimum_ip_target or 0)
-        spare = demand.HEADROOM_MAX if settings.demand else warm
-        if self.cordoned_since is not None and now - self.cordoned_since > NOTICE_SECONDS:
+        needs = [need for when, need in self._needs if when > now - NEED_SECONDS] + [self._need()]
+        spare = max(map(_spare, lately))
+        if self._cordoned and now - self._cordoned > NOTICE_SECONDS:
             spare = 0
-        most = max(needs, default=0) + spare + 2 * (kind.size - 1)
+        size = Kind.PREFIX.size if any(s.prefix_delegation for s in lately) else kind.size
+        most = max(needs, default=0) + spare + 2 * (size - 1)
         held = sum(block.num_addresses for eni in self._living_enis() for block in eni.blocks)
         if held + more > most:
             sentence = f"{more} addresses more beside {held}, and {most} are enough"
             self.broke(Law.ENOUGH, sentence)
+
+    @property
+    def _cordoned(self) -> float | None:
+        """Since when the daemon knows that its node is cordoned."""
+        cluster = self.world.cluster
+        return self.cordoned_since if cluster is None else cluster.heard_cordon
+
+    # What was told ----------------------------------------------------------------------
+    def on_told(self, before: Settings) -> None:
+        """Judge what a daemon makes of its Node's annotation; *before* is what held till then."""
+        daemon, wished = self.world.daemon, self.wished
+        after = daemon.settings
+        expected = before if wished is None or wished.settings is None else wished.settings
+        if after != expected:
+            self.broke(Law.TOLD, f"{_differing(after, expected)} after {wished}")
+        is_kept = wished is not None and wished.settings is None
+        if is_kept is not bool(daemon.complaint and Mode.SETTINGS_KEPT in daemon.modes):
+            self.broke(Law.TOLD, f"{daemon.complaint!r} is complained after {wished}")
+
+    def _told_at_rest(self) -> Iterator[tuple[Law, str]]:
+        daemon, settings = self.world.daemon, self.world.settings
+        if daemon.settings != settings:
+            yield Law.TOLD, f"{_differing(daemon.settings, settings)} hold"
+        works_by = daemon.engine.terms, daemon.attachments.cooldown_seconds
+        if works_by != (daemon.outlook.terms, settings.cooldown_seconds):
+            yield Law.TOLD, f"the daemon works by {works_by}, and {settings} hold"
+
+    def _decided(self, tags: Mapping[str, str]) -> float:
+        """Return when an ENI was decided upon, as its tag has it."""
+        if not self.is_clock_sound:
+            return self.world.now - FLIES_SECONDS
+        return dt.datetime.fromisoformat(tags[CREATED_TAG]).timestamp() - EPOCH
+
+    def _check_mode(self, name: str) -> None:
+        """Judge whether a call may be made at all."""
+        settings, now = self.world.settings, self.world.now
+        if settings.imds_only:
+            self.broke(Law.FORBIDDEN, f"{name}, and EC2 is not to be asked")
+        if name not in PROVISIONS:
+            return
+        if not any(s.provisioning for s in since(self.world.settings_held, now - FLIES_SECONDS)):
+            self.broke(Law.FORBIDDEN, f"{name}, and nothing is to be provisioned")
+
+    def _check_whose(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """Judge whether an ENI is ours to change."""
+        about = self.account.vpc.eni_of(arguments[0]) if name == "detach" else arguments[0]
+        eni = next((eni for eni in self.account.enis() if eni.id == about), None)
+        if eni is None:
+            return
+        owner, mine = eni.tags.get(INSTANCE_TAG), self.world.cloud.identity.instance_id
+        is_primary = eni.attachment is not None and eni.attachment.device_index == 0
+        is_managed = is_primary or owner == mine or self.world.settings.manage_untagged_eni
+        if eni.tags.get(UNMANAGED_TAG) == "true" or (owner is None and not is_managed):
+            self.broke(Law.ALONE, f"{name} {eni.id}, whose tags are {dict(eni.tags)}")
+        if owner not in {None, mine}:
+            self._check_sweep(name, eni)
+
+    def _check_sweep(self, name: str, eni: Eni) -> None:
+        """Judge what is done about another node's ENI."""
+        cluster, wall = self.world.cluster, EPOCH + self.world.now
+        is_elected = cluster is not None and cluster.leads_since(LED_SECONDS)
+        ours = self.world.settings.cluster_name
+        is_of_cluster = bool(ours) and eni.tags.get(CLUSTER_TAG) == ours
+        age = wall - dt.datetime.fromisoformat(eni.tags[CREATED_TAG]).timestamp()
+        is_old = age >= YOUNG_SECONDS or not self.is_clock_sound
+        if name != "delete" or not (is_elected and is_of_cluster and is_old):
+            told = f"elected: {is_elected}, tags: {dict(eni.tags)}, {age:.0f} s old"
+            self.broke(Law.ELECTED, f"{name} {eni.id}, {told}")
 
     def _check_staying(self, what: str) -> None:
         since = self.leaving_since
@@ -376,7 +500,8 @@ class Laws(Observer):
             for intent in self.world.daemon.journal.intents()
             if intent.state is EniState.DRAINING
         }
-        return tuple(eni for eni in self.account.enis() if eni.id not in going)
+        unused = {eni.id for eni in self.world.daemon.pool.enis.values() if eni.excluded}
+        return tuple(eni for eni in self.account.enis() if eni.id not in going | unused)
 
     def _check_releasing(self, blocks: tuple[Block, ...]) -> None:
         states = {block: state for block, _, state in self.world.daemon.journal.blocks()}
@@ -407,7 +532,9 @@ class Laws(Observer):
                 self.broke(Law.KEPT, f"{', '.join(names)} has {address}, {how}")
 
     def on_drop(self, blocks: tuple[tuple[Block, EniId], ...]) -> None:
-        """Judge what the journal is told to be EC2's again."""
+        """Judge what the journal is told to be EC2's again; where only IMDS tells, it may hide."""
+        if self.world.settings.imds_only:
+            return
         there = {block: eni.id for eni in self.world.cloud.attached() for block in eni.blocks}
         for block, eni_id in blocks:
             if there.get(block) == eni_id and not self.by_hand.intersection(block):
@@ -443,21 +570,40 @@ class Laws(Observer):
         self._look_at_owners(owners)
         self._look_at_pods(owners)
         self._look_at_queue()
+        self._look_at_enis()
+
+    def _look_at_enis(self) -> None:
+        """Judge how many ENIs there are; what came before MAX_ENI fell may stay."""
         limit = self.world.settings.max_eni
-        if limit is not None and not self.has_foreign:
-            attached = len(self.world.cloud.attached())
-            if attached > limit:
-                self.broke(Law.LIMIT, f"{attached} ENIs, MAX_ENI is {limit}")
+        if limit is None or self.has_foreign:
+            self._most_enis = None
+            return
+        attached, changes = len(self.world.cloud.attached()), len(self.world.settings_held)
+        if self._most_enis is None or self._most_enis[0] != changes:
+            coming = self._coming() if changes > 1 else 0
+            self._most_enis = changes, max(limit, attached + coming)
+        most = self._most_enis[1]
+        if attached > most:
+            self.broke(Law.LIMIT, f"{attached} ENIs, MAX_ENI is {limit}, and there were {most}")
+
+    def _coming(self) -> int:
+        """Return how many ENIs are on their way, as far as a daemon lives to say so."""
+        if self.world.life is None:
+            return 0
+        before = {EniState.PLANNED, EniState.CREATED}
+        intents = self.world.daemon.journal.intents()
+        return sum(1 for intent in intents if intent.state in before)
 
     def _look_at_owners(self, owners: Mapping[Address, tuple[str, ...]]) -> None:
-        now, cooldown = self.world.now, self.world.settings.cooldown_seconds
+        now, held = self.world.now, self.world.settings_held
         for address, names in owners.items():
             if len(names) > 1:
                 self.broke(Law.OWNER, f"{address} is {' and '.join(names)}'s")
-            former, since = self._owners.get(address, (names[0], now))
-            rest = now - since
-            if former != names[0] and rest < cooldown - 0.001 and address not in self.by_hand:
-                self.broke(Law.COOLED, f"{address} has rested {rest:.1f} s of {cooldown}")
+            former, last = self._owners.get(address, (names[0], now))
+            is_new = former != names[0] and address not in self.by_hand
+            if is_new and not has_cooled(held, last, now):
+                cooldown = self.world.settings.cooldown_seconds
+                self.broke(Law.COOLED, f"{address} has rested {now - last:.1f} s of {cooldown}")
             self._owners[address] = names[0], now
         self._owned = tuple(owners)
 
@@ -481,19 +627,37 @@ class Laws(Observer):
             self._prompt_since = None
             return
         pool, cooldown = world.daemon.pool, world.settings.cooldown_seconds
-        census = pool.census()
-        need = sum(c.assigned + c.cooling for c in census) + len(world.pending)
+        need = self._need()
         if not self._needs or self._needs[-1][1] != need:
             self._needs.append((now, need))
             while len(self._needs) > 1 and self._needs[1][0] < now - NEED_SECONDS:
                 self._needs.popleft()
-        waits = world.daemon.attachments.waiting and pool.choose(world.clock(), cooldown)
+        waits = world.daemon.attachments.waiting and (
+            pool.choose(world.clock(), cooldown) or self._cooled_long_ago(cooldown)
+        )
         if not waits:
             self._prompt_since = None
         elif self._prompt_since is None:
             self._prompt_since = now
         elif now - self._prompt_since > PROMPT_SECONDS:
             self.broke(Law.PROMPT, f"{waits} is free since {self._prompt_since:.1f}")
+
+    def _need(self) -> int:
+        """Return how many addresses pods have, wait for, or are said to be bound for."""
+        world = self.world
+        census = world.daemon.pool.census()
+        bound = (world.cluster and world.cluster.heard_bound) or 0
+        here = sum(c.assigned for c in census) + len(world.pending)
+        return sum(c.cooling for c in census) + max(here, bound)
+
+    def _cooled_long_ago(self, cooldown: float) -> Address | None:
+        """Return an address that could be free for a while, if somebody had looked."""
+        now, longest = self.world.clock(), cooldown + LATE_FREE_SECONDS
+        for address, slot in self.world.daemon.pool.slots.items():
+            match slot.state:
+                case Cooling() as c if c.purged and now.elapsed(c.since) > longest:
+                    return address
+        return None
 
     def _held(self) -> set[Address]:
         """Return what EC2 has given to what is attached; made anew only when that changes."""
@@ -547,17 +711,32 @@ class Laws(Observer):
         yield from self._pool_at_rest()
         yield from self._kernel_at_rest()
         yield from self._pods_at_rest(kubelet)
+        yield from self._told_at_rest()
 
     def _cloud_at_rest(self) -> Iterator[tuple[Law, str]]:
         for wrong in self.account.verify():
             yield Law.BOOKS, wrong
         for eni in self.account.enis():
-            if eni.attachment is None and eni.description.startswith("aws-K8S-"):
+            is_left = eni.attachment is None and eni.description.startswith("aws-K8S-")
+            if is_left and self._is_to_sweep(eni):
                 yield Law.LEAKED, f"{eni.id} is nobody's"
+
+    def _is_to_sweep(self, eni: Eni) -> bool:
+        """Whether this node is to sweep what is left: its own, and as the elected one others'."""
+        mine = self.world.cloud.identity.instance_id
+        if eni.tags.get(INSTANCE_TAG, mine) == mine:
+            return self.world.settings.provisioning
+        cluster, settings = self.world.cluster, self.world.settings
+        is_elected = cluster is not None and cluster.is_elected and settings.leaked_eni_cleanup
+        name = settings.cluster_name
+        return is_elected and bool(name) and eni.tags.get(CLUSTER_TAG) == name
 
     def _ours(self) -> tuple[Eni, ...]:
         census = self.world.daemon.engine.census
-        return tuple(eni for eni in self.world.cloud.attached() if census.is_ours(eni))
+        attached = self.world.cloud.attached()
+        if self.world.settings.imds_only:  # IMDS tells no tags
+            return attached
+        return tuple(eni for eni in attached if census.is_ours(eni))
 
     def _journal_at_rest(self) -> Iterator[tuple[Law, str]]:
         journal, daemon = self.world.daemon.journal, self.world.daemon
@@ -595,15 +774,25 @@ class Laws(Observer):
         engine = self.world.daemon.engine
         now = engine.situation()
         targets = engine.targets(now)
-        if growth := decide.grow(now, targets):
-            yield Law.TARGET, f"still to do: {growth}"
-        if shrink := decide.shrink(now, targets, [1e9] * len(now.enis)):
-            yield Law.TARGET, f"still too much: {shrink}"
+        if self.world.settings.provisioning:
+            if growth := decide.grow(now, targets):
+                yield Law.TARGET, f"still to do: {growth}"
+            if shrink := decide.shrink(now, targets, [1e9] * len(now.enis)):
+                yield Law.TARGET, f"still too much: {shrink}"
+            yield from self._bound_at_rest()
         if now.coming or now.busy:
             yield Law.SETTLED, f"{now.coming} addresses are coming, {sorted(now.busy)} are busy"
         for name, slot in self.world.daemon.pool.slots.items():
             if isinstance(slot.state, Leaving) and not self.by_hand.intersection(slot.block):
                 yield Law.SETTLED, f"{name} is leaving"
+
+    def _bound_at_rest(self) -> Iterator[tuple[Law, str]]:
+        """Yield that pods which were said to be bound here have no addresses ready."""
+        bound = (self.world.cluster and self.world.cluster.heard_bound) or 0
+        census = self.world.daemon.pool.census()
+        ready = sum(c.assigned + (c.free + c.cooling) * c.eni.is_open for c in census)
+        if ready < bound and self._may_grow():
+            yield Law.TARGET, f"{bound} pods are bound here, and {ready} addresses are for them"
 
     def _kernel_at_rest(self) -> Iterator[tuple[Law, str]]:
         kernel, daemon = self.world.kernel, self.world.daemon
@@ -684,7 +873,17 @@ class Laws(Observer):
             yield Law.SERVED, f"{', '.join(waiting[:4])} ({len(waiting)}) have no address"
 
     def _has_room(self) -> bool:
+        """Whether a pod more could have an address."""
         daemon = self.world.daemon
+        attached = {eni.id for eni in self.world.cloud.attached()}
+        usable = (c for c in daemon.pool.census() if c.eni.id in attached and not c.eni.excluded)
+        return any(c.free for c in usable) or self._may_grow()
+
+    def _may_grow(self) -> bool:
+        """Whether there is more to ask EC2 for."""
+        daemon = self.world.daemon
+        if not self.world.settings.provisioning:
+            return False
         now = daemon.engine.situation()
         attached = {
             eni.id
@@ -694,14 +893,14 @@ class Laws(Observer):
         free = {
             s: self.account.census(s).free for s in cast("ModelCloud", self.world.cloud).subnets
         }
-        places = {c.subnet_id for c in daemon.places.subnets.candidates}
+        spots = self.placed.allowed(self.world.settings_held, self.world.now)
+        places = {SubnetId(subnet_id) for subnet_id, _ in spots}
         here = any(e.room and free.get(e.eni.subnet_id, 0) for e in now.enis)
         # One that hands took while pods had its addresses is given up at a later census only.
         taken = self.lost & daemon.pool.enis.keys()
         is_full = len(attached | taken) >= daemon.engine.terms.max_enis
         anew = not is_full and any(free.get(s, 0) >= 2 for s in places)
-        usable = (e for e in now.enis if e.eni.id in attached and not e.eni.excluded)
-        return here or anew or any(e.free for e in usable)
+        return here or anew
 
     @property
     def growth(self) -> int:
@@ -756,15 +955,31 @@ class _Ear(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Judge one line."""
         words = record.getMessage()
-        if words == "ec2 denies a pod's address" and self._laws.by_hand:
+        is_hidden = self._laws.by_hand or self._laws.world.settings.imds_only
+        if words == "ec2 denies a pod's address" and is_hidden:
             return
         if words == "journal set aside":
+            return
+        if words.startswith("settings not taken") and self._laws.was_spoiled:
             return
         if words in ROWLESS and self._laws.weather.is_run_full:
             return
         error = record.exc_info[1] if record.exc_info else None
         # Where something lies in memory is no part of a history.
         self._laws.broke(Law.ALIVE, re.sub("0x[0-9a-f]+", "0x", f"{words}: {error!r}"))
+
+
+def _differing(one: Settings, other: Settings) -> str:
+    """Return what of *one* is not as in *other*."""
+    names = [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
+    return ", ".join(f"{n}={getattr(one, n)!r}, not {getattr(other, n)!r}" for n in names)
+
+
+def _spare(settings: Settings) -> int:
+    """Return how many addresses may be held ready beyond what pods need."""
+    if settings.demand:
+        return demand.HEADROOM_MAX
+    return max(settings.warm_ip_target or 0, settings.minimum_ip_target or 0)
 
 
 def brief(argument: object) -> str:

@@ -30,17 +30,24 @@ from ipamd import (
 )
 from ipamd.attachments import Attachments
 from ipamd.blocks import Blocks, Returned
+from ipamd.configuration import Configuration
+from ipamd.daemon import Daemon
 from ipamd.endings import Endings
 from ipamd.engine import Engine
 from ipamd.eni_book import EniBook
 from ipamd.intents import EniState, Intent
 from ipamd.journal import Journal
+from ipamd.layers import layers_of, resolve
 from ipamd.leases import Leases
 from ipamd.lifecycle import Lifecycle
 from ipamd.links import Links
+from ipamd.places import Places
 from ipamd.plan.subnet import Book
 from ipamd.pool import Assigned, EniCensus, Pool
+from ipamd.sweep import Sweep
 from ipamd.targets import Fixed
+from ipamd.told_by_aws import ToldByAws
+from ipamd.told_by_cluster import ToldByCluster
 from tests.chaos.draw import History, Last, Trouble
 
 SEEDS = 100
@@ -291,6 +298,50 @@ def _unless_leaving(former: Any) -> Any:
     return take_up
 
 
+def _only_know(self: Any, settings: Any) -> None:
+    self.outlook.settings = settings
+
+
+def _drop_what_cannot_be(former: Any) -> Any:
+    def adopt(self: Any, sources: Any) -> None:
+        former(self, sources)
+        if self.complaint:
+            plain = replace(sources, annotation=None)
+            self._change(resolve(layers_of(plain), self.resolved))
+
+    return adopt
+
+
+def _place_at_home(former: Any) -> Any:
+    def place(self: Any, subnet_id: Any) -> Any:
+        return replace(former(self, subnet_id), subnet_id=self.home)
+
+    return place
+
+
+def _is_attached(_self: Any, eni: Any) -> bool:
+    return eni.attachment is not None and eni.primary is not None
+
+
+def _provisioning(former: Any) -> Any:
+    def terms_of(settings: Any, limits: Any, told: Any) -> Any:
+        return former(replace(settings, provisioning=True), limits, told)
+
+    return terms_of
+
+
+async def _ask_ec2(self: Any) -> Any:
+    return await self.engine.holdings.lifecycle.attached(self.engine.holdings.priority)
+
+
+def _elect_itself(former: Any) -> Any:
+    def begin(self: Any) -> None:
+        self.is_elected, self.may_delete = True, lambda: True
+        former(self)
+
+    return begin
+
+
 def _without_max(former: Any) -> Any:
     def terms_of(settings: Any, limits: Any, told: Any) -> Any:
         return former(replace(settings, max_eni=None), limits, told)
@@ -502,6 +553,80 @@ _add(
     "nothing is given back",
     (Engine, "_calm_seconds", to(property(lambda _self: 1e12))),
     suits=_by_address,
+)
+
+# What was told ---------------------------------------------------------------------------
+_add(
+    "change-half-made",
+    "other settings are known, and not worked by",
+    (Daemon, "apply", to(_only_know)),
+    needs=(Trouble.SETTINGS,),
+)
+_add(
+    "change-not-made",
+    "a change of the settings has no effect until a restart",
+    (Daemon, "apply", to(nothing)),
+    needs=(Trouble.SETTINGS,),
+)
+_add(
+    "invalid-drops-all",
+    "settings that cannot be put back what the environment says",
+    (Configuration, "_adopt", _drop_what_cannot_be),
+    needs=(Trouble.SETTINGS,),
+)
+_add(
+    "configs-not-heard",
+    "ENIConfigs are not heard of",
+    (Places, "set_configs", to(nothing)),
+    needs=(Trouble.CONFIGS,),
+)
+_add(
+    "placed-at-home",
+    "a new ENI goes into the primary ENI's subnet, whatever ENIConfigs say",
+    (Places, "place", _place_at_home),
+    needs=(Trouble.CONFIGS,),
+)
+_add(
+    "others-taken",
+    "an ENI is used and tagged although it is another's",
+    (census.Census, "is_ours", to(_is_attached)),
+    suits=lambda h: not h.settings.manage_untagged_eni and Trouble.FOREIGN in h.troubles,
+)
+_add(
+    "provisions-all-the-same",
+    "EC2 is asked for more where nothing is to be provisioned",
+    (outlook, "terms_of", _provisioning),
+    suits=lambda h: not h.settings.provisioning and not h.settings.imds_only,
+)
+_add(
+    "asks-ec2-beside-imds",
+    "EC2 is asked where only IMDS may be",
+    (ToldByAws, "hint", to(_ask_ec2)),
+    suits=lambda h: h.settings.imds_only,
+)
+_add(
+    "bound-not-heard",
+    "pods that are bound here are not heard of before they ask",
+    (ToldByCluster, "hear_bound", to(nothing)),
+    needs=(Trouble.BOUND,),
+)
+_add(
+    "sweeps-unelected",
+    "what others left is deleted by whoever sees it",
+    (Sweep, "begin", _elect_itself),
+    needs=(Trouble.LEADER,),
+)
+_add(
+    "sweeps-young",
+    "what others left is deleted however young",
+    (Sweep, "_is_old", to(lambda self, eni: self._is_orphan(eni))),
+    needs=(Trouble.LEADER,),
+)
+_add(
+    "sweeps-for-nobody",
+    "the elected one sweeps for itself only",
+    (Sweep, "elect", to(nothing)),
+    needs=(Trouble.LEADER,),
 )
 
 # Faults of other kinds: what no sabotage above breaks first ------------------------------

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from ipamd.layers import Sources, layers_of, read_settings, resolve
+from ipamd.settings import SettingsError
 from tests.chaos import crash
 from tests.chaos.__main__ import idle
-from tests.chaos.draw import TYPES, What, draw
+from tests.chaos.draw import TYPES, What, draw, draw_wish, environ_of
 from tests.chaos.history import HAPPENS, Player
 from tests.chaos.laws import Law
 from tests.chaos.many import catch, folder
@@ -95,6 +97,21 @@ def test_sabotages_are_undone() -> None:
             changed = [vars(owner)[name] for owner, name, _ in sabotage.patches]
         assert all(a is not b for a, b in zip(before, changed, strict=True)), sabotage.name
         assert [vars(owner)[name] for owner, name, _ in sabotage.patches] == before
+
+
+def test_settings_are_written_as_they_are_read() -> None:
+    for seed in range(60):
+        history = draw(seed)
+        environ = environ_of(history.settings)
+        assert read_settings(environ) == history.settings
+        for roll in (0.1, 0.5, 0.9):
+            wish = draw_wish(history, roll)
+            layers = layers_of(Sources(environ, annotation=wish.annotation))
+            if wish.settings is not None:
+                assert resolve(layers).settings == wish.settings
+            else:
+                with pytest.raises(SettingsError):
+                    resolve(layers)
 
 
 def test_drawing_is_repeatable_and_knows_every_event() -> None:

@@ -42,6 +42,7 @@ from ipamd.plan.cloud import Account
 from ipamd.plan.loop import Delay, Thread, VirtualLoop
 from ipamd.ports import CountedEc2, Ports, Threads
 from ipamd.settings import Settings
+from tests.chaos.cluster_side import ModelCluster
 from tests.chaos.daemon_side import ModelEars, ModelMender, ModelNet, ModelWiring
 from tests.chaos.kernel import Kernel, KilledError, Netns
 
@@ -151,7 +152,7 @@ class ModelCloud:
     ) -> None:
         self.account = Account(clock, **account)
         self.subnet_cidr = IPv4Network(subnet)
-        zone = "us-east-1a"
+        self.zone = zone = "us-east-1a"
         self.subnet_id = self.account.add_subnet(self.subnet_cidr, zone, occupied=occupied)
         self.subnets = {self.subnet_id: self.subnet_cidr}
         for cidr, tags in others.items():
@@ -402,6 +403,9 @@ class World:
         observer: Observer | None = None,
     ) -> None:
         self.folder, self.settings = folder, settings or Settings()
+        self.settings_held: list[tuple[float, Settings]] = [(0.0, self.settings)]
+        """Which settings held, and since when."""
+        self.cluster: ModelCluster | None = None
         self.random = random.Random(seed)
         self.wrap, self.make_journal, self.make_leases = wrap, make_journal, make_leases
         self.latency = latency or (lambda _work, _arguments: Delay(0.0005, 0.0005))
@@ -511,10 +515,13 @@ class World:
         )
         run = self.folder / f"run-{self.boots}"
         (run / "spool").mkdir(parents=True, exist_ok=True)
+        journal = self.make_journal(self.folder / "journal.db")
+        if self.cluster is not None:
+            self.hold(self.cluster.configure(journal))
         daemon = Daemon(
             self.settings,
             self._ports(loop),
-            journal=self.make_journal(self.folder / "journal.db"),
+            journal=journal,
             leases=self.make_leases(run / "leases.db"),
             spool_in=run / "spool",
         )
@@ -553,7 +560,17 @@ class World:
         for call in tuple(self.pending):  # plugins that were refused try again
             call.write()
             call.send(daemon)
-        await daemon.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(daemon.run())
+            if self.cluster is not None:
+                tasks.create_task(self.cluster.join(daemon))
+
+    def hold(self, settings: Settings) -> None:
+        """Note by which settings the daemon is to work from now on."""
+        if settings != self.settings:
+            self.note("other settings")
+            self.settings = settings
+            self.settings_held.append((self.now, settings))
 
     def tell(self, **what: Any) -> None:
         """Let the cluster say something else of the node."""
