@@ -338,6 +338,7 @@ class Daemon:
         """Work by other settings from now on."""
         self.outlook.settings = settings
         self.attachments.cooldown_seconds = settings.cooldown_seconds
+        self.upkeep.cools.set()  # it sleeps as long as the former cooldown has it
         self.attachments.waiting_max = settings.add_waiting_max
         self.attachments.node = self._node()
         self.lifecycle.book.home = self._home()

@@ -105,7 +105,7 @@ def terms_of(settings: Settings, limits: InstanceLimits, told: Told) -> Terms:
 
     Prefixes need a Nitro instance or bare metal; elsewhere single addresses serve, as the
     peer does. A cap of pods is passed on only if somebody knows it: a wrong one would starve
-    pods.
+    pods. IMDS tells no tags: where only it may be asked no ENI is left alone for lack of one.
     """
     settings = on_type(settings, takes_prefixes=limits.prefixes_allowed)
     caps = [cap for cap in (settings.max_pods, told.max_pods) if cap is not None]
@@ -117,7 +117,7 @@ def terms_of(settings: Settings, limits: InstanceLimits, told: Told) -> Terms:
         max_addresses=min(caps, default=None),
         provisioning=settings.provisioning,
         sweeping=settings.leaked_eni_cleanup and settings.provisioning,
-        manage_untagged=settings.manage_untagged_eni,
+        manage_untagged=settings.manage_untagged_eni or settings.imds_only,
         primary_excluded=settings.custom_networking,
         standing=standing_of(told, settings),
         bound=told.bound,

@@ -284,6 +284,35 @@ def test_an_eni_whose_attach_is_throttled_is_joined_by_no_other(stage: Setting) 
     assert s.laws.calls["create"] == 1
 
 
+def test_a_shorter_cooldown_frees_at_once_what_has_rested_long_enough(stage: Setting) -> None:
+    s = stage(replace(fixed(warm_ip_target=1, cooldown_seconds=120), instance_type="t3.small"))
+    s.start()
+    s.pods(9, 60.0)
+    assert len(s.world.living) == 9
+    s.go(9, 10.0)
+    s.pods(3, 5.0)
+    assert not s.world.living
+    shorter = replace(s.world.settings, cooldown_seconds=5)
+    s.world.hold(shorter)
+    s.world.daemon.apply(shorter)
+    s.run(3.0)
+    assert len(s.world.living) == 3
+
+
+def test_where_only_imds_may_be_asked_no_eni_is_left_alone_for_lack_of_a_tag(
+    stage: Setting,
+) -> None:
+    """Seed 17: IMDS tells no tags, and pods starved beside an ENI with addresses."""
+    leaving = Settings(imds_only=True, provisioning=False, manage_untagged_eni=False)
+    s = stage(replace(PLAIN, settings=leaving))
+    s.start()
+    node = s.world.cloud.identity.instance_id
+    s.account_cloud.account.attach_foreign(node, 1, secondary_count=3)
+    s.pods(3, 90.0)
+    assert len(s.world.living) == 3
+    s.rest()
+
+
 def test_while_an_attach_is_throttled_the_enis_that_are_here_give_what_they_can(
     stage: Setting,
 ) -> None:

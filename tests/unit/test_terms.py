@@ -154,6 +154,14 @@ def test_the_rest_is_handed_on() -> None:
     assert terms_of(Settings(), limits(), Told(notices=CALM)).sweeping
 
 
+@pytest.mark.parametrize(("imds_only", "manages"), [(True, True), (False, False)])
+def test_untagged_enis_are_left_alone_only_where_tags_are_told(
+    *, imds_only: bool, manages: bool
+) -> None:
+    settings = Settings(imds_only=imds_only, provisioning=False, manage_untagged_eni=False)
+    assert terms_of(settings, limits(), Told(notices=CALM)).manage_untagged is manages
+
+
 # Modes -----------------------------------------------------------------------------------
 NORMAL = terms_of(Settings(), limits(), Told(notices=CALM))
 
