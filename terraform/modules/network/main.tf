@@ -21,7 +21,7 @@ resource "aws_vpc" "this" {
   enable_dns_support               = true
   enable_dns_hostnames             = true # EKS' private endpoint has a name of a private zone
 
-  tags = { Name = var.name }
+  tags = merge(var.tags, { Name = var.name })
 }
 
 resource "aws_vpc_ipv4_cidr_block_association" "pods" {
@@ -33,7 +33,7 @@ resource "aws_vpc_ipv4_cidr_block_association" "pods" {
 resource "aws_default_security_group" "this" {
   vpc_id = aws_vpc.this.id
 
-  tags = { Name = "${var.name}-unused" }
+  tags = merge(var.tags, { Name = "${var.name}-unused" })
 }
 
 # Subnets ------------------------------------------------------------------------------------------
@@ -46,10 +46,10 @@ resource "aws_subnet" "public" {
   ipv6_cidr_block                 = lookup(local.ipv6_cidrs, "public ${each.key}", null)
   assign_ipv6_address_on_creation = var.ipv6
 
-  tags = {
+  tags = merge(var.tags, {
     Name                     = "${var.name}-public-${each.key}"
     "kubernetes.io/role/elb" = "1"
-  }
+  })
 }
 
 resource "aws_subnet" "node" {
@@ -61,10 +61,10 @@ resource "aws_subnet" "node" {
   ipv6_cidr_block                 = lookup(local.ipv6_cidrs, "node ${each.key}", null)
   assign_ipv6_address_on_creation = var.ipv6
 
-  tags = {
+  tags = merge(var.tags, {
     Name                              = "${var.name}-node-${each.key}"
     "kubernetes.io/role/internal-elb" = "1"
-  }
+  })
 }
 
 resource "aws_subnet" "pod" {
@@ -75,11 +75,12 @@ resource "aws_subnet" "pod" {
   availability_zone               = each.key
   cidr_block                      = each.value
   ipv6_cidr_block                 = lookup(local.ipv6_cidrs, "pod ${each.key}", null)
-  assign_ipv6_address_on_creation = var.ipv6
+  assign_ipv6_address_on_creation = false # pods have IPv4 addresses; an ENI's own would only be in the way
 
   # The first tag lets a node take the subnet for its ENIs; the second keeps other clusters' nodes off
   # it (docs/settings.md, ENABLE_SUBNET_DISCOVERY).
   tags = merge(
+    var.tags,
     { Name = "${var.name}-pod-${each.key}" },
     var.discovered ? {
       "kubernetes.io/role/cni"                     = "1"
@@ -103,14 +104,14 @@ resource "aws_ec2_subnet_cidr_reservation" "prefixes" {
 resource "aws_internet_gateway" "this" {
   vpc_id = aws_vpc.this.id
 
-  tags = { Name = var.name }
+  tags = merge(var.tags, { Name = var.name })
 }
 
 resource "aws_eip" "nat" {
   domain     = "vpc"
   depends_on = [aws_internet_gateway.this]
 
-  tags = { Name = "${var.name}-nat" }
+  tags = merge(var.tags, { Name = "${var.name}-nat" })
 }
 
 # One for all zones: a test cluster survives a zone's loss by being made again.
@@ -119,7 +120,7 @@ resource "aws_nat_gateway" "this" {
   subnet_id     = aws_subnet.public[local.zones[0]].id
   depends_on    = [aws_internet_gateway.this]
 
-  tags = { Name = var.name }
+  tags = merge(var.tags, { Name = var.name })
 }
 
 resource "aws_egress_only_internet_gateway" "this" {
@@ -127,13 +128,13 @@ resource "aws_egress_only_internet_gateway" "this" {
 
   vpc_id = aws_vpc.this.id
 
-  tags = { Name = var.name }
+  tags = merge(var.tags, { Name = var.name })
 }
 
 resource "aws_route_table" "public" {
   vpc_id = aws_vpc.this.id
 
-  tags = { Name = "${var.name}-public" }
+  tags = merge(var.tags, { Name = "${var.name}-public" })
 }
 
 resource "aws_route" "public_ipv4" {
@@ -153,7 +154,7 @@ resource "aws_route" "public_ipv6" {
 resource "aws_route_table" "private" {
   vpc_id = aws_vpc.this.id
 
-  tags = { Name = "${var.name}-private" }
+  tags = merge(var.tags, { Name = "${var.name}-private" })
 }
 
 resource "aws_route" "private_ipv4" {

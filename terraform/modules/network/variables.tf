@@ -45,3 +45,9 @@ variable "ipv6" {
   type        = bool
   default     = false
 }
+
+variable "tags" {
+  description = "Tags for everything that is made."
+  type        = map(string)
+  default     = {}
+}

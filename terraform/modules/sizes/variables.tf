@@ -3,7 +3,7 @@ variable "instance_type" {
   type        = string
 
   validation {
-    condition     = can(jsondecode(file("${path.module}/../../../eni/limits.json"))[var.instance_type])
+    condition     = strcontains(file("${path.module}/../../../eni/limits.json"), "\n\"${var.instance_type}\":[")
     error_message = "Instance type ${var.instance_type} is not in eni/limits.json: take one that is, or make the table anew (tests/tools/make_limits.py)."
   }
 }

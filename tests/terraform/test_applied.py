@@ -1,0 +1,132 @@
+"""What an apply and a destroy run on the machine that applies, and in which order things come and go."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.terraform.terraform import Answer, Terraform
+
+FAKE = """#!/bin/sh
+{{ echo "{name} $*"; case "$*" in *" -"*) sed 's/^/  /' ;; esac; echo; }} >>"{log}" 2>&1 </dev/stdin
+"""
+"""A program that only says what it was asked, and what it was given."""
+
+NODES = "aws_eks_node_group.this"
+
+
+@pytest.fixture(scope="module")
+def applied(
+    tmp_path_factory: pytest.TempPathFactory, providers: Path
+) -> tuple[Answer, list[str]]:
+    """What terraform said of an apply and a destroy, and what programs were run, in their order."""
+    terraform = Terraform(tmp_path_factory.mktemp("applied"), providers).copy()
+    programs, log = terraform.place / "programs", terraform.place / "log"
+    programs.mkdir()
+    for name in ("aws", "helm", "kubectl", "enid"):
+        path = programs / name
+        path.write_text(FAKE.format(name=name, log=log))
+        path.chmod(0o755)
+    tests = terraform.files / "applied"
+    tests.mkdir()
+    shutil.copy(Path(__file__).with_name("applied.tftest.hcl"), tests)
+    terraform.begin(".")
+    answer = terraform(
+        ".", "test", "-test-directory=applied", PATH=f"{programs}:{os.environ['PATH']}", PAUSE="0"
+    )
+    return answer, [run for run in log.read_text().split("\n\n") if run]
+
+
+def test_all_is_made_and_taken_away(applied: tuple[Answer, list[str]]) -> None:
+    answer, _ = applied
+    assert "Success! 1 passed, 0 failed." in answer.said, answer.said
+
+
+def test_helm_installs_the_chart_with_the_values(applied: tuple[Answer, list[str]]) -> None:
+    (install,) = (said for said in applied[1] if said.startswith("helm "))
+    command, _, values = install.partition("\n")
+    assert re.fullmatch(
+        r"helm upgrade --install enid /\S+/chart --namespace kube-system --values -", command
+    )
+    assert '"CLUSTER_NAME": "enid-test"' in values
+    assert '"repository": "example.test/enid"' in values
+
+
+def test_eniconfigs_are_applied_when_their_kind_is_known(
+    applied: tuple[Answer, list[str]]
+) -> None:
+    first, second = (said for said in applied[1] if said.startswith("kubectl "))
+    assert first.startswith("kubectl wait --for=condition=Established")
+    assert second.startswith("kubectl apply -f -")
+    assert second.count('"kind": "ENIConfig"') == 2
+
+
+def test_the_order_is_install_smoke_test_and_at_the_end_the_enis(
+    applied: tuple[Answer, list[str]]
+) -> None:
+    said = [run.partition("\n")[0] for run in applied[1]]
+    last = said[-2:]
+    assert all(run.startswith("aws ec2 describe-network-interfaces") for run in last), said
+    assert [run for run in said[:-2] if run.startswith(("helm", "enid"))] == [
+        next(run for run in said if run.startswith("helm ")),
+        "enid verify --quick",
+    ]
+    let_in = [run for run in said if run.startswith("aws eks update-kubeconfig --name enid-test")]
+    assert len(let_in) == 2
+
+
+# What comes before what ---------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def edges(terraform: Terraform) -> dict[str, set[str]]:
+    """By resource: what it needs, which goes only after it."""
+    terraform.begin(".")
+    answer = terraform(".", "graph")
+    assert answer.status == 0, answer.said
+    found: dict[str, set[str]] = {}
+    for one, other in re.findall(r'"([^"]+)" -> "([^"]+)"', answer.said):
+        found.setdefault(one, set()).add(other)
+    return found
+
+
+def needs(edges: dict[str, set[str]], one: str) -> set[str]:
+    """Return what must be there before *one*, near and far."""
+    found: set[str] = set()
+    ahead = [one]
+    while ahead:
+        for other in edges.get(ahead.pop(), set()) - found:
+            found.add(other)
+            ahead.append(other)
+    return found
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "terraform_data.enid",
+        "aws_eks_addon.before_nodes",
+        "aws_eks_pod_identity_association.enid",
+        "aws_iam_role_policy.enid",
+        "aws_iam_role_policy.within_the_vpc",
+        "module.network.aws_route.private_ipv4",
+        "terraform_data.no_eni_left",
+    ],
+)
+def test_nodes_come_after_and_go_before(edges: dict[str, set[str]], before: str) -> None:
+    assert before in needs(edges, NODES)
+
+
+@pytest.mark.parametrize(
+    "before", ["aws_eks_cluster.this", "module.network.aws_subnet.pod", "module.network.aws_vpc.this"]
+)
+def test_enis_are_deleted_before_what_holds_them(edges: dict[str, set[str]], before: str) -> None:
+    assert before in needs(edges, "terraform_data.no_eni_left")
+
+
+def test_the_smoke_test_is_last(edges: dict[str, set[str]]) -> None:
+    order = ["terraform_data.verified", "aws_eks_addon.coredns", NODES, "terraform_data.enid"]
+    assert all(second in needs(edges, first) for first, second in pairwise(order))
