@@ -179,6 +179,12 @@ class ImdsEni:
     prefixes: tuple[Network, ...] = ()
     security_groups: tuple[SecurityGroupId, ...] = ()
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """What takes its IPv4 slots, as of an `Eni`."""
+        singles = tuple(IPv4Network((int(address), 32)) for address in self.addresses[1:])
+        return (*singles, *(p for p in self.prefixes if isinstance(p, IPv4Network)))
+
 
 NO_ENIS: Mapping[str, ImdsEni] = MappingProxyType({})
 

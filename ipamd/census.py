@@ -1,7 +1,9 @@
 """The census: EC2 is asked what is ours, and what it shows is believed with care. Shell.
 
 One DescribeNetworkInterfaces by attachment after the start, after a surprise, and hourly.
-`ipamd.drift` judges; here its verdict is carried out.
+`ipamd.drift` judges; here its verdict is carried out. What surprises again and again is looked
+into once in three minutes for each reason: EC2 refuses what our books allow, IMDS tells
+otherwise for long, pods have left what EC2 denied.
 """
 
 from __future__ import annotations
@@ -9,7 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 
 from cni.kernel import NodeError
@@ -18,9 +28,10 @@ from eni.model import Block, Eni, EniId, SecurityGroupId
 from ipamd.clock import Instant
 from ipamd.drift import Held, Verdict
 from ipamd.flights import Flights
+from ipamd.hearsay import Hearsay, strange_blocks
 from ipamd.holdings import Holdings
 from ipamd.intents import INSTANCE_TAG, UNMANAGED_TAG, EniState
-from ipamd.pool import Assigned, Cooling, Free, Leaving
+from ipamd.pool import Cooling, Free, Leaving
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +40,9 @@ CENSUS_SECONDS = 3600.0
 
 LOOK_AGAIN_SECONDS = 31.0
 """Until the second look, when EC2 did not show what we hold (`drift.SECOND_LOOK_SECONDS`)."""
+
+SURPRISE_SECONDS = 180.0
+"""Between two looks for the same reason, but for the second look that follows the first."""
 
 HINT_SECONDS = 30.0
 """How often IMDS is looked at instead, where EC2 may not be asked; it is in the host."""
@@ -58,11 +72,15 @@ class Census:
     hint: Callable[[], Awaitable[tuple[Eni, ...]]] | None = None
     """What is believed instead of EC2 by a node that may not ask it (IMDS-only mode)."""
     _next: Instant | None = None
-    _twice: bool = False
+    _twice_from: float | None = None
+    """From when on, on the boot clock, a look is to be followed by another."""
     _adopting: dict[EniId, tuple[Block, ...]] = field(default_factory=dict)
     """ENIs that are being taken over, and what EC2 showed of them."""
-    _heard: frozenset[EniId] = frozenset()
-    """Where IMDS and we differed at the last look."""
+    _hearsay: Hearsay = field(default_factory=Hearsay)
+    _surprised: dict[str, float] = field(default_factory=dict)
+    """When EC2 was asked, or is to be asked, for which reason, on the boot clock."""
+    _denied: set[EniId | Block] = field(default_factory=set)
+    """What EC2 denied at two looks and is here all the same: pods have it, or the disk was full."""
 
     def look_soon(self) -> None:
         """Ask EC2 as soon as may be: something unexpected was seen."""
@@ -70,7 +88,19 @@ class Census:
 
     def look_twice(self) -> None:
         """Ask EC2 as soon as may be, and once more when its answers cannot be late any more."""
-        self._next, self._twice = None, True
+        self._next, self._twice_from = None, 0.0
+
+    def look_for(self, why: str, *, twice: bool = False) -> None:
+        """Ask EC2 because of a surprise: as soon as may be, but not for *why* again and again."""
+        now = self.holdings.clock()
+        last = self._surprised.get(why, -SURPRISE_SECONDS)
+        due = last if last > now.boot else last + SURPRISE_SECONDS
+        due = self._surprised[why] = max(now.boot, due)
+        if twice:
+            self._twice_from = due if self._twice_from is None else min(due, self._twice_from)
+        if self._next is not None and due < self._next.boot:
+            log.info("ec2 is to be asked what is ours", extra={"why": why})
+            self._next = now.later(due - now.boot)
 
     def _look_again(self) -> None:
         soon = self.holdings.clock().later(LOOK_AGAIN_SECONDS)
@@ -83,24 +113,54 @@ class Census:
             return CENSUS_SECONDS  # its landing wakes the engine
         return 0.0 if self._next is None else self._next.boot - self.holdings.clock().boot
 
-    def hear(self, eni_ids: Collection[EniId]) -> None:
-        """Look soon if the instance sees other ENIs than we do.
+    def hear(self, told: Mapping[EniId, Collection[Block]]) -> None:
+        """Look soon if the instance sees other ENIs, or for long other blocks, than we do.
 
         That costs nothing to know, and is a hint, never evidence: IMDS may be late or short
-        for long, so each picture makes us look once.
+        for long, so each difference makes us look once.
         """
         h = self.holdings
         known = {intent.eni_id for intent in h.lifecycle.book.intents.values()}
         quiet = self.busy() | {e.id for e in h.pool.enis.values() if e.closed}
-        lost = h.pool.enis.keys() - quiet - set(eni_ids)
-        strange = frozenset(lost | (set(eni_ids) - known - set(self.unmanaged)))
-        if strange and strange != self._heard:
+        lost = h.pool.enis.keys() - quiet - told.keys()
+        strange = frozenset(lost | (told.keys() - known - set(self.unmanaged)))
+        if self._hearsay.enis(strange):
             log.info("imds sees other enis", extra={"eni_ids": sorted(strange)})
             self.look_soon()
-        self._heard = strange
+        blocks = strange_blocks(told, h.pool.blocks(), h.pool.enis.keys() - quiet)
+        if news := self._hearsay.blocks(blocks, h.clock()):
+            log.info("imds sees other blocks", extra={"blocks": sorted(map(str, news))})
+            self.look_for("imds sees other blocks")
+
+    def _see_freed(self) -> None:
+        """Look soon if what EC2 denied can go now."""
+        if not self._denied:
+            return
+        pool = self.holdings.pool
+        self._denied &= pool.blocks().keys() | pool.enis.keys()
+        if not all(map(self._stays, self._denied)):
+            self.look_for("what ec2 denied can go")
+
+    def _see_denied(self, shown: Sequence[Eni]) -> None:
+        """Forget what EC2 shows again; what could not be judged, for a call flew, is soon."""
+        there = {block: eni.id for eni in shown for block in eni.blocks}
+        held = self.holdings.pool.blocks()
+        again = {block for block, eni_id in there.items() if held.get(block) == eni_id}
+        self._denied -= again | {eni.id for eni in shown}
+        blocks = {what for what in self._denied if what in held}
+        if not all(map(self._stays, blocks)):
+            self._look_again()
+
+    def _stays(self, what: EniId | Block) -> bool:
+        """Whether a pod has an address of it, or it is on its way out already."""
+        h = self.holdings
+        if isinstance(what, str):
+            return h.in_use(what) or self._is_draining(what) or f"eni {what}" in self.flights
+        return h.has_pod(what)
 
     def begin(self) -> None:
         """Start a census if one is due."""
+        self._see_freed()
         now = self.holdings.clock()
         is_due = self._next is None or now.boot >= self._next.boot
         if is_due and self.flights.may_start(NAME):
@@ -132,11 +192,16 @@ class Census:
             busy=busy | self.busy(),
         )
         verdict = h.drift.judge(ours, held, h.clock())
-        if verdict.look_again or self._twice:
-            self._twice = False
+        is_twice = self._twice_from is not None and h.clock().boot >= self._twice_from
+        if is_twice:
+            self._twice_from = None
+        if verdict.look_again or is_twice:
             self._look_again()
         self.groups |= {eni.id: eni.security_groups for eni in ours}
         await self._believe(verdict, held)
+        for eni in ours:
+            h.see_strays(eni.id, eni.blocks)
+        self._see_denied(ours)
         await self._prune()
         self.done.set()
 
@@ -183,7 +248,7 @@ class Census:
         await self._keep(verdict.kept)
         for block in (*verdict.gone, *verdict.denied):
             eni_id = held.blocks[block]
-            await self._deny(block, eni_id, is_alone=eni_id not in verdict.missing)
+            await self._deny(block, eni_id, verdict)
         self._close(verdict)
 
     async def _prune(self) -> None:
@@ -261,19 +326,22 @@ class Census:
             if (holder := h.pool.blocks().get(block)) is not None:
                 await h.lifecycle.blocks.keep(holder, (block,))
 
-    async def _deny(self, block: Block, eni_id: EniId, *, is_alone: bool) -> None:
+    async def _deny(self, block: Block, eni_id: EniId, verdict: Verdict) -> None:
         """Let go of a block that EC2 has not shown twice; what a pod has of it stays.
 
         So does one that has come with another ENI since EC2 was asked, and one whose ENI is
-        not shown either (not *is_alone*): it goes with the ENI, if that goes.
+        not shown either: it goes with the ENI, if that goes.
         """
-        h = self.holdings
+        h, is_alone = self.holdings, eni_id not in verdict.missing
         if h.pool.blocks().get(block) != eni_id:
             return
-        slots = [slot for a in block if (slot := h.pool.slots.get(a)) is not None]
-        if any(isinstance(slot.state, Assigned) for slot in slots):
+        if h.has_pod(block):
             log.error("ec2 denies a pod's address", extra={"block": str(block)})
             h.pool.withhold(block)
+            self._denied |= {block} if is_alone else set()
+        elif (to := verdict.moved.get(block)) is not None and to in h.pool.enis:
+            h.offer(await h.lifecycle.blocks.take(to, (block,)), found=True)
+            log.warning("block is on another eni", extra={"block": str(block), "eni_id": to})
         elif is_alone:
             await h.give_up(eni_id, block)
             log.warning("block is EC2's again", extra={"block": str(block)})
@@ -292,6 +360,7 @@ class Census:
         lost = [i for i in verdict.lost if i in pool.enis and not pool.enis[i].is_primary]
         for eni_id in lost:
             name = f"eni {eni_id}"
+            self._denied.add(eni_id)
             if not self.holdings.in_use(eni_id) and self.flights.may_start(name):
                 self.flights.start(name, self._lose(eni_id))
 
@@ -310,6 +379,7 @@ class Census:
         h = self.holdings
         if await h.lifecycle.is_here(eni_id):
             log.warning("eni is not listed, yet attached", extra={"eni_id": eni_id})
+            h.drift.heard_of([eni_id])
             h.pool.reopen_eni(eni_id)
             h.queue.hand_out()
             return

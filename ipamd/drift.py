@@ -42,7 +42,8 @@ class Verdict:
 
     *take* are blocks that are ours and new, by ENI; *confirmed* those that we knew; *absent*
     those that EC2 does not show, *denied* those that it has not shown twice; *kept* and *gone*
-    settle doubtful ones. *missing* ENIs were not shown (give nothing new from them), *lost*
+    settle doubtful ones; *moved* are denied or gone ones that are on another ENI of ours, and on
+    which. *missing* ENIs were not shown (give nothing new from them), *lost*
     ones were not shown twice. *look_again* says that something waits for a second look.
     """
 
@@ -57,6 +58,7 @@ class Verdict:
     shown: tuple[EniId, ...]
     look_again: bool
     absent: tuple[Block, ...] = ()
+    moved: Mapping[Block, EniId] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -70,7 +72,17 @@ class Drift:
 
     def give_back(self, what: Iterable[Block | EniId], now: Instant) -> None:
         """Remember that *what* is EC2's again: a late answer may still show it."""
-        self._given_back.update(dict.fromkeys(what, now))
+        gone = tuple(what)
+        self._given_back.update(dict.fromkeys(gone, now))
+        self.heard_of(gone)
+
+    def heard_of(self, what: Iterable[Block | EniId]) -> None:
+        """Let *what* EC2 has just said to be ours, or has back, be absent from now on only."""
+        for each in what:
+            if isinstance(each, str):
+                self._away.pop(each, None)
+            else:
+                self._absent.pop(each, None)
 
     def given_back(self, now: Instant) -> tuple[Block, ...]:
         """Return the blocks that were given back so lately that an answer may still show them."""
@@ -83,6 +95,7 @@ class Drift:
         ids = {eni.id for eni in shown}
         there = {block: eni.id for eni in shown for block in eni.blocks}
         calm = [eni for eni in shown if eni.id not in held.busy]
+        open_to_us = {eni.id for eni in calm if eni.id in held.enis}
         ours = {b: eni_id for b, eni_id in held.blocks.items() if eni_id not in held.busy}
         away = [i for i in held.enis if i not in ids and i not in held.busy]
         absent = [b for b, eni_id in ours.items() if there.get(b) != eni_id]
@@ -90,10 +103,12 @@ class Drift:
         lost, self._away = _second(self._away, away, now)
         doubted = [b for b in ours if b in held.doubtful and b not in absent]
         kept, self._kept = _second(self._kept, doubted, now)
+        self._kept = {block: at for block, at in self._kept.items() if block not in kept}
+        first = tuple(b for b in self._absent if b not in absent_twice)
         new = {
             eni.id: tuple(b for b in eni.blocks if b not in held.blocks)
             for eni in calm
-            if eni.id in held.enis
+            if eni.id in open_to_us
         }
         unheard = [eni for eni in calm if eni.id not in held.enis]
         late = [what for what in (*ids, *there) if what in self._given_back]
@@ -107,8 +122,9 @@ class Drift:
             missing=tuple(away),
             lost=lost,
             shown=tuple(i for i in held.enis if i in ids),
-            look_again=bool(self._absent or self._away or self._kept or late),
-            absent=tuple(self._absent),
+            look_again=bool(first or self._away.keys() - set(lost) or self._kept or late),
+            absent=first,
+            moved={b: there[b] for b in absent_twice if there.get(b) in open_to_us},
         )
 
     def _news(self, blocks: Iterable[Block]) -> tuple[Block, ...]:
@@ -125,7 +141,11 @@ class Drift:
 def _second(
     before: Mapping[K, Instant], seen: Iterable[K], now: Instant
 ) -> tuple[tuple[K, ...], dict[K, Instant]]:
-    """Return those of *seen* that were seen long enough ago, too, and since when the others."""
+    """Return those of *seen* that were seen long enough ago, too, and since when all of them.
+
+    What was seen twice and stays all the same, for a pod has it, needs no second look when the
+    pod has left.
+    """
     since = {what: before.get(what, now) for what in seen}
     twice = tuple(w for w, first in since.items() if now.elapsed(first) >= SECOND_LOOK_SECONDS)
-    return twice, {what: first for what, first in since.items() if what not in twice}
+    return twice, since

@@ -147,8 +147,10 @@ class Engine:
             self.wake()
 
     def _on_trouble(self, trouble: Trouble) -> None:
-        if reaction_to(trouble) is Reaction.LOOK_AGAIN:
+        if isinstance(trouble, errors.UnknownOutcomeError):
             self.census.look_twice()
+        elif reaction_to(trouble) is Reaction.LOOK_AGAIN:
+            self.census.look_for(f"ec2 contradicts: {trouble.id}", twice=True)
 
     # The loop --------------------------------------------------------------------------
     async def run(self) -> None:

@@ -51,6 +51,8 @@ class Holdings:
     drift: Drift = field(default_factory=Drift)
     died: Instant | None = None
     """When the pods of the boot before this one died, if that was a moment ago."""
+    _strays: dict[EniId, frozenset[Block]] = field(default_factory=dict)
+    """What EC2 has given an ENI and a pod has of another, where it was taken by hand."""
 
     @property
     def priority(self) -> Priority:
@@ -61,9 +63,23 @@ class Holdings:
         """Let every ENI of the pool be as the terms and its subnet have it."""
         for eni in tuple(self.pool.enis.values()):
             excluded = self._is_excluded(eni.number, eni.subnet_id)
-            wanted = replace(eni, slots=self.terms.slots, excluded=excluded)
+            wanted = replace(eni, slots=self._slots_of(eni.id), excluded=excluded)
             if wanted != eni:
                 self.pool.put_eni(wanted)
+
+    def _slots_of(self, eni_id: EniId) -> int:
+        return max(0, self.terms.slots - len(self._strays.get(eni_id, ())))
+
+    def see_strays(self, eni_id: EniId, blocks: Iterable[Block]) -> None:
+        """Learn which *blocks* EC2 has given an ENI; those that a pod has of another fill slots.
+
+        Somebody took them from the other by hand, and EC2 gives addresses again at once.
+        """
+        eni, slots = self.pool.enis.get(eni_id), self.pool.slots
+        held = ((b, slot) for b in blocks if (slot := slots.get(b[0])) is not None)
+        self._strays[eni_id] = frozenset(b for b, slot in held if slot.eni_id != eni_id)
+        if eni is not None and eni.slots != self._slots_of(eni_id):
+            self.pool.put_eni(replace(eni, slots=self._slots_of(eni_id)))
 
     def _is_excluded(self, number: int, subnet_id: SubnetId) -> bool:
         is_reserved = number == 1 and self.terms.primary_excluded
@@ -76,7 +92,7 @@ class Holdings:
                 PoolEni(
                     ready.eni_id,
                     ready.number,
-                    self.terms.slots,
+                    self._slots_of(ready.eni_id),
                     ready.subnet_id,
                     self.clock(),
                     excluded=self._is_excluded(ready.number, ready.subnet_id),
@@ -94,6 +110,8 @@ class Holdings:
         if ready.eni_id in self.pool.enis:
             self._let_go(ready)
             new = self.pool.add(ready.eni_id, ready.blocks)
+            self.see_strays(ready.eni_id, (*self._strays.get(ready.eni_id, ()), *ready.blocks))
+            self.drift.heard_of(b for b in ready.blocks if b not in self._strays[ready.eni_id])
             addresses = [address for block in new for address in block]
             if found and self.died is not None:
                 for address in addresses:
@@ -112,9 +130,10 @@ class Holdings:
         slots = self.pool.slots
         known = [slots[a] for block in ready.blocks for a in block if a in slots]
         others = {slot.block: None for slot in known if slot.eni_id != ready.eni_id}
-        self.pool.drop(tuple(block for block in others if not self._has_pod(block)))
+        self.pool.drop(tuple(block for block in others if not self.has_pod(block)))
 
-    def _has_pod(self, block: Block) -> bool:
+    def has_pod(self, block: Block) -> bool:
+        """Whether a pod has an address of this block."""
         slots = (self.pool.slots.get(address) for address in block)
         return any(slot is not None and isinstance(slot.state, Assigned) for slot in slots)
 
@@ -169,12 +188,14 @@ class Holdings:
     def _gone(self, eni_id: EniId) -> None:
         """Forget an ENI that is off the instance."""
         self.drift.give_back([eni_id], self.clock())
+        self._strays.pop(eni_id, None)
         self.pool.remove_eni(eni_id)
 
     async def disown(self, eni_id: EniId) -> None:
         """Let go of an ENI that somebody else has now, once no pod has an address of it."""
         if not self.in_use(eni_id):
             await self.lifecycle.endings.disown(eni_id)
+            self._strays.pop(eni_id, None)
             self.pool.remove_eni(eni_id)
 
     def in_use(self, eni_id: EniId) -> bool:

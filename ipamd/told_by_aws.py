@@ -100,7 +100,7 @@ class ToldByAws:
 
     async def _hear(self, enis: Collection[ImdsEni]) -> None:
         """Take over which ENIs there are, and the primary's groups."""
-        self.engine.census.hear([eni.id for eni in enis])
+        self.engine.census.hear({eni.id: eni.blocks for eni in enis})
         self.engine.wake_if_due()
         primary = next((e for e in enis if e.id == self.around.primary_eni), None)
         if primary is None:

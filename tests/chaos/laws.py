@@ -896,9 +896,7 @@ class Laws(Observer):
         spots = self.placed.allowed(self.world.settings_held, self.world.now)
         places = {SubnetId(subnet_id) for subnet_id, _ in spots}
         here = any(e.room and free.get(e.eni.subnet_id, 0) for e in now.enis)
-        # One that hands took while pods had its addresses is given up at a later census only.
-        taken = self.lost & daemon.pool.enis.keys()
-        is_full = len(attached | taken) >= daemon.engine.terms.max_enis
+        is_full = len(attached) >= daemon.engine.terms.max_enis
         anew = not is_full and any(free.get(s, 0) >= 2 for s in places)
         return here or anew
 

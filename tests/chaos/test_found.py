@@ -10,13 +10,17 @@ import pytest
 
 from cni.dataplane import DYING_GROUP
 from eni.errors import (
+    InstanceLimitError,
     SubnetExhaustedError,
     ThrottledError,
     UnauthorizedError,
     UnreachableError,
 )
+from eni.model import Address, Kind
+from ipamd.census import SURPRISE_SECONDS
 from ipamd.engine import DOUBTFUL_FAILURES
 from ipamd.eni_book import SECOND_LOOK_SECONDS
+from ipamd.hearsay import LASTS_SECONDS
 from ipamd.plan.cloud import Drop, Fault, Lose, Raise, no_fault
 from ipamd.plan.loop import Delay
 from ipamd.pool import Cooling
@@ -406,3 +410,121 @@ def test_what_the_kernel_refuses_to_guard_on_one_eni_is_asked_of_no_other(stage:
     s.rest()
     assert s.laws.calls["assign"] == asked + 1
     assert s.laws.calls["create"] == 1
+
+
+NOTICED_SECONDS = LASTS_SECONDS + 60.0
+"""Until what was taken by hand is noticed: IMDS has told otherwise for long, and two looks."""
+
+FREED_SECONDS = 180.0
+"""Until what EC2 denies is let go of, once pods have left it."""
+
+
+def take_by_hand(s: Stage, address: Address) -> None:
+    """Unassign the block of *address* behind the daemon's back."""
+    held = ((eni.id, block) for eni in s.world.cloud.attached() for block in eni.blocks)
+    eni_id, block = next((eni_id, block) for eni_id, block in held if address in block)
+    s.laws.by_hand |= set(block)
+    s.account_cloud.account.unassign_by_hand(eni_id, (block,))
+
+
+@pytest.mark.parametrize("kind", Kind, ids=str)
+def test_a_free_block_that_was_taken_by_hand_is_noticed_within_minutes(
+    stage: Setting, kind: Kind
+) -> None:
+    by_prefix = kind is Kind.PREFIX
+    settings = Settings(demand=False, minimum_ip_target=20, prefix_delegation=by_prefix)
+    s = stage(replace(PLAIN, settings=settings, draws=True, instance_type="m5.xlarge"))
+    s.start()
+    s.run(120.0)
+    held, looks = s.held, s.laws.calls["attached"]
+    take_by_hand(s, max(s.world.daemon.pool.slots))
+    assert s.held < held
+    s.run_until(lambda: s.held == held, NOTICED_SECONDS)
+    assert s.laws.calls["attached"] == looks + 2
+    s.rest()
+
+
+def test_a_pods_address_that_was_taken_by_hand_is_given_up_when_the_pod_has_left(
+    stage: Setting,
+) -> None:
+    s = stage(replace(fixed(minimum_ip_target=6), draws=True))
+    s.start()
+    s.pods(2)
+    s.run(60.0)
+    pod = s.world.living[0]
+    assert pod.address is not None
+    take_by_hand(s, pod.address)
+    s.run(NOTICED_SECONDS)
+    looks, slots = s.laws.calls["attached"], s.world.daemon.pool.slots
+    assert pod.address in slots
+    s.run(600.0)
+    assert s.laws.calls["attached"] == looks
+    s.go(1)
+    s.run_until(lambda: pod.address not in slots, FREED_SECONDS)
+    s.rest()
+
+
+def test_an_eni_that_was_taken_by_hand_makes_place_when_its_pods_have_left(
+    stage: Setting,
+) -> None:
+    s = stage(replace(fixed(warm_ip_target=1, max_eni=2), instance_type="t3.medium"))
+    s.start()
+    s.pods(7)
+    (first,) = s.secondary
+    theirs = {address for block in first.blocks for address in block}
+    s.laws.by_hand |= theirs
+    s.laws.lost.add(first.id)
+    s.account_cloud.account.detach_by_hand(first.id)
+    s.run(120.0)
+    assert s.world.daemon.pool.enis[first.id].closed
+    for name, sandbox in tuple(s.kubelet.sandboxes.items()):
+        if sandbox and s.world.pods[sandbox].address in theirs:
+            s.kubelet.replace(name)
+    s.run_until(lambda: len(s.world.living) == 7, FREED_SECONDS)
+    s.rest()
+
+
+def test_an_address_that_ec2_gives_to_another_eni_while_a_pod_has_it_fills_a_slot_there(
+    stage: Setting,
+) -> None:
+    """Seed 353: that ENI was asked for one more, which EC2 refused, until the pod had left."""
+    s = stage(replace(fixed(warm_ip_target=1), instance_type="t3.medium"))
+    s.start()
+    s.pods(6)
+    s.run(60.0)
+    address = s.world.living[0].address
+    assert address is not None
+    take_by_hand(s, address)
+    s.laws.watch.is_strict = True  # from now on no call may meet a limit
+    s.pods(2, 10.0)
+    (second,) = s.secondary
+    assert any(address in block for block in second.blocks), "EC2 gave another"
+    s.pods(2, 600.0)
+    s.go(1)
+    slots = s.world.daemon.pool.slots
+    s.run_until(lambda: slots[address].eni_id == second.id, FREED_SECONDS)
+    s.rest()
+
+
+def test_what_contradicts_our_books_again_and_again_is_looked_into_now_and_then(
+    stage: Setting,
+) -> None:
+    s = stage(WARM)
+    s.start()
+    s.run(60.0)
+    refused, looks = [0], s.laws.calls["attached"]
+
+    def fault(action: str, _about: str) -> Fault | None:
+        is_refused = action.startswith("Assign")
+        refused[0] += is_refused
+        return Raise(InstanceLimitError) if is_refused else None
+
+    s.account_cloud.account.faults = fault
+    s.pods(3)
+    for _ in range(30):
+        s.go(1)
+        s.pods(1, 60.0)
+    assert refused[0] > 10, "nothing was refused"
+    assert s.laws.calls["attached"] - looks <= 2 * (1800 / SURPRISE_SECONDS + 1)
+    s.account_cloud.account.faults = no_fault
+    s.rest()

@@ -156,6 +156,7 @@ def test_a_verdict_says_one_thing_of_a_block_and_nothing_on_one_look(looks: list
         now = now.later(seconds)
         drift.give_back(gone, now)
         given_back |= dict.fromkeys(gone, now)
+        away = {block: at for block, at in away.items() if block not in gone}
         shown = [eni(i, *sorted(b for b, e in there.items() if e == i)) for i in there_enis]
         seen = {b: e for b, e in there.items() if e in there_enis}
         verdict = drift.judge(shown, Held(ours, doubtful, ENIS, busy), now)
@@ -164,10 +165,54 @@ def test_a_verdict_says_one_thing_of_a_block_and_nothing_on_one_look(looks: list
         judged = {b for b, e in ours.items() if e not in busy and seen.get(b) != e}
         away = {b: away.get(b, now) for b in judged}
         for block in (*verdict.denied, *verdict.gone):
-            assert now.elapsed(away.pop(block)) >= SECOND_LOOK_SECONDS
+            assert now.elapsed(away[block]) >= SECOND_LOOK_SECONDS
         for blocks in verdict.take.values():
             for block in blocks:
                 since = given_back.get(block)
                 assert since is None or now.elapsed(since) >= REMEMBER_GONE_SECONDS
         assert set(verdict.lost) <= set(verdict.missing)
         assert not set(verdict.missing) & (set(verdict.shown) | set(busy))
+
+
+def test_what_a_pod_keeps_is_denied_at_each_look_after_the_second_and_asks_for_none() -> None:
+    drift = Drift()
+    for moment in (START, LATER):
+        drift.judge([eni(TWO)], held(A), moment)
+    much_later = drift.judge([], held(A), LATER.later(3600))
+    assert (much_later.denied, much_later.lost) == ((A,), (ONE,))
+    assert (much_later.absent, much_later.look_again) == ((), False)
+
+
+def test_what_ec2_has_said_to_be_ours_meanwhile_needs_two_looks_again() -> None:
+    drift = Drift()
+    for moment in (START, LATER):
+        drift.judge([], held(A), moment)
+    drift.heard_of([A, ONE])
+    again = drift.judge([], held(A), LATER)
+    assert (again.denied, again.lost, again.absent, again.look_again) == ((), (), (A,), True)
+
+
+def test_what_is_given_back_needs_two_looks_when_it_comes_again() -> None:
+    drift = Drift()
+    for moment in (START, LATER):
+        drift.judge([eni(ONE)], held(A), moment)
+    drift.give_back([A], LATER)
+    assert drift.judge([eni(ONE)], held(A), LATER).denied == ()
+
+
+def test_a_denied_block_that_another_eni_of_ours_has_has_moved() -> None:
+    drift = Drift()
+    ours = Held({A: ONE, B: ONE, PREFIX: ONE}, (PREFIX,), (ONE, TWO))
+    shown = [eni(ONE), eni(TWO, A, PREFIX), eni(EniId("eni-3"), B)]
+    first, later = (drift.judge(shown, ours, moment) for moment in (START, LATER))
+    assert first.moved == {}
+    assert (later.denied, later.gone) == ((A, B), (PREFIX,))
+    assert later.moved == {A: TWO, PREFIX: TWO}
+
+
+def test_a_block_has_not_moved_to_an_eni_with_a_call_in_flight() -> None:
+    drift = Drift()
+    ours = Held({A: ONE}, (), (ONE, TWO), busy=(TWO,))
+    for moment in (START, LATER):
+        verdict = drift.judge([eni(ONE), eni(TWO, A)], ours, moment)
+    assert (verdict.denied, verdict.moved) == ((A,), {})

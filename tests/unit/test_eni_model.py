@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 
-from eni.model import Block, Eni, EniId, Kind, SubnetId, kind_of
+from eni.model import Block, Eni, EniId, ImdsEni, Kind, SubnetId, VpcId, kind_of
 
 ADDRESS = IPv4Network("10.0.0.5/32")
 PREFIX = IPv4Network("10.0.0.16/28")
@@ -34,6 +34,21 @@ def test_an_enis_slots_hold_its_secondary_addresses_and_ipv4_prefixes() -> None:
         interface_type="interface",
         primary=IPv4Address("10.0.0.4"),
         secondary=(IPv4Address("10.0.0.5"),),
+        prefixes=(IPv6Network("fd00:0:0:0:1::/80"), PREFIX),
+    )
+    assert eni.blocks == (ADDRESS, PREFIX)
+
+
+def test_imds_tells_the_primary_address_first_and_it_is_no_block() -> None:
+    eni = ImdsEni(
+        id=EniId("eni-1"),
+        mac="0a:00:00:00:00:01",
+        device_index=1,
+        vpc_id=VpcId("vpc-1"),
+        subnet_id=SubnetId("subnet-1"),
+        subnet_cidr=IPv4Network("10.0.0.0/24"),
+        vpc_cidrs=(IPv4Network("10.0.0.0/16"),),
+        addresses=(IPv4Address("10.0.0.4"), IPv4Address("10.0.0.5")),
         prefixes=(IPv6Network("fd00:0:0:0:1::/80"), PREFIX),
     )
     assert eni.blocks == (ADDRESS, PREFIX)
