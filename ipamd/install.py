@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -31,10 +31,12 @@ from ipamd import installation, logs
 from ipamd.cluster import ClusterError, is_configured
 from ipamd.installation import (
     BIN_FOLDER,
+    BROUGHT,
     CONF_FOLDER,
     CONFLIST,
     DROP_INS,
     Copy,
+    Former,
     Found,
     HostFileError,
     InstallError,
@@ -86,14 +88,14 @@ class Places:
 def look(places: Places, wish: Wish, environ: Mapping[str, str], pods: int = 0) -> Found:
     """Return what there is on the node, which has wires of so many *pods*."""
     conf = places.on_host(CONF_FOLDER)
-    names = frozenset(path.name for path in conf.iterdir()) if conf.is_dir() else frozenset()
     ours = _text(conf / CONFLIST)
-    there = {to: _is_same(places.shipped / file, places.on_host(to)) for file, to in _targets()}
+    there = {to: _is_same(places.shipped / f, places.on_host(to)) for f, to in _targets(places)}
     return Found(
-        names=names,
+        names=_names(conf),
         conflist=ours,
         runtime="" if wish.version else runtime(environ, API_SECONDS if ours is None else 0),
-        speaks=dict(_speaking(places.on_host(BIN_FOLDER), wish.chained)),
+        speaks=dict(_speaking(places, wish.chained)),
+        plugins=_names(places.on_host(BIN_FOLDER)),
         folders=frozenset(h for h, _ in DROP_INS.values() if places.on_host(h).is_dir()),
         same=frozenset(to for to, same in there.items() if same),
         other=frozenset(to for to, same in there.items() if same is False),
@@ -103,8 +105,16 @@ def look(places: Places, wish: Wish, environ: Mapping[str, str], pods: int = 0) 
     )
 
 
-def _targets() -> Iterable[tuple[str, str]]:
-    return ((file, to) for file, (_, to) in DROP_INS.items())
+def _targets(places: Places) -> Iterable[tuple[str, str]]:
+    """Yield the image's files that a node may have, and where."""
+    for name in _names(places.shipped / BROUGHT):
+        yield f"{BROUGHT}/{name}", f"{BIN_FOLDER}/{name}"
+    for file, (_, to) in DROP_INS.items():
+        yield file, to
+
+
+def _names(folder: Path) -> frozenset[str]:
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
 def _text(path: Path) -> str | None:
@@ -130,28 +140,30 @@ def _is_same(ours: Path, theirs: Path) -> bool | None:
         return None
 
 
-def former(places: Places) -> Mapping[str, str]:
-    """Return what sysctls were before enid. Raises HostFileError if that cannot be read."""
+def former(places: Places) -> Former:
+    """Return what was written down when enid came. Raises HostFileError if it cannot be read."""
     path = places.paths.state / NOTE
     try:
-        noted: Mapping[str, str] = json.loads(path.read_text())
+        noted = json.loads(path.read_text())
+        return Former(dict(noted["sysctls"]), tuple(noted["plugins"]))
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
+        return Former()
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise HostFileError(
             f"{path} cannot be read ({error}): repair the disk, or remove it"
         ) from error
-    return noted
 
 
 def _speaking(
-    folder: Path, chained: Iterable[Mapping[str, Any]]
+    places: Places, chained: Iterable[Mapping[str, Any]]
 ) -> Iterable[tuple[str, frozenset[str]]]:
-    """Yield each plugin that is there, and the CNI versions that it says it speaks."""
+    """Yield each plugin that is there, or may be put there, and the versions that it speaks."""
     for plugin in chained:
         name = str(plugin["type"])
-        if (folder / name).is_file():
-            yield name, _versions(folder / name)
+        for folder in (places.on_host(BIN_FOLDER), places.shipped / BROUGHT):
+            if (folder / name).is_file():
+                yield name, _versions(folder / name)
+                break
 
 
 def _versions(plugin: Path) -> frozenset[str]:
@@ -218,7 +230,7 @@ def _do(step: Step, places: Places) -> None:
     match step:
         case Note(noted):
             places.paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _put(places.paths.state / NOTE, json.dumps(noted).encode())
+            _put(places.paths.state / NOTE, json.dumps(asdict(noted)).encode())
         case SetSysctl(name, value):
             _sysctl(name).write_text(value)
             log.info("sysctl set", extra={"sysctl": name, "value": value})
@@ -342,6 +354,7 @@ def main(arguments: argparse.Namespace) -> int:
                 version=arguments.cni_version.removeprefix("auto"),
                 chained=installation.read_chained(arguments.chain),
                 drop_ins=not arguments.no_drop_ins,
+                brought=_names(places.shipped / BROUGHT),
             )
             install(places, wish, os.environ)
         else:

@@ -33,6 +33,12 @@ ASIDE = ".enid-aside"
 READ = (".conf", ".conflist", ".json")
 """What a runtime reads in its folder."""
 
+BROUGHT = "plugins"
+"""Folder of the image with others' plugins, for nodes that have none."""
+
+ALWAYS = ("loopback",)
+"""Of those: containerd runs it for each pod, whatever the conflist says."""
+
 CONF_FOLDER, BIN_FOLDER = "etc/cni/net.d", "opt/cni/bin"
 
 DROP_INS: Mapping[str, tuple[str, str]] = {
@@ -92,6 +98,16 @@ class ChainError(InstallError):
 
 
 # What there is, and what is wanted ------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What we changed of a node, as it was written down then."""
+
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    """What they were before we came."""
+    plugins: tuple[str, ...] = ()
+    """Others', which the node did not have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A node, as it is before anything is done."""
@@ -107,12 +123,13 @@ class Found:
     folders: frozenset[str] = frozenset()
     """Folders of `DROP_INS` that are there."""
     same: frozenset[str] = frozenset()
-    """Drop-ins that are there just as we have them."""
+    """Drop-ins, and others' plugins, that are there just as we have them."""
     other: frozenset[str] = frozenset()
     """Drop-ins that are there and somebody has changed."""
+    plugins: frozenset[str] = frozenset()
+    """Files in the folder of plugins."""
     sysctls: Mapping[str, str] = field(default_factory=dict)
-    former: Mapping[str, str] = field(default_factory=dict)
-    """What sysctls were before we came, as we noted it then."""
+    former: Former = field(default_factory=Former)
     pods: int = 0
     """Wires of pods."""
 
@@ -128,14 +145,16 @@ class Wish:
     """A CNI version; empty: as the runtime takes it."""
     chained: tuple[Mapping[str, Any], ...] = ()
     drop_ins: bool = True
+    brought: frozenset[str] = frozenset()
+    """Others' plugins that the image has."""
 
 
 # Steps ---------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Write down what sysctls were before."""
+    """Write down what is changed, before it is."""
 
-    former: Mapping[str, str]
+    former: Former
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +275,7 @@ def conflist(found: Found, wish: Wish) -> str:
 def install(found: Found, wish: Wish) -> Iterator[Step]:
     """Yield the steps to a node that has enid."""
     yield from _set_sysctls(found, wish)
-    yield Copy(PLUGIN, f"{BIN_FOLDER}/{PLUGIN}")
-    if wish.drop_ins:
-        for file, (home, to) in DROP_INS.items():
-            if home in found.folders and to not in found.same:
-                yield Copy(file, to)
+    yield from _put_files(found, wish)
     text = conflist(found, wish)
     if found.conflist != text:
         yield Write(f"{CONF_FOLDER}/{CONFLIST}", text)
@@ -272,11 +287,36 @@ def install(found: Found, wish: Wish) -> Iterator[Step]:
 
 def _set_sysctls(found: Found, wish: Wish) -> Iterator[Step]:
     wrong = {n: v for n, v in wish.sysctls.items() if found.sysctls.get(n) != v}
-    news = {n: found.sysctls[n] for n in wrong if n in found.sysctls and n not in found.former}
-    if news:
-        yield Note({**found.former, **news})
+    noted = _noted(found, wrong, _bringing(found, wish))
+    if noted != found.former:
+        yield Note(noted)
     for name, value in wrong.items():
         yield SetSysctl(name, value)
+
+
+def _put_files(found: Found, wish: Wish) -> Iterator[Step]:
+    for name in _bringing(found, wish):
+        yield Copy(f"{BROUGHT}/{name}", f"{BIN_FOLDER}/{name}")
+    yield Copy(PLUGIN, f"{BIN_FOLDER}/{PLUGIN}")
+    for file, (home, to) in DROP_INS.items():
+        if wish.drop_ins and home in found.folders and to not in found.same:
+            yield Copy(file, to)
+
+
+def _bringing(found: Found, wish: Wish) -> list[str]:
+    """Return others' plugins that the node needs and has not, or has of us: those are renewed."""
+    needed = [*ALWAYS, *(plugin["type"] for plugin in wish.chained)]
+    theirs = found.plugins - set(found.former.plugins)
+    return [name for name in needed if name in wish.brought and name not in theirs]
+
+
+def _noted(found: Found, wrong: Iterable[str], lacking: Iterable[str]) -> Former:
+    """Return what is to be known later; what was noted once stays as it was then."""
+    were = {name: found.sysctls[name] for name in wrong if name in found.sysctls}
+    return Former(
+        {**were, **found.former.sysctls},
+        tuple(dict.fromkeys((*found.former.plugins, *lacking))),
+    )
 
 
 def _complaints(found: Found, wish: Wish) -> Iterator[Step]:
@@ -295,8 +335,8 @@ def _complaints(found: Found, wish: Wish) -> Iterator[Step]:
                 "a plugin is left out of the conflist",
                 {
                     "plugin": str(plugin["type"]),
-                    "reason": f"it is not in /{BIN_FOLDER}, and every pod would fail: install it"
-                    " (hostPort needs portmap) and restart enid's pod on this node",
+                    "reason": f"it is not in /{BIN_FOLDER}, and with it every pod would fail:"
+                    " put it there and restart enid's pod on this node",
                 },
             )
 
@@ -314,16 +354,21 @@ def uninstall(found: Found, *, force: bool = False) -> Iterator[Step]:
             f"{found.pods} pods of this node have addresses of enid's: drain it first (a pod keeps"
             " its address, but nobody would take its link down), or say --force"
         )
+    yield from _give_back(found)
+    yield Remove(f"{CONF_FOLDER}/{CONFLIST}")
+    yield Remove(f"{BIN_FOLDER}/{PLUGIN}")
+    plugins = (f"{BIN_FOLDER}/{name}" for name in found.former.plugins)
+    for to in (*plugins, *(to for _, to in DROP_INS.values())):
+        if to in found.same:
+            yield Remove(to)
+        elif to in found.other:
+            yield Say("a file stays", {"file": f"/{to}", "reason": "somebody has changed it"})
+    for name, value in found.former.sysctls.items():
+        yield SetSysctl(name, value)
+
+
+def _give_back(found: Found) -> Iterator[Step]:
     for name in PEERS:
         if name + ASIDE in found.names:
             aside = f"{CONF_FOLDER}/{name}{ASIDE}"
             yield Remove(aside) if name in found.names else Rename(aside, name)
-    yield Remove(f"{CONF_FOLDER}/{CONFLIST}")
-    yield Remove(f"{BIN_FOLDER}/{PLUGIN}")
-    for _, to in DROP_INS.values():
-        if to in found.same:
-            yield Remove(to)
-        if to in found.other:
-            yield Say("a drop-in stays", {"file": f"/{to}", "reason": "somebody has changed it"})
-    for name, value in found.former.items():
-        yield SetSysctl(name, value)

@@ -187,19 +187,29 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 
 # What is in it ---------------------------------------------------------------------------
-def bill(
-    architecture: str, version: str, image: bytes, sums: str, metadata: Iterable[str], linked: str
-) -> dict[str, Any]:
-    """Return the SBOM, as CycloneDX.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origins:
+    """What an image was made from, as others have written it down."""
 
-    *sums* are Debian's packages as sha256sum prints them, *metadata* Python packages' own, and
-    *linked* what `build/enid-cni.from` says of the plugin, in which a libc and a Python are linked.
-    """
+    debian: str
+    """Packages in the image, as sha256sum prints them."""
+    python: tuple[str, ...]
+    """Each Python package's METADATA."""
+    linked: str
+    """`build/enid-cni.from`: a libc and a Python are linked into the plugin."""
+    modules: str
+    """Go modules in others' plugins, each with its version."""
+
+
+def bill(architecture: str, version: str, image: bytes, origins: Origins) -> dict[str, Any]:
+    """Return the SBOM, as CycloneDX."""
     digest = hashlib.sha256(image).hexdigest()
+    linked = _linked(origins.linked, architecture)
     parts = [
-        *_debian(sums, architecture, "in the image"),
-        *map(_python, metadata),
-        *_debian(_linked(linked, architecture), architecture, "linked into enid-cni"),
+        *_debian(origins.debian, architecture, "in the image"),
+        *map(_python, origins.python),
+        *_debian(linked, architecture, "linked into enid-cni"),
+        *map(_module, origins.modules.splitlines()),
     ]
     return {
         "bomFormat": "CycloneDX",
@@ -244,6 +254,12 @@ def _debian(sums: str, architecture: str, where: str) -> Iterator[dict[str, Any]
         }
 
 
+def _module(line: str) -> dict[str, Any]:
+    name, version = line.split()
+    url = f"pkg:golang/{name}@{version}"
+    return {"type": "library", "bom-ref": url, "name": name, "version": version, "purl": url}
+
+
 def _python(metadata: str) -> dict[str, Any]:
     fields = dict(
         line.split(": ", 1) for line in metadata.partition("\n\n")[0].splitlines() if ": " in line
@@ -268,14 +284,18 @@ def project() -> Mapping[str, Any]:
     return said
 
 
-def _write(out: Path, architecture: str, folders: Sequence[Path], sums: Path) -> None:
+def _write(out: Path, architecture: str, folders: Sequence[Path], texts: Sequence[Path]) -> None:
     version = project()["version"]
     image = archive(architecture, version, [layer(folder) for folder in folders])
-    metadata = (
-        found.read_text() for folder in folders for found in folder.rglob("*.dist-info/METADATA")
+    found = (path for folder in folders for path in folder.rglob("*.dist-info/METADATA"))
+    sums, modules = texts
+    origins = Origins(
+        debian=sums.read_text(),
+        python=tuple(path.read_text() for path in found),
+        linked=Path("build/enid-cni.from").read_text(),
+        modules=modules.read_text(),
     )
-    linked = Path("build/enid-cni.from")
-    said = bill(architecture, version, image, sums.read_text(), metadata, linked.read_text())
+    said = bill(architecture, version, image, origins)
     out.write_bytes(image)
     name = out.name.removesuffix(".oci.tar")
     out.with_name(f"{name}.sbom.json").write_text(json.dumps(said, indent=1) + "\n")
@@ -288,6 +308,7 @@ def main() -> None:
     commands.add_parser("lock")
     write = commands.add_parser("write")
     write.add_argument("--sums", type=Path, required=True, help="Debian's packages, by sha256sum")
+    write.add_argument("--modules", type=Path, required=True, help="Go's, in others' plugins")
     write.add_argument("out", type=Path)
     write.add_argument("architecture")
     write.add_argument("layers", type=Path, nargs="+")
@@ -296,7 +317,8 @@ def main() -> None:
         lock = Path("requirements.lock").read_text()
         sys.stdout.write(runtime_lock(lock, project()["dependencies"]))
     else:
-        _write(arguments.out, arguments.architecture, arguments.layers, arguments.sums)
+        texts = (arguments.sums, arguments.modules)
+        _write(arguments.out, arguments.architecture, arguments.layers, texts)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,18 @@ def test_every_program_is_for_its_architecture(each: Image) -> None:
     assert set(machines) == {MACHINES[each.architecture]}, machines
 
 
-@pytest.mark.parametrize("name", ["enid-cni", "05-enid.conflist", "networkd", "NetworkManager"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "enid-cni",
+        "05-enid.conflist",
+        "networkd",
+        "NetworkManager",
+        "plugins/loopback",
+        "plugins/portmap",
+        "plugins/bandwidth",
+    ],
+)
 def test_what_the_installer_installs_is_there(each: Image, name: str) -> None:
     assert (each.root / "usr/share/enid" / name).exists()
 

@@ -64,6 +64,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / CONFLIST).write_bytes((ROOT / "config" / CONFLIST).read_bytes())
     (folder / "enid-cni").write_bytes(PLUGIN)
     (folder / "enid-cni").chmod(0o755)
+    (folder / "plugins").mkdir()
+    (folder / "plugins/loopback").write_bytes(PLUGIN)
     for name in DROP_INS:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes((ROOT / "config" / name).read_bytes())
@@ -112,7 +114,7 @@ def test_a_new_plugin_takes_the_place_of_the_old_one_whole(host: Host) -> None:
             (host.shipped / "enid-cni").write_bytes(PLUGIN)
         assert running.read() == PLUGIN
     assert (host.bin / "enid-cni").read_bytes() == b"#!/bin/true\n"
-    assert [path.name for path in host.bin.iterdir()] == ["enid-cni"]
+    assert {path.name for path in host.bin.iterdir()} == {"enid-cni", "loopback"}
 
 
 def test_a_plugin_that_is_to_follow_is_asked_what_it_speaks(host: Host) -> None:

@@ -133,7 +133,10 @@ METADATA = "Metadata-Version: 2.4\nName: Some_Thing\nVersion: 1.0\nLicense: MIT\
 
 
 def test_the_bill_has_packages_libraries_and_what_is_linked_into_the_plugin() -> None:
-    said = image.bill("arm64", "1.2.3", b"image", SUMS, [METADATA], LINKED)
+    origins = image.Origins(
+        debian=SUMS, python=(METADATA,), linked=LINKED, modules="stdlib 1.26.8\n"
+    )
+    said = image.bill("arm64", "1.2.3", b"image", origins)
     assert [(part["purl"], part.get("properties", [{}])[0].get("value")) for part in said["components"]] == [
         ("pkg:deb/debian/libc6@2.41-12?arch=arm64&distro=debian-13", "in the image"),
         (
@@ -141,12 +144,16 @@ def test_the_bill_has_packages_libraries_and_what_is_linked_into_the_plugin() ->
             "linked into enid-cni",
         ),
         ("pkg:deb/debian/netbase@1:6.5?arch=arm64&distro=debian-13", "in the image"),
+        ("pkg:golang/stdlib@1.26.8", None),
         ("pkg:pypi/some-thing@1.0", None),
     ]  # fmt: skip
     assert said["components"][-1]["licenses"] == [{"license": {"name": "MIT"}}]
 
 
+NOTHING = image.Origins(debian="", python=(), linked="", modules="")
+
+
 def test_the_bill_is_of_one_image() -> None:
-    one, other = (image.bill("arm64", "1", content, "", [], "") for content in (b"a", b"b"))
+    one, other = (image.bill("arm64", "1", content, NOTHING) for content in (b"a", b"b"))
     assert one["serialNumber"] != other["serialNumber"]
     assert one["metadata"]["component"]["hashes"][0]["content"] == hashlib.sha256(b"a").hexdigest()

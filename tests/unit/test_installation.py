@@ -17,6 +17,7 @@ from ipamd.installation import (
     DROP_INS,
     ChainError,
     Copy,
+    Former,
     Found,
     Note,
     PodsLeftError,
@@ -138,7 +139,7 @@ FRESH = Found(
 def test_a_fresh_node_gets_all_of_it_and_the_peers_conflist_goes_last() -> None:
     steps = list(install(FRESH, WISH))
     assert steps == [
-        Note({"net.ipv4.ip_forward": "0"}),
+        Note(Former({"net.ipv4.ip_forward": "0"})),
         SetSysctl("net.ipv4.ip_forward", "1"),
         Copy("enid-cni", "opt/cni/bin/enid-cni"),
         *(Copy(file, to) for file, (_, to) in DROP_INS.items()),
@@ -154,14 +155,14 @@ def test_the_second_time_only_the_plugin_is_compared() -> None:
         folders=FRESH.folders,
         same=frozenset(to for _, to in DROP_INS.values()),
         sysctls=WISH.sysctls,
-        former={"net.ipv4.ip_forward": "0"},
+        former=Former({"net.ipv4.ip_forward": "0"}),
     )
     assert list(install(done, WISH)) == [Copy("enid-cni", "opt/cni/bin/enid-cni")]
 
 
 def test_a_sysctl_that_was_noted_keeps_its_note() -> None:
     """After a reboot it is the image's again; what was before enid is known already."""
-    found = Found(sysctls={"net.ipv4.ip_forward": "0"}, former={"net.ipv4.ip_forward": "0"})
+    found = Found(sysctls={"net.ipv4.ip_forward": "0"}, former=Former({"net.ipv4.ip_forward": "0"}))
     assert not [step for step in install(found, WISH) if isinstance(step, Note)]
 
 
@@ -202,13 +203,60 @@ def test_a_conflist_that_comes_first_is_said_once_and_left_alone() -> None:
     assert "give it a later name" in said.fields["reason"]
 
 
+BROUGHT = frozenset({"loopback", "portmap", "bandwidth"})
+
+
+@pytest.mark.parametrize(
+    ("there", "chained", "copied"),
+    [
+        pytest.param(set(), (), ["loopback"], id="what-every-pod-needs"),
+        pytest.param(set(), PORTMAP, ["loopback", "portmap"], id="and-what-follows-ours"),
+        pytest.param(
+            {"loopback", "portmap"}, PORTMAP, [], id="nothing-in-the-place-of-a-nodes-own"
+        ),
+        pytest.param(set(), ({"type": "tuning"},), ["loopback"], id="nor-what-the-image-has-not"),
+    ],
+)
+def test_others_plugins_come_where_there_are_none(
+    there: set[str], chained: tuple[Mapping[str, str], ...], copied: list[str]
+) -> None:
+    wish = replace(WISH, sysctls={}, chained=chained, brought=BROUGHT)
+    steps = list(install(Found(plugins=frozenset(there)), wish))
+    assert [s.file for s in steps if isinstance(s, Copy) and s.file != "enid-cni"] == [
+        f"plugins/{name}" for name in copied
+    ]
+    assert [s for s in steps if isinstance(s, Note)] == (
+        [Note(Former({}, tuple(copied)))] if copied else []
+    )
+
+
+def test_others_plugins_that_came_with_us_are_renewed_with_us() -> None:
+    found = Found(plugins=frozenset({"loopback"}), former=Former({}, ("loopback",)))
+    steps = list(install(found, replace(WISH, brought=BROUGHT)))
+    assert Copy("plugins/loopback", "opt/cni/bin/loopback") in steps
+
+
+def test_others_plugins_that_came_with_us_go_with_us_unless_somebody_has_put_another() -> None:
+    came = Former({}, ("loopback", "portmap"))
+    found = Found(
+        former=came,
+        same=frozenset({"opt/cni/bin/loopback", "opt/cni/bin/bandwidth"}),
+        other=frozenset({"opt/cni/bin/portmap"}),
+    )
+    steps = list(uninstall(found))
+    removed = [step.path for step in steps if isinstance(step, Remove)]
+    assert removed == [f"etc/cni/net.d/{CONFLIST}", "opt/cni/bin/enid-cni", "opt/cni/bin/loopback"]
+    (said,) = (step for step in steps if isinstance(step, Say))
+    assert said.fields["file"] == "/opt/cni/bin/portmap"
+
+
 # Away -----------------------------------------------------------------------------------
 INSTALLED = Found(
     names=frozenset({CONFLIST, "10-aws.conflist" + ASIDE}),
     conflist="{}",
     same=frozenset({"etc/systemd/network/05-enid-pods.network"}),
     other=frozenset({"etc/NetworkManager/conf.d/10-enid.conf"}),
-    former={"net.ipv4.ip_forward": "0"},
+    former=Former({"net.ipv4.ip_forward": "0"}),
 )
 
 
@@ -219,7 +267,7 @@ def test_the_peers_conflist_is_back_before_ours_goes() -> None:
         Remove("opt/cni/bin/enid-cni"),
         Remove("etc/systemd/network/05-enid-pods.network"),
         Say(
-            "a drop-in stays",
+            "a file stays",
             {"file": "/etc/NetworkManager/conf.d/10-enid.conf", "reason": "somebody has changed it"},
         ),
         SetSysctl("net.ipv4.ip_forward", "0"),
