@@ -280,7 +280,7 @@ def test_targets(environ: dict[str, str], expected: tuple[object, ...]) -> None:
         ),
         ({"DISABLE_TCP_EARLY_DEMUX": "true"}, "DISABLE_TCP_EARLY_DEMUX", "branch ENIs"),
         ({"ENABLE_NFTABLES": "true"}, "ENABLE_NFTABLES", "nftables is always used"),
-        ({"ENABLE_BANDWIDTH_PLUGIN": "what?"}, "ENABLE_BANDWIDTH_PLUGIN", "the conflist"),
+        ({"ENABLE_BANDWIDTH_PLUGIN": "what?"}, "ENABLE_BANDWIDTH_PLUGIN", "chained by `enid install"),
         ({"NETWORK_POLICY_ENFORCING_MODE": "standard"}, "NETWORK_POLICY_ENFORCING_MODE", "not enforced yet"),
     ],
     ids=str,
