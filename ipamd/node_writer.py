@@ -1,4 +1,4 @@
-"""This node's Node: its condition, written as it changes. Shell (the loop's).
+"""This node's Node: its condition and taints, written as they change. Shell (the loop's).
 
 Part of the daemon that is joined to a cluster. What is wanted is compared with what the watch
 shows, again and again; so what somebody else has changed is put back, and a Node that is
@@ -12,7 +12,16 @@ import logging
 from typing import Any, Final
 
 from ipamd import kube_objects
-from ipamd.availability import Answer, Latch, Supply, Verdict, hindrance, supply_of, verdict
+from ipamd.availability import (
+    Answer,
+    Latch,
+    Supply,
+    Verdict,
+    hindrance,
+    is_short,
+    supply_of,
+    verdict,
+)
 from ipamd.cluster import ClusterError, Link, NodeSeen, OthersFirstError, Patch, backoff_seconds
 from ipamd.daemon import Daemon
 from ipamd.watch import Cluster
@@ -30,6 +39,9 @@ SETTLE_SECONDS: Final = 10.0
 
 LOOK_SECONDS: Final = 1.0
 """Between looks at what should be written."""
+
+EAGER_SECONDS: Final = 0.2
+"""The same, until the start-up taint is gone: pods wait for that."""
 
 
 def look(daemon: Daemon) -> Supply:
@@ -67,13 +79,15 @@ class Pace:
 
 
 class NodeWriter:
-    """Writes the Node's status."""
+    """Writes what the Node says of pod addresses, and where it keeps pods away."""
 
     def __init__(self, daemon: Daemon, cluster: Cluster) -> None:
         self._daemon, self._cluster = daemon, cluster
         self._clock, self._jitter = daemon.ports.clock, daemon.ports.random
         self._path = kube_objects.node_path(cluster.node)
-        self._status = Pace()
+        self._status, self._spec = Pace(), Pace()
+        self._short: Latch | None = None
+        """Whether pods should go elsewhere; at first, what the Node says of it."""
         self._available = Latch()
         self._shown: Verdict | None = None
         """The verdict that holds: what is worse is shown only when it lasts."""
@@ -82,20 +96,45 @@ class NodeWriter:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            self._judge()
+            supply = look(self._daemon)
+            self._judge(supply)
             seen = self._cluster.seen
             if seen is not None and self._cluster.standing.link is Link.CONNECTED:
+                await self._write_taints(seen, supply)
                 await self._write_status(seen)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(EAGER_SECONDS if self._is_awaited() else LOOK_SECONDS)
 
-    def _judge(self) -> None:
-        """Look at the pool, and settle what is told of it."""
-        found, now = verdict(look(self._daemon)), self._clock().boot
+    def _judge(self, supply: Supply) -> None:
+        """Settle what is told of the pool."""
+        found, now = verdict(supply), self._clock().boot
         is_good = found.status is Answer.TRUE
         patience = 0.0 if is_good or self._shown is None else SETTLE_SECONDS
         self._available = self._available.see(now, patience, seen=is_good)
         if self._available.is_on == is_good:
             self._shown = found
+
+    # Taints ----------------------------------------------------------------------------
+    async def _write_taints(self, seen: NodeSeen, supply: Supply) -> None:
+        settings, now = self._daemon.settings, self._clock().boot
+        name = settings.exhausted_taint
+        short = self._short or Latch(kube_objects.is_tainted(seen.taints, name))
+        is_seen = is_short(supply, settings.exhausted_below)
+        self._short = short.see(now, settings.exhausted_seconds, seen=is_seen)
+        wanted = kube_objects.taints_wanted(
+            seen.taints,
+            startup=settings.startup_taint,
+            is_usable=bool(supply.free or supply.assigned),
+            exhausted=name,
+            is_exhausted=self._short.is_on,
+        )
+        if wanted != seen.taints and self._spec.is_due(now):
+            body = kube_objects.taints_patch(seen, wanted)
+            if await self._patch("Node taints", self._spec, self._path, body, Patch.MERGE):
+                log.info("taints", extra={"now": [taint.get("key") for taint in wanted]})
+
+    def _is_awaited(self) -> bool:
+        seen, name = self._cluster.seen, self._daemon.settings.startup_taint
+        return bool(name and seen and any(taint.get("key") == name for taint in seen.taints))
 
     # Status ----------------------------------------------------------------------------
     async def _write_status(self, seen: NodeSeen) -> None:

@@ -99,6 +99,10 @@ class Settings:
     log_level: str = "INFO"
     node_name: str = ""
     node_condition: bool = True
+    startup_taint: str = ""
+    exhausted_taint: str = ""
+    exhausted_below: int = 1
+    exhausted_seconds: int = 30
 
     @property
     def by_address(self) -> bool:
@@ -179,6 +183,11 @@ def contradictions(settings: Settings) -> Iterator[str]:
         yield (
             "MAX_ENI=1 with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true leaves no ENI for pods: the"
             " primary has none of them then; MAX_ENI must be 2 or more"
+        )
+    if settings.startup_taint and settings.startup_taint == settings.exhausted_taint:
+        yield (
+            f"ENID_STARTUP_TAINT and ENID_EXHAUSTED_TAINT are both {settings.startup_taint}: one"
+            " goes at the first address, the other comes without one; they need two names"
         )
 
 

@@ -150,6 +150,7 @@ NOT_CUSTOM = Condition(
 EXTERNAL_SNAT = Condition("AWS_VPC_K8S_CNI_EXTERNALSNAT=true", lambda s, _: s.external_snat)
 NO_METRICS = Condition("DISABLE_METRICS=true", lambda s, _: not s.metrics)
 NO_CLUSTER = Condition("MY_NODE_NAME is not set", lambda s, _: not s.node_name)
+NO_EXHAUSTED = Condition("ENID_EXHAUSTED_TAINT is not set", lambda s, _: not s.exhausted_taint)
 NAMED_SUBNETS = Condition("ENID_SUBNETS names the subnets", lambda s, _: bool(s.subnets))
 
 # The decisions that explain a default which is not the peer's ---------------------------
@@ -158,6 +159,7 @@ IGNORED = "0012-what-cannot-be-ignored-is-refused"
 LOGS = "0013-info-to-stderr"
 WAITING = "0014-so-many-may-wait"
 WIRE = "0021-settings-of-the-wire"
+TOLD_BY_US = "0037-what-a-node-says-of-its-addresses"
 METRICS = "0030-the-metrics-port-answers-anybody"
 
 TARGET = (NOT_PROVISIONING, ZERO)
@@ -525,6 +527,30 @@ SETTINGS: tuple[Setting, ...] = (
         "ENID_NODE_CONDITION", TOLD, BOOLEAN, HONOURED,
         "The Node has a condition PodAddressesAvailable: whether another pod would get an address.",
         field="node_condition", default=True, peer=None, idle=(NO_CLUSTER,),
+    ),
+    Setting(
+        "ENID_STARTUP_TAINT", TOLD, NODE_KEY, HONOURED,
+        "The taint of this key goes from the Node when an address is usable. Who registers the node"
+        " puts it there (kubelet's --register-with-taints). Not set: no taint is removed.",
+        field="startup_taint", peer=None, idle=(NO_CLUSTER,),
+    ),
+    Setting(
+        "ENID_EXHAUSTED_TAINT", TOLD, NODE_KEY, HONOURED,
+        "The Node has a taint of this key (NoSchedule) while it has no address for more pods and"
+        " can get none. For the cluster autoscaler the key must begin with"
+        " status-taint.cluster-autoscaler.kubernetes.io/. Not set: none.",
+        field="exhausted_taint", peer=None, idle=(NO_CLUSTER,), adr=TOLD_BY_US,
+    ),
+    Setting(
+        "ENID_EXHAUSTED_BELOW", TOLD, Whole("addresses", 1, 1000), HONOURED,
+        "With fewer addresses than this for more pods a node that can get none is tainted; with"
+        " twice as many no longer.",
+        field="exhausted_below", default=1, peer=None, idle=(NO_EXHAUSTED,),
+    ),
+    Setting(
+        "ENID_EXHAUSTED_SECONDS", TOLD, Whole("seconds", 1, 3600), HONOURED,
+        "So long must it be so before the taint comes, or goes.",
+        field="exhausted_seconds", default=30, peer=None, idle=(NO_EXHAUSTED,),
     ),
     # The daemon ------------------------------------------------------------------------
     Setting(

@@ -94,6 +94,16 @@ def test_who_wants_no_condition_grants_no_right_for_it(where: str) -> None:
     assert "nodes/status" not in resources("--set", f"{where}.ENID_NODE_CONDITION=false")
 
 
+@pytest.mark.parametrize("where", ["env", "settings", "profiles.full"])
+def test_a_right_for_what_is_off_is_granted_where_it_is_turned_on(where: str) -> None:
+    def granted(*values: str) -> list[Any]:
+        rules = made(*values)["ClusterRole"]["rules"]
+        return [rule["verbs"] for rule in rules if rule["resources"] == ["nodes"]]
+
+    assert granted() == []
+    assert granted("--set-string", f"{where}.ENID_EXHAUSTED_TAINT=enid.dev/full") == [["patch"]]
+
+
 def test_an_images_digest_wins_over_its_tag() -> None:
     digest = f"sha256:{'0a' * 32}"
     values = ("--set", "image.repository=r.example/enid", "--set", "image.tag=v1")

@@ -46,6 +46,7 @@ ALLOWED = frozenset({
 
 RIGHTS: Mapping[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
     "events": (("POST", EVENTS),),
+    "nodes": (("PATCH", re.compile(r"/api/v1/nodes/[^/]+")),),
     "nodes/status": (("PATCH", re.compile(r"/api/v1/nodes/[^/]+/status")),),
 }
 """What it may do by a rule of one resource, which tests take away: docs/kubernetes.md."""

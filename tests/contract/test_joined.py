@@ -154,6 +154,11 @@ class Site:
         found = self.condition()
         return (found.get("status"), found.get("reason")) == (status, reason)
 
+    def taints(self) -> dict[str, str]:
+        """Return the Node's taints, key and effect."""
+        found = self.server.ask("GET", f"/api/v1/nodes/{self.name}")["spec"].get("taints", ())
+        return {taint["key"]: taint["effect"] for taint in found}
+
     def is_forbidden(self) -> bool:
         """Whether the account may not create Events."""
         try:
@@ -762,7 +767,7 @@ def test_a_condition_that_is_forbidden_is_said_once_and_pods_are_served(
         here.node.hurry()
         poll(lambda: "cannot patch resource" in here.sentence(), "the API server's words")
         assert here.node.add().address()
-        here.node.pass_time(300)
+        here.node.pass_time(60)
     finally:
         here.server.allow("nodes/status", allowed=True)
     lines = [vars(r) for r in caplog.records if r.message == "kubernetes"]
@@ -770,6 +775,55 @@ def test_a_condition_that_is_forbidden_is_said_once_and_pods_are_served(
     assert here.node.status()["cluster"]["link"] == "connected"
     poll(lambda: here.says("True", "AddressesReady"), "the right")
     poll(lambda: not here.sentence(), "peace")
+
+
+START, FULL = "node.enid.dev/not-ready", "status-taint.cluster-autoscaler.kubernetes.io/enid"
+
+
+def test_the_start_up_taint_goes_when_an_address_is_usable(site: MakeSite) -> None:
+    here = site(ENID_STARTUP_TAINT=START)
+    here.patch(spec={"taints": [{"key": START, "effect": "NoExecute"}]})
+    denied = Raise(UnauthorizedError)
+    grows = {"AssignPrivateIpAddresses", "CreateNetworkInterface"}
+    here.node.account.faults = lambda action, _: denied if action in grows else None
+    here.start()
+    poll(lambda: here.says("False", "Ec2Unauthorized"), "no address")
+    assert here.taints() == {START: "NoExecute"}
+    here.node.account.faults = lambda *_: None
+    poll(lambda: not here.taints(), "its end")
+    assert here.node.free
+
+
+def test_a_node_without_addresses_keeps_pods_away_until_some_are_back(site: MakeSite) -> None:
+    here = site(
+        MAX_ENI="1", IP_COOLDOWN_PERIOD="1", ENID_EXHAUSTED_TAINT=FULL, ENID_EXHAUSTED_BELOW="2"
+    )
+    here.patch(spec={"taints": [{"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}]})
+    here.start()
+    held = [here.node.add() for _ in range(9)]
+    assert all(pod.address() for pod in held)
+    poll(lambda: FULL in here.taints(), "the taint")
+    assert here.taints() == {"dedicated": "NoSchedule", FULL: "NoSchedule"}
+    assert not here.node.daemon.outlook.told.unschedulable, "it is no cordon"
+    for pod in held[:4]:
+        here.node.delete(pod)
+    poll(lambda: FULL not in here.taints(), "its end")
+    assert here.taints() == {"dedicated": "NoSchedule"}
+
+
+def test_taints_that_are_forbidden_are_said_and_the_rest_is_written(site: MakeSite) -> None:
+    here = site(ENID_STARTUP_TAINT=START)
+    here.patch(spec={"taints": [{"key": START, "effect": "NoSchedule"}]})
+    here.server.allow("nodes", allowed=False)
+    try:
+        here.join(here.server.port)
+        here.node.hurry()
+        poll(lambda: "cannot patch resource" in here.sentence(), "the API server's words")
+        poll(lambda: here.says("True", "AddressesReady"), "the condition")
+        assert here.node.add().address()
+    finally:
+        here.server.allow("nodes", allowed=True)
+    poll(lambda: not here.taints(), "the right")
 
 
 # The sweeper -----------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from ipamd.cluster import (
     eni_config_names,
 )
 from ipamd.kube import Access, Api
-from ipamd.kube_objects import NO_CONDITION, condition
+from ipamd.kube_objects import NO_CONDITION, condition, taints_patch
 from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_body, poll
 
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
@@ -388,6 +388,31 @@ def test_who_writes_the_status_changes_nothing_else(
     account.api(server.port).patch(path, body, Patch.STRATEGIC)
     assert server.ask("GET", f"/api/v1/nodes/{node}")["spec"] == before
     assert set(_conditions(server, node)) == {"Ready"}
+
+
+def test_taints_are_replaced_unless_somebody_was_first(
+    server: Server, node: str, account: Account, listen: Listen
+) -> None:
+    ears, path = listen(node), f"/api/v1/nodes/{node}"
+    poll(lambda: ears.cluster.seen is not None, "the node")
+    seen = ears.cluster.seen
+    assert seen is not None
+    ours = {"key": "x", "value": "enid", "effect": "NoSchedule"}
+    theirs = {"key": "y", "effect": "NoSchedule"}
+    server.patch(path, {"spec": {"taints": [*seen.taints, theirs]}})
+    api = account.api(server.port)
+    with pytest.raises(OthersFirstError):
+        api.patch(path, taints_patch(seen, (*seen.taints, ours)), Patch.MERGE)
+    poll(lambda: (now := ears.cluster.seen) is not None and theirs in now.taints, "their taint")
+    seen = ears.cluster.seen
+    assert seen is not None
+    api.patch(path, taints_patch(seen, (theirs, ours)), Patch.MERGE)
+    assert server.ask("GET", path)["spec"]["taints"] == [theirs, ours]
+    poll(lambda: (now := ears.cluster.seen) is not None and ours in now.taints, "our taint")
+    seen = ears.cluster.seen
+    assert seen is not None
+    api.patch(path, taints_patch(seen, ()), Patch.MERGE)
+    assert "taints" not in server.ask("GET", path)["spec"]
 
 
 def test_a_node_is_seen_with_what_we_write_of_it(server: Server, node: str, listen: Listen) -> None:

@@ -94,6 +94,17 @@ class Node:
             NodeWriter(cast("Any", daemon), cast("Any", self.cluster)).run()
         )
 
+    def taint(self, *taints: Mapping[str, Any]) -> None:
+        """Let the Node have these taints."""
+        assert self.cluster.seen is not None
+        self.cluster.seen = replace(self.cluster.seen, taints=taints)
+
+    @property
+    def taints(self) -> list[Mapping[str, Any]]:
+        """Return those that it has."""
+        assert self.cluster.seen is not None
+        return list(self.cluster.seen.taints)
+
     def live(self, seconds: float) -> None:
         """Let so much time pass."""
         self.loop.run_until(self.loop.time() + seconds)
@@ -190,3 +201,103 @@ def test_what_is_denied_is_tried_more_and_more_rarely(node: Node) -> None:
     node.live(120)
     assert node.cluster.seen is not None
     assert node.cluster.seen.condition == ("True", "AddressesReady")
+
+
+# Taints ----------------------------------------------------------------------------------
+START, FULL = "node.enid.dev/not-ready", "node.enid.dev/no-addresses"
+OTHER = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
+OURS = {"key": FULL, "value": "enid", "effect": "NoSchedule"}
+TAINTS = "Node taints"
+
+
+@pytest.fixture
+def tainting() -> Iterator[Node]:
+    """A node that is tainted with fewer than 3 addresses for 30 s."""
+    made = Node(exhausted_taint=FULL, exhausted_below=3, startup_taint=START)
+    made.taint(OTHER)
+    yield made
+    made.end()
+
+
+def test_the_start_up_taint_goes_with_the_first_address(tainting: Node) -> None:
+    tainting.census = replace(EMPTY, assigned=0, singles=0)
+    tainting.taint({"key": START, "effect": "NoExecute"}, OTHER)
+    tainting.live(60)
+    assert not tainting.cluster.times(TAINTS)
+    before = tainting.loop.time()
+    tainting.census = STOCKED
+    tainting.live(0.5)
+    assert tainting.taints == [OTHER]
+    assert tainting.cluster.times(TAINTS)[0] - before < 0.3
+
+
+def test_a_node_without_addresses_is_tainted_when_that_has_lasted(tainting: Node) -> None:
+    tainting.census = replace(EMPTY, assigned=7, free=2)
+    tainting.live(28)
+    assert tainting.taints == [OTHER]
+    tainting.live(4)
+    assert tainting.taints == [OTHER, OURS]
+
+
+def test_the_taint_goes_when_twice_as_many_are_there_for_as_long(tainting: Node) -> None:
+    tainting.census = EMPTY
+    tainting.live(40)
+    tainting.census = replace(EMPTY, assigned=4, cooling=5)
+    tainting.live(300)
+    assert OURS in tainting.taints, "5 are between 3 and 6"
+    tainting.census = replace(EMPTY, assigned=3, cooling=5, free=1)
+    tainting.live(28)
+    assert OURS in tainting.taints
+    tainting.live(4)
+    assert tainting.taints == [OTHER]
+
+
+def test_pods_that_come_and_go_do_not_make_it_flap(tainting: Node) -> None:
+    tainting.census = EMPTY
+    tainting.live(40)
+    for number in range(200):
+        free = number % 5
+        tainting.census = replace(EMPTY, assigned=9 - free, free=free)
+        tainting.live(7)
+    assert len(tainting.cluster.times(TAINTS)) == 1
+    assert OURS in tainting.taints
+
+
+def test_an_outage_of_ec2_taints_nothing(tainting: Node) -> None:
+    tainting.census = replace(EMPTY, singles=5, assigned=5)
+    tainting.troubles["add eni"] = ThrottledError("slow down", action="CreateNetworkInterface")
+    tainting.live(600)
+    assert tainting.taints == [OTHER]
+
+
+def test_a_daemon_that_starts_on_a_tainted_node_leaves_it_until_it_knows_better(
+    tainting: Node,
+) -> None:
+    tainting.taint(OTHER, OURS)
+    tainting.told.clear()
+    tainting.census = replace(EMPTY, assigned=0, singles=0)
+    tainting.live(300)
+    assert tainting.taints == [OTHER, OURS]
+    tainting.told.set()
+    tainting.census = STOCKED
+    tainting.live(28)
+    assert OURS in tainting.taints, "5 free are between 3 and 6"
+    tainting.census = replace(STOCKED, assigned=1, free=8)
+    tainting.live(40)
+    assert tainting.taints == [OTHER]
+
+
+def test_a_taint_that_is_wanted_no_longer_goes(tainting: Node) -> None:
+    tainting.census = EMPTY
+    tainting.live(40)
+    tainting.daemon.settings = Settings()
+    tainting.live(WRITE_SECONDS + 2)
+    assert tainting.taints == [OTHER]
+
+
+def test_a_taint_that_somebody_removes_comes_back_and_theirs_stay(tainting: Node) -> None:
+    tainting.census = EMPTY
+    tainting.live(60)
+    tainting.taint({"key": "new", "effect": "NoExecute"})
+    tainting.live(5)
+    assert tainting.taints == [{"key": "new", "effect": "NoExecute"}, OURS]

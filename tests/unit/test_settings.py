@@ -42,6 +42,7 @@ OURS = {
     "ADD_WAITING_MAX", "ENID_MSS_CLAMP", "ENID_BLOCK_POD_METADATA",
     "STATUS_GRACE_SECONDS", "ENID_STATUS_FAILS_WHEN_FULL", "ENID_GC_GUARD_SECONDS",
     "ENID_METRICS_CIDRS", "ENID_METRICS_POD_NAMES", "ENID_NODE_CONDITION",
+    "ENID_STARTUP_TAINT", "ENID_EXHAUSTED_TAINT", "ENID_EXHAUSTED_BELOW", "ENID_EXHAUSTED_SECONDS",
 }  # fmt: skip
 
 MANIFEST = {
@@ -344,6 +345,10 @@ def test_what_cannot_be_ignored_is_refused(name: str) -> None:
         pytest.param(
             {"MAX_ENI": "1", "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG": "true"},
             "MAX_ENI must be 2 or more", id="no-eni-for-pods",
+        ),
+        pytest.param(
+            {"ENID_STARTUP_TAINT": "a/b", "ENID_EXHAUSTED_TAINT": "a/b"},
+            "are both a/b", id="one-taint-for-two",
         ),
     ],
 )  # fmt: skip

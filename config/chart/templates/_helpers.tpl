@@ -35,3 +35,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $name := index . 1 -}}
 {{- ternary $values.settings $values.env (hasKey $values.settings $name) | dig $name "" | toString -}}
 {{- end -}}
+
+{{- /* "yes" if a setting is wanted on some node, by whichever way: (list . "NAME"); else empty. */ -}}
+{{- define "enid.isSet" -}}
+{{- $name := index . 1 -}}
+{{- $ways := append (values (index . 0).Values.profiles) (index . 0).Values.settings -}}
+{{- range append $ways (index . 0).Values.env -}}
+{{- if not (has (dig $name "" . | toString) (list "" "false")) -}}yes{{- end -}}
+{{- end -}}
+{{- end -}}
