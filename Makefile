@@ -86,6 +86,7 @@ kernels: setup-tests ## Debian's 5.10, 6.1 and 6.12 kernels in qemu: our tests i
 
 terraform: setup-tests ## terraform/: formatted, valid, its tests, checkov; PROVIDERS=FOLDER has the real AWS provider
 	@tools/fetch-terraform
+	@tools/fetch-helm >/dev/null
 	@PROVIDERS=$(PROVIDERS) $(PYTHON) -m pytest -q -o faulthandler_timeout=0 tests/terraform $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts

@@ -4,7 +4,7 @@ locals {
   irsa    = var.credentials == "irsa"
 
   namespace       = "kube-system"
-  service_account = "enid"
+  service_account = "enid" # the chart's
   issuer          = aws_eks_cluster.this.identity[0].oidc[0].issuer
   issuer_host     = trimprefix(local.issuer, "https://")
 
@@ -82,7 +82,6 @@ locals {
   chart = coalesce(var.chart, "${path.module}/../config/chart")
 
   settings = merge(
-    { CLUSTER_NAME = var.name },
     var.prefix_delegation ? { ENABLE_PREFIX_DELEGATION = "true" } : {},
     var.custom_networking ? {
       AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG = "true"
@@ -92,10 +91,12 @@ locals {
   )
 
   values = yamlencode({
-    image = var.image
-    env   = local.settings
+    image       = var.image
+    clusterName = var.name
+    env         = local.settings
+    # kube-proxy starts beside enid, and the API server's Service is kube-proxy's.
+    apiServer = { host = trimprefix(aws_eks_cluster.this.endpoint, "https://") }
     serviceAccount = {
-      name        = local.service_account
       annotations = local.irsa ? { "eks.amazonaws.com/role-arn" = aws_iam_role.enid[0].arn } : {}
     }
   })

@@ -255,8 +255,12 @@ run "enid_knows_the_clusters_name" {
   }
 
   assert {
-    condition     = yamldecode(output.values).env == { CLUSTER_NAME = "enid-test", WARM_IP_TARGET = "5" }
+    condition     = yamldecode(output.values).clusterName == "enid-test" && yamldecode(output.values).env == { WARM_IP_TARGET = "5" }
     error_message = "Settings: ${output.values}"
+  }
+  assert {
+    condition     = yamldecode(output.values).apiServer.host == "0123456789ABCDEF.gr7.eu-central-1.eks.amazonaws.com"
+    error_message = "The API server is not named: ${output.values}"
   }
   assert {
     condition     = yamldecode(output.values).image == { repository = "example.test/enid", tag = "0.1.0" }

@@ -14,6 +14,9 @@ CACHE = ROOT / ".cache" / "terraform"
 MIRROR = CACHE / "mirror"
 """The provider that has a schema only (tools/fetch-terraform)."""
 
+LONGEST_SECONDS = 600
+"""The root's tests take a minute and a half on two busy cores."""
+
 COPIED = ("terraform", "config", "eni/limits.json")
 """What our Terraform files read."""
 
@@ -39,12 +42,12 @@ class Answer:
 
 
 def run(
-    argv: Sequence[str], folder: Path, environment: Mapping[str, str], seconds: float = 600
+    argv: Sequence[str], folder: Path, environment: Mapping[str, str], given: str = ""
 ) -> Answer:
-    """Run a program to its end."""
+    """Run a program to its end; *given* is its input."""
     done = subprocess.run(
-        argv, cwd=folder, env={**os.environ, **environment}, timeout=seconds, check=False,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        argv, cwd=folder, env={**os.environ, **environment}, timeout=LONGEST_SECONDS, check=False,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, input=given,
     )  # fmt: skip
     return Answer(done.returncode, done.stdout)
 

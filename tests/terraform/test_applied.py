@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import textwrap
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.terraform.terraform import Answer, Terraform
+from tests.terraform.terraform import ROOT, Answer, Terraform, run
 
 FAKE = """#!/bin/sh
 {{ echo "{name} $*"; case "$*" in *" -"*) sed 's/^/  /' ;; esac; echo; }} >>"{log}" 2>&1 </dev/stdin
 """
 """A program that only says what it was asked, and what it was given."""
 
+HELM = ROOT / ".cache" / "helm" / "helm"
 NODES = "aws_eks_node_group.this"
 
 
@@ -39,7 +41,7 @@ def applied(
     answer = terraform(
         ".", "test", "-test-directory=applied", PATH=f"{programs}:{os.environ['PATH']}", PAUSE="0"
     )
-    return answer, [run for run in log.read_text().split("\n\n") if run]
+    return answer, [said for said in log.read_text().split("\n\n") if said]
 
 
 def test_all_is_made_and_taken_away(applied: tuple[Answer, list[str]]) -> None:
@@ -47,14 +49,25 @@ def test_all_is_made_and_taken_away(applied: tuple[Answer, list[str]]) -> None:
     assert "Success! 1 passed, 0 failed." in answer.said, answer.said
 
 
-def test_helm_installs_the_chart_with_the_values(applied: tuple[Answer, list[str]]) -> None:
+def test_helm_installs_the_chart_with_values_that_it_takes(applied: tuple[Answer, list[str]]) -> None:
     (install,) = (said for said in applied[1] if said.startswith("helm "))
     command, _, values = install.partition("\n")
     assert re.fullmatch(
         r"helm upgrade --install enid /\S+/chart --namespace kube-system --values -", command
     )
-    assert '"CLUSTER_NAME": "enid-test"' in values
-    assert '"repository": "example.test/enid"' in values
+    rendered = run(
+        [str(HELM), "template", "enid", "config/chart", "--namespace", "kube-system", "--values", "-"],
+        ROOT, {}, given=textwrap.dedent(values),
+    )  # fmt: skip
+    assert rendered.status == 0, rendered.said
+    for line in (
+        "image: example.test/enid:0.1.0",
+        "name: enid\n  namespace: kube-system",
+        'value: "enid-test"',
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
+        "0123456789ABCDEF.gr7.eu-central-1.eks.amazonaws.com",
+    ):
+        assert line in rendered.said, line
 
 
 def test_eniconfigs_are_applied_when_their_kind_is_known(
@@ -69,14 +82,14 @@ def test_eniconfigs_are_applied_when_their_kind_is_known(
 def test_the_order_is_install_smoke_test_and_at_the_end_the_enis(
     applied: tuple[Answer, list[str]]
 ) -> None:
-    said = [run.partition("\n")[0] for run in applied[1]]
+    said = [each.partition("\n")[0] for each in applied[1]]
     last = said[-2:]
-    assert all(run.startswith("aws ec2 describe-network-interfaces") for run in last), said
-    assert [run for run in said[:-2] if run.startswith(("helm", "enid"))] == [
-        next(run for run in said if run.startswith("helm ")),
+    assert all(each.startswith("aws ec2 describe-network-interfaces") for each in last), said
+    assert [each for each in said[:-2] if each.startswith(("helm", "enid"))] == [
+        next(each for each in said if each.startswith("helm ")),
         "enid verify --quick",
     ]
-    let_in = [run for run in said if run.startswith("aws eks update-kubeconfig --name enid-test")]
+    let_in = [each for each in said if each.startswith("aws eks update-kubeconfig --name enid-test")]
     assert len(let_in) == 2
 
 
