@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from cni import desired
 from cni.dataplane import ENI_GROUP, MAX_NUMBER, NODE_SYSCTLS, PROTOCOL, parse_alias
@@ -49,7 +49,11 @@ from ipamd.installation import (
     Wish,
     Write,
 )
+from ipamd.kube_events import MESSAGE_MOST, Report, body, node_subject
 from ipamd.start import Paths, StartError, lock
+
+if TYPE_CHECKING:
+    from ipamd.kube import Api
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class Places:
 
 
 # Looking -------------------------------------------------------------------------------
-def look(places: Places, wish: Wish, environ: Mapping[str, str], pods: int = 0) -> Found:
+def look(places: Places, wish: Wish, cluster: Cluster | None, pods: int = 0) -> Found:
     """Return what there is on the node, which has wires of so many *pods*."""
     conf = places.on_host(CONF_FOLDER)
     ours = _text(conf / CONFLIST)
@@ -93,7 +97,9 @@ def look(places: Places, wish: Wish, environ: Mapping[str, str], pods: int = 0) 
     return Found(
         names=_names(conf),
         conflist=ours,
-        runtime="" if wish.version else runtime(environ, API_SECONDS if ours is None else 0),
+        runtime=""
+        if wish.version or cluster is None
+        else cluster.runtime(API_SECONDS if ours is None else 0),
         speaks=dict(_speaking(places, wish.chained)),
         plugins=_names(places.on_host(BIN_FOLDER)),
         folders=frozenset(h for h, _ in DROP_INS.values() if places.on_host(h).is_dir()),
@@ -184,23 +190,50 @@ def _versions(plugin: Path) -> frozenset[str]:
         return frozenset()
 
 
-def runtime(environ: Mapping[str, str], within_seconds: float) -> str:
-    """Return what this Node's status says of its runtime; empty if nobody says it in time."""
+# The API server --------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The way to the API server, and this node's name there."""
+
+    api: Api
+    node: str
+
+    def runtime(self, within_seconds: float) -> str:
+        """Return what this Node's status says of its runtime; empty if nobody says it in time."""
+        until = time.monotonic() + within_seconds
+        while True:
+            try:
+                listed = self.api.get(
+                    "/api/v1/nodes", {"fieldSelector": f"metadata.name={self.node}"}
+                )
+                return str(listed["items"][0]["status"]["nodeInfo"]["containerRuntimeVersion"])
+            except (ClusterError, LookupError, TypeError) as error:
+                if time.monotonic() >= until:
+                    log.warning("the runtime's version is not known", extra={"reason": str(error)})
+                    return ""
+                time.sleep(BETWEEN_SECONDS)
+
+    def tell(self, complaint: Say) -> None:
+        """Post an Event on this Node; it is lost where the API server does not take it."""
+        now = time.time()
+        subject = node_subject(self.node)
+        message = f"{complaint.fields['reason']} ({complaint.about})"
+        report = Report(subject, complaint.reason, message[:MESSAGE_MOST], 1, now, now)
+        path = f"/api/v1/namespaces/{subject.events_in}/events"
+        try:
+            self.api.create(path, body(report, self.node))
+        except ClusterError as error:
+            log.warning("event not posted", extra={"id": error.id, "reason": str(error)})
+
+
+def cluster_of(environ: Mapping[str, str]) -> Cluster | None:
+    """Return the way to the API server; None where no cluster is configured."""
     node = environ.get("MY_NODE_NAME", "")
     if not (node and is_configured(environ)):
-        return ""
+        return None
     from ipamd.kube import Access, Api  # noqa: PLC0415 - plain mode does without its library
 
-    api, until = Api(Access(environ=environ)), time.monotonic() + within_seconds
-    while True:
-        try:
-            listed = api.get("/api/v1/nodes", {"fieldSelector": f"metadata.name={node}"})
-            return str(listed["items"][0]["status"]["nodeInfo"]["containerRuntimeVersion"])
-        except (ClusterError, LookupError, TypeError) as error:
-            if time.monotonic() >= until:
-                log.warning("the runtime's version is not known", extra={"reason": str(error)})
-                return ""
-            time.sleep(BETWEEN_SECONDS)
+    return Cluster(Api(Access(environ=environ)), node)
 
 
 # Doing ---------------------------------------------------------------------------------
@@ -234,8 +267,8 @@ def _do(step: Step, places: Places) -> None:
         case SetSysctl(name, value):
             _sysctl(name).write_text(value)
             log.info("sysctl set", extra={"sysctl": name, "value": value})
-        case Say(event, fields, warning):
-            log.log(logging.WARNING if warning else logging.INFO, event, extra=dict(fields))
+        case Say(event, _, fields):
+            log.warning(event, extra=dict(fields))
         case Copy() | Write() | Rename() | Remove():
             _change_file(step, places)
         case _:  # pragma: no cover - a new step must be placed above
@@ -301,10 +334,14 @@ def forget_kernel() -> None:
 
 
 # The commands --------------------------------------------------------------------------
-def install(places: Places, wish: Wish, environ: Mapping[str, str]) -> None:
-    """Install. Raises InstallError."""
-    found = look(places, wish, environ)
-    perform(installation.install(found, wish), places)
+def install(places: Places, wish: Wish, cluster: Cluster | None) -> None:
+    """Install, and tell the cluster of what is wrong with the node. Raises InstallError."""
+    found = look(places, wish, cluster)
+    steps = list(installation.install(found, wish))
+    perform(steps, places)
+    if cluster is not None:
+        for complaint in (step for step in steps if isinstance(step, Say)):
+            cluster.tell(complaint)
     version = installation.cni_version(found, wish)
     log.info("installed", extra={"cni_version": version, "runtime": found.runtime or "unknown"})
 
@@ -314,7 +351,7 @@ def uninstall(places: Places, *, force: bool) -> None:
     held = lock(places.paths) if places.paths.run.is_dir() else None
     try:
         nothing = Wish(shipped={}, sysctls={}, version="none")
-        found = look(places, nothing, {}, pods_left())
+        found = look(places, nothing, None, pods_left())
         perform(list(installation.uninstall(found, force=force)), places)
         forget_kernel()
     finally:
@@ -356,7 +393,7 @@ def main(arguments: argparse.Namespace) -> int:
                 drop_ins=not arguments.no_drop_ins,
                 brought=_names(places.shipped / BROUGHT),
             )
-            install(places, wish, os.environ)
+            install(places, wish, cluster_of(os.environ))
         else:
             uninstall(places, force=arguments.force)
     except (InstallError, NodeError, StartError, OSError) as error:

@@ -198,11 +198,16 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Tell an operator; someone must act if it is a *warning*."""
+    """Tell an operator, who must act; *reason* is the Event's, by which the Node shows it."""
 
     event: str
+    reason: str
     fields: Mapping[str, str]
-    warning: bool = True
+
+    @property
+    def about(self) -> str:
+        """What it is about."""
+        return next(value for name, value in self.fields.items() if name != "reason")
 
 
 Step = Note | SetSysctl | Copy | Write | Rename | Remove | Say
@@ -323,6 +328,7 @@ def _complaints(found: Found, wish: Wish) -> Iterator[Step]:
     for name in before_ours(found.names):
         yield Say(
             "another CNI's conflist comes first",
+            "ConflistNotFirst",
             {
                 "file": f"/{CONF_FOLDER}/{name}",
                 "reason": f"runtimes take the first by name, so {CONFLIST} is not read and pods get"
@@ -333,6 +339,7 @@ def _complaints(found: Found, wish: Wish) -> Iterator[Step]:
         if plugin["type"] not in found.speaks:
             yield Say(
                 "a plugin is left out of the conflist",
+                "PluginMissing",
                 {
                     "plugin": str(plugin["type"]),
                     "reason": f"it is not in /{BIN_FOLDER}, and with it every pod would fail:"
@@ -362,7 +369,8 @@ def uninstall(found: Found, *, force: bool = False) -> Iterator[Step]:
         if to in found.same:
             yield Remove(to)
         elif to in found.other:
-            yield Say("a file stays", {"file": f"/{to}", "reason": "somebody has changed it"})
+            told = {"file": f"/{to}", "reason": "somebody has changed it"}
+            yield Say("a file stays", "FileStays", told)
     for name, value in found.former.sysctls.items():
         yield SetSysctl(name, value)
 

@@ -247,7 +247,7 @@ def test_others_plugins_that_came_with_us_go_with_us_unless_somebody_has_put_ano
     removed = [step.path for step in steps if isinstance(step, Remove)]
     assert removed == [f"etc/cni/net.d/{CONFLIST}", "opt/cni/bin/enid-cni", "opt/cni/bin/loopback"]
     (said,) = (step for step in steps if isinstance(step, Say))
-    assert said.fields["file"] == "/opt/cni/bin/portmap"
+    assert said.about == "/opt/cni/bin/portmap"
 
 
 # Away -----------------------------------------------------------------------------------
@@ -268,6 +268,7 @@ def test_the_peers_conflist_is_back_before_ours_goes() -> None:
         Remove("etc/systemd/network/05-enid-pods.network"),
         Say(
             "a file stays",
+            "FileStays",
             {"file": "/etc/NetworkManager/conf.d/10-enid.conf", "reason": "somebody has changed it"},
         ),
         SetSysctl("net.ipv4.ip_forward", "0"),
