@@ -510,6 +510,14 @@ _add(
     needs=(Trouble.HANDS,),
 )
 
+_add(
+    "denied-stays",
+    "what EC2 denied while pods had it stays for an hour after they have left",
+    (census.Census, "_see_freed", to(nothing)),
+    needs=(Trouble.HANDS,),
+    suits=lambda h: h.last in {Last.DENIED_DETACH, Last.DENIED_DELETE},
+)
+
 # Measure ---------------------------------------------------------------------------------
 _add(
     "in-flight-not-counted",
