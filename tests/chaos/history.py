@@ -379,7 +379,7 @@ class Player:
         if Trouble.CONFIGS in self.history.troubles:
             changes.name(self, self.history.named[1])
         changes.provision(self)
-        self.skew = r.choice((0, 0, 3))  # some are bound and never come
+        self.skew = r.choice((0, 0, MORE_PODS))  # some are bound and never come
         self._recount()
 
     def _replace_unreachable(self) -> None:
