@@ -251,6 +251,28 @@ def _said(condition: object, what: str) -> tuple[str, str]:
     return (_at(condition, what, "status", str) or "", _at(condition, what, "reason", str) or "")
 
 
+# NodeNetwork -----------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSeen:
+    """This node's NodeNetwork, as it is there; *owner* is the uid of the Node that it goes with."""
+
+    version: str
+    owner: str
+    status: Mapping[str, Any]
+
+
+def record_seen(found: object) -> RecordSeen:
+    """Return what a NodeNetwork object says. Raises MalformedObjectError."""
+    what = f"NodeNetwork {_name(found, 'NodeNetwork')}"
+    owners = _at(found, what, "metadata.ownerReferences", list) or []
+    uids = [_at(o, what, "uid", str) for o in owners if _at(o, what, "kind", str) == "Node"]
+    return RecordSeen(
+        version=_at(found, what, "metadata.resourceVersion", str) or "",
+        owner=next((uid for uid in uids if uid), ""),
+        status=_at(found, what, "status", dict) or {},
+    )
+
+
 # ENIConfig -------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EniConfig:

@@ -18,7 +18,13 @@ from ipamd.caches import Once
 from ipamd.cluster import ClusterError, Link
 from ipamd.daemon import Daemon
 from ipamd.kube_events import Outbox, Report, Subject, node_subject, sentence, subject_of
-from ipamd.reactions import GROWTH_HINDERED, NODE_FULL, consequence, someone_must_act
+from ipamd.reactions import (
+    GROWTH_HINDERED,
+    NODE_FULL,
+    RECORD_EDITED,
+    consequence,
+    someone_must_act,
+)
 from ipamd.replies import AddRefusedError, exhaustion
 from ipamd.watch import Cluster
 
@@ -63,6 +69,10 @@ class EventPoster:
             full = exhaustion(self._daemon.pool.census(), self._daemon.attachments.shortage())
             if full:
                 self._report(self._node, error.event, sentence(full, error.details))
+
+    def report_edited(self, words: str) -> None:
+        """Report that somebody has changed this node's NodeNetwork."""
+        self._report(self._node, RECORD_EDITED.event, sentence(words, RECORD_EDITED.advice))
 
     def _report(self, subject: Subject, reason: str, message: str) -> None:
         if self._is_heard and self._outbox.put(subject, reason, message, self._clock()):

@@ -26,6 +26,7 @@ from ipamd.daemon import Daemon
 from ipamd.event_poster import EventPoster
 from ipamd.kube import Access, Api
 from ipamd.node_writer import NodeWriter
+from ipamd.record_writer import RecordWriter
 from ipamd.subnets import Candidate
 from ipamd.watch import Cluster, KubeCluster
 
@@ -55,6 +56,7 @@ def connect(
         clock=daemon.ports.clock,
         jitter=daemon.ports.random,
         terms=terms,
+        with_record=configuration.settings.node_network,
     )
     return Joined(daemon, configuration, cluster)
 
@@ -73,6 +75,7 @@ class Joined:
         self._look_now = asyncio.Event()
         self._events = EventPoster(daemon, cluster)
         self._node = NodeWriter(daemon, cluster)
+        self._record = RecordWriter(daemon, cluster, self._events.report_edited)
         cluster.on_node = self._on_node
         cluster.on_bound = daemon.by_cluster.hear_bound
         cluster.on_leader = lambda is_elected: daemon.engine.sweep.elect(is_elected=is_elected)
@@ -88,6 +91,7 @@ class Joined:
             tasks.create_task(self._look())
             tasks.create_task(self._events.run())
             tasks.create_task(self._node.run())
+            tasks.create_task(self._record.run())
 
     def _on_node(self, view: NodeView) -> None:
         self._configuration.node_changed(view.labels, view.annotations)

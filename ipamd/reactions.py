@@ -201,6 +201,14 @@ REFUSALS = (
 waits for it any more, and what cannot be read, because it names no pod."""
 
 
+RECORD_EDITED = Refusal(
+    "NodeNetworkEdited",
+    "Somebody has changed or deleted the node's NodeNetwork, and it was put back",
+    "change nothing there: it is a record of what is, and no setting",
+)
+"""An Event of the Node, and no refusal of anything."""
+
+
 def consequence(error: EniError) -> Consequence:
     """Return what follows from *error*."""
     return CONSEQUENCES[type(error)]

@@ -99,6 +99,7 @@ class Settings:
     log_level: str = "INFO"
     node_name: str = ""
     node_condition: bool = True
+    node_network: bool = True
     startup_taint: str = ""
     exhausted_taint: str = ""
     exhausted_below: int = 1

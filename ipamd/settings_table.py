@@ -159,6 +159,7 @@ IGNORED = "0012-what-cannot-be-ignored-is-refused"
 LOGS = "0013-info-to-stderr"
 WAITING = "0014-so-many-may-wait"
 WIRE = "0021-settings-of-the-wire"
+RECORD = "0038-a-record-of-each-nodes-blocks"
 TOLD_BY_US = "0037-what-a-node-says-of-its-addresses"
 METRICS = "0030-the-metrics-port-answers-anybody"
 
@@ -527,6 +528,11 @@ SETTINGS: tuple[Setting, ...] = (
         "ENID_NODE_CONDITION", TOLD, BOOLEAN, HONOURED,
         "The Node has a condition PodAddressesAvailable: whether another pod would get an address.",
         field="node_condition", default=True, peer=None, idle=(NO_CLUSTER,),
+    ),
+    Setting(
+        "ENID_NODE_NETWORK", TOLD, BOOLEAN, HONOURED,
+        "A NodeNetwork of the node's name has its ENIs, CIDRs and counts (`kubectl get nn`).",
+        field="node_network", default=True, peer=None, restart=True, idle=(NO_CLUSTER,), adr=RECORD,
     ),
     Setting(
         "ENID_STARTUP_TAINT", TOLD, NODE_KEY, HONOURED,

@@ -43,6 +43,7 @@ from ipamd.cluster import (
     Patch,
     PodView,
     Put,
+    RecordSeen,
     Standing,
     backoff_seconds,
     change,
@@ -53,9 +54,11 @@ from ipamd.cluster import (
     node_view,
     pod_view,
     pods_bound,
+    record_seen,
 )
 from ipamd.election import Action, Elector, Terms
 from ipamd.kube import Api
+from ipamd.node_network import RECORDS
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,6 +72,10 @@ HASTE_SECONDS: Final = 1.0
 STEADY_SECONDS: Final = 30.0
 """What has worked for this long has forgotten its former failures."""
 
+ABSENT_SECONDS: Final = 300.0
+"""How long at most until it is looked again whether a kind of objects is there."""
+
+RECORD: Final = "NodeNetworks"
 LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 ENI_CONFIGS: Final = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -80,6 +87,8 @@ class Cluster(Protocol):
     node: str
     view: NodeView | None
     seen: NodeSeen | None
+    record: RecordSeen | None
+    is_record_heard: bool
     on_node: Callable[[NodeView], None]
     on_bound: Callable[[int], None]
     on_leader: Callable[[bool], None]
@@ -105,6 +114,9 @@ class Cluster(Protocol):
 
         Raises ClusterError.
         """
+
+    async def create(self, what: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Create an object in *path*, and return it. As `patch`."""
 
     async def run(self) -> None:
         """Follow and elect until cancelled."""
@@ -147,6 +159,7 @@ class KubeCluster:
         jitter: Callable[[], float],
         terms: Terms | None = None,
         watch_seconds: int = WATCH_SECONDS,
+        with_record: bool = False,
     ) -> None:
         self.api, self.node = api, node
         self.on_node: Callable[[NodeView], None] = lambda _: None
@@ -156,6 +169,9 @@ class KubeCluster:
         self.on_standing: Callable[[Standing], None] = lambda _: None
         self.view: NodeView | None = None
         self.seen: NodeSeen | None = None
+        self.record: RecordSeen | None = None
+        self.is_record_heard = False
+        self._with_record = with_record
         self.bound: int | None = None
         self.nodes: int | None = None
         self._clock, self._jitter, self._watch_seconds = clock, jitter, watch_seconds
@@ -212,6 +228,10 @@ class KubeCluster:
         """Change an object, and return it. Raises ClusterError."""
         return await self._write(what, lambda: self.api.patch(path, body, kind))
 
+    async def create(self, what: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Create an object in *path*, and return it. Raises ClusterError."""
+        return await self._write(what, lambda: self.api.create(path, body))
+
     async def _write(self, what: str, work: Callable[[], T]) -> T:
         """Do *work*; what the API server refuses stays in `standing` until it is taken."""
         try:
@@ -227,7 +247,7 @@ class KubeCluster:
     # Life ------------------------------------------------------------------------------
     async def run(self) -> None:
         """Follow and elect until cancelled. Raises nothing of the API server's."""
-        followings = (
+        followings = [
             _Following(
                 "this Node",
                 "/api/v1/nodes",
@@ -242,7 +262,12 @@ class KubeCluster:
                 self._list_pods,
                 self._change_pod,
             ),
-        )
+        ]
+        if self._with_record:
+            query = {"fieldSelector": f"metadata.name={self.node}"}
+            followings.append(
+                _Following(RECORD, RECORDS, query, self._list_record, self._change_record)
+            )
         try:
             async with asyncio.TaskGroup() as tasks:
                 for following in followings:
@@ -264,11 +289,15 @@ class KubeCluster:
             except ClusterError as error:
                 lasted = loop.time() - began
                 failures = 1 if lasted > STEADY_SECONDS else failures + 1
-                if isinstance(error, HistoryGoneError | MalformedObjectError):
+                if isinstance(error, HistoryGoneError | MalformedObjectError | ObjectAbsentError):
                     following.version = ""
                 if not isinstance(error, HistoryGoneError):
                     self._note(following.what, error)
-                await asyncio.sleep(backoff_seconds(failures, self._jitter()))
+                pause = backoff_seconds(failures, self._jitter())
+                if isinstance(error, ObjectAbsentError):  # there is no such kind of objects
+                    self.record, self.is_record_heard = None, False
+                    pause = ABSENT_SECONDS * (1 + self._jitter()) / 2
+                await asyncio.sleep(pause)
             else:
                 failures = 0
                 if loop.time() - began < HASTE_SECONDS:
@@ -321,6 +350,25 @@ class KubeCluster:
         if view != self.view:
             self.view = view
             self.on_node(view)
+
+    def _list_record(self, listed: Listing) -> None:
+        self.record = None
+        for found in listed.objects:
+            self._see_record(found)
+        self.is_record_heard = True
+
+    def _change_record(self, changed: Change) -> None:
+        match changed:
+            case Put(_, found):
+                self._see_record(found)
+            case Gone():
+                self.record = None
+
+    def _see_record(self, found: object) -> None:
+        try:
+            self.record = record_seen(found)
+        except MalformedObjectError as error:  # which its schema does not allow
+            log.warning("nodenetwork not read", extra={"reason": str(error)})
 
     def _list_pods(self, listed: Listing) -> None:
         views = [view for found in listed.objects if (view := self._read_pod(found))]

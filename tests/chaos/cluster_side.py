@@ -20,14 +20,17 @@ from ipamd.cluster import (
     NodeView,
     ObjectAbsentError,
     Patch,
+    RecordSeen,
     Standing,
     eni_config,
     node_seen,
     node_view,
+    record_seen,
 )
 from ipamd.configuration import Configuration
 from ipamd.heard import noted_node
 from ipamd.joined import Joined
+from ipamd.node_network import RECORDS
 
 if TYPE_CHECKING:
     from ipamd.daemon import Daemon
@@ -64,6 +67,8 @@ class ModelCluster:
         """Since when the daemon that lives has heard that its node is cordoned."""
         self.written: dict[str, Any] = {}
         """What daemons have written to the Node."""
+        self.record: dict[str, Any] | None = None
+        """The node's NodeNetwork, once a daemon has made it."""
         self.led: list[tuple[float, bool]] = []
         """When this node was elected, or was not any more."""
         self.on_told: Callable[[Settings], None] = lambda _: None
@@ -128,6 +133,15 @@ class ModelCluster:
         self.written = merged(self.written, body)
         self.change()
 
+    def write_record(self, body: Mapping[str, Any]) -> Any:
+        """Take what a daemon writes to its NodeNetwork; return that as it is now."""
+        former = self.record or {"metadata": {"resourceVersion": "0"}}
+        version = int(former["metadata"]["resourceVersion"]) + 1
+        told = {"metadata": {"resourceVersion": str(version)}}
+        self.record = merged(merged(former, body), told)
+        self.change()
+        return self.record
+
 
 def merged(there: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a patch makes of an object; conditions are merged by their type."""
@@ -153,6 +167,8 @@ class Listener:
         self.daemon = daemon
         self.view: NodeView | None = None
         self.seen: NodeSeen | None = None
+        self.record: RecordSeen | None = None
+        self.is_record_heard = False
         self.on_node: Callable[[NodeView], None] = lambda _: None
         self.on_bound: Callable[[int], None] = lambda _: None
         self.on_leader: Callable[[bool], None] = lambda _: None
@@ -188,11 +204,19 @@ class Listener:
         await self._ask()
 
     async def patch(self, what: str, path: str, body: Mapping[str, Any], kind: Patch) -> Any:
-        """Change the Node, and return it. Raises ClusterError."""
-        del what, path, kind
+        """Change the Node or its record, and return it. Raises ClusterError."""
+        del what, kind
         await self._ask()
+        if path.startswith(RECORDS):
+            return self._cluster.write_record(body)
         self._cluster.write(body)
         return self._cluster.node()
+
+    async def create(self, what: str, path: str, body: Mapping[str, Any]) -> Any:
+        """Create the Node's record, and return it. Raises ClusterError."""
+        del what, path
+        await self._ask()
+        return self._cluster.write_record(body)
 
     async def _ask(self) -> None:
         await asyncio.sleep(self._cluster.random.uniform(*QUESTION_SECONDS))
@@ -218,6 +242,8 @@ class Listener:
             found = cluster.node()
             self.seen = node_seen(found)
             self._hear_node(node_view(found))
+            self.record = record_seen(cluster.record) if cluster.record else None
+            self.is_record_heard = True
             if cluster.bound is not None and cluster.bound != self._bound:
                 self._bound = cluster.heard_bound = cluster.bound
                 self.on_bound(cluster.bound)

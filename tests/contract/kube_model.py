@@ -35,6 +35,7 @@ NODES = "/api/v1/nodes"
 PODS = "/api/v1/namespaces/kube-system/pods"
 ALL_PODS = "/api/v1/pods"
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
+NODE_NETWORKS = "/apis/enid.dev/v1alpha1/nodenetworks"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 SWEEPER = f"{LEASES}/enid-sweeper"
 EVENTS = re.compile(r"/api/v1/namespaces/[^/]+/events")
@@ -46,12 +47,17 @@ ALLOWED = frozenset({
 
 RIGHTS: Mapping[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
     "events": (("POST", EVENTS),),
+    "nodenetworks": (
+        ("GET", re.compile(NODE_NETWORKS)), ("POST", re.compile(NODE_NETWORKS)),
+        ("PATCH", re.compile(NODE_NETWORKS + r"/[^/]+")),
+    ),
+    "nodenetworks/status": (("PATCH", re.compile(NODE_NETWORKS + r"/[^/]+/status")),),
     "nodes": (("PATCH", re.compile(r"/api/v1/nodes/[^/]+")),),
     "nodes/status": (("PATCH", re.compile(r"/api/v1/nodes/[^/]+/status")),),
-}
+}  # fmt: skip
 """What it may do by a rule of one resource, which tests take away: docs/kubernetes.md."""
 
-WITH_STATUS = frozenset({NODES, PODS})
+WITH_STATUS = frozenset({NODES, PODS, NODE_NETWORKS})
 """Collections whose objects have a status of their own: who writes one part leaves the other."""
 
 NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
@@ -211,6 +217,7 @@ class ModelServer:
         self.store = Store()
         self.ca = folder / "ca.crt"
         self.denied: set[str] = set()
+        self.has_records = True
         self._tokens: dict[str, str] = {}
         self._tls = _self_signed(folder)
         self._http: _Http | None = None
@@ -254,7 +261,16 @@ class ModelServer:
     ) -> Object:
         """Return the answer to a request that is no watch. Raises RefusalError."""
         with self.store.changed:
-            if path in {NODES, PODS, ALL_PODS, ENI_CONFIGS, LEASES} or EVENTS.fullmatch(path):
+            if path.startswith(NODE_NETWORKS) and not self.has_records:
+                raise RefusalError(404, "404 page not found")
+            if path in {
+                NODES,
+                PODS,
+                ALL_PODS,
+                ENI_CONFIGS,
+                LEASES,
+                NODE_NETWORKS,
+            } or EVENTS.fullmatch(path):
                 if method == "POST":
                     return self.store.create(path, body)
                 return self._list(path, query)
@@ -324,6 +340,14 @@ class ModelServer:
         raise RefusalError(403, f'User "enid" cannot {verb} resource "{name}"')
 
     # Objects -----------------------------------------------------------------------------
+    def install_records(self, *, installed: bool) -> None:
+        """Know NodeNetworks, or no longer, and then there are none."""
+        with self.store.changed:
+            for collection, name in tuple(self.store.objects):
+                if collection == NODE_NETWORKS and not installed:
+                    self.store.delete(collection, name)
+            self.has_records = installed
+
     def patch(self, path: str, body: object) -> None:
         """Merge *body* into an object."""
         self.ask("PATCH", path, body)

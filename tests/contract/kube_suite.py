@@ -59,6 +59,9 @@ class Server(Protocol):
     def allow(self, resource: str, *, allowed: bool) -> None:
         """Let the daemon's account do what the rule of *resource* alone says, or no longer."""
 
+    def install_records(self, *, installed: bool) -> None:
+        """Know NodeNetworks, or no longer, and then there are none."""
+
     def new_token(self, name: str) -> str:
         """Return a token of the daemon's account."""
 

@@ -40,6 +40,7 @@ from tests.contract.joined_node import HASTE, JoinedNode, poll
 from tests.contract.kube_suite import Account, Ears, Relay, Server, eni_config_body
 
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
+NODE_NETWORKS = "/apis/enid.dev/v1alpha1/nodenetworks"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/enid-sweeper"
 EVENTS = "/api/v1/namespaces/default/events"
 KEY = "k8s.amazonaws.com/eniConfig"
@@ -153,6 +154,13 @@ class Site:
         """Whether that is what the condition says."""
         found = self.condition()
         return (found.get("status"), found.get("reason")) == (status, reason)
+
+    def record(self) -> dict[str, Any]:
+        """Return the status of the node's NodeNetwork, {} if there is none."""
+        with contextlib.suppress(AssertionError):
+            found = self.server.ask("GET", f"{NODE_NETWORKS}/{self.name}")
+            return dict(found.get("status", {}))
+        return {}
 
     def taints(self) -> dict[str, str]:
         """Return the Node's taints, key and effect."""
@@ -824,6 +832,81 @@ def test_taints_that_are_forbidden_are_said_and_the_rest_is_written(site: MakeSi
     finally:
         here.server.allow("nodes", allowed=True)
     poll(lambda: not here.taints(), "the right")
+
+
+# NodeNetwork -----------------------------------------------------------------------------
+def test_the_nodes_record_has_its_enis_cidrs_and_counts_and_goes_with_it(site: MakeSite) -> None:
+    here = site()
+    here.start()
+    held = [here.node.add() for _ in range(12)]
+    addresses = [pod.address() for pod in held]
+    poll(lambda: here.record().get("counts", {}).get("assigned") == 12, "all of them")
+    found, status = here.record(), here.node.status()
+    assert [eni["id"] for eni in found["enis"]] == [eni["id"] for eni in status["enis"]]
+    assert (found["mode"], found["kind"]) == ("normal", "single")
+    assert (found["instanceType"], found["primaryAddress"]) == ("m5.large", status["primary"])
+    leases = {lease["address"]: lease["eni_id"] for lease in status["leases"]}
+    for address in addresses:
+        (home,) = (
+            eni["id"]
+            for eni in found["enis"]
+            if any(address in IPv4Network(cidr) for cidr in eni["cidrs"])
+        )
+        assert home == leases[str(address)]
+    metadata = here.server.ask("GET", f"{NODE_NETWORKS}/{here.name}")["metadata"]
+    node = here.server.ask("GET", f"/api/v1/nodes/{here.name}")["metadata"]
+    assert [owner["uid"] for owner in metadata["ownerReferences"]] == [node["uid"]]
+
+
+def test_a_record_that_is_edited_by_hand_is_put_back_with_one_line_and_event(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site()
+    here.start()
+    poll(lambda: here.record().get("mode") == "normal", "the record")
+    here.node.pass_time(30)
+    path = f"{NODE_NETWORKS}/{here.name}"
+    here.server.patch(f"{path}/status", {"status": {"mode": "by-hand"}})
+    poll(lambda: here.record()["mode"] == "normal", "what is true")
+    poll(lambda: here.events(here.name), "the node's event")
+    (event,) = here.events(here.name)
+    words = f"NodeNetwork {here.name} was changed (mode) by somebody else, and is put back"
+    assert event["reason"] == "NodeNetworkEdited"
+    assert event["message"].startswith(f"{words}. Next step: ")
+    lines = [vars(r)["reason"] for r in caplog.records if r.message == "nodenetwork put back"]
+    assert lines == [words]
+    here.server.ask("DELETE", path)
+    poll(lambda: here.record().get("mode") == "normal", "a record again")
+
+
+def test_a_cluster_without_the_kind_is_one_line_and_pods_are_served(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site()
+    here.server.install_records(installed=False)
+    try:
+        here.join(here.server.port)
+        here.node.hurry()
+        poll(lambda: "nodenetworks" in here.sentence(), "the API server's words")
+        assert here.node.add().address()
+        poll(lambda: here.says("True", "AddressesReady"), "the condition")
+    finally:
+        here.server.install_records(installed=True)
+    lines = [vars(r) for r in caplog.records if r.message == "kubernetes"]
+    assert [(line["of"], line["id"]) for line in lines] == [("NodeNetworks", "KUBE-ABSENT")]
+    poll(lambda: here.record().get("mode") == "normal", "the record")
+    poll(lambda: not here.sentence(), "peace")
+
+
+def test_who_wants_no_record_has_none(site: MakeSite) -> None:
+    here = site(ENID_NODE_NETWORK="false")
+    here.server.install_records(installed=False)
+    try:
+        here.start()
+        here.node.pass_time(30)
+        assert here.sentence() == ""
+    finally:
+        here.server.install_records(installed=True)
 
 
 # The sweeper -----------------------------------------------------------------------------

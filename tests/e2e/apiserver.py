@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ipamd.election import Terms
+from ipamd.node_network import RECORDS
 from tests.contract.kube_suite import poll
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,8 @@ PODS = "/api/v1/namespaces/kube-system/pods"
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/enid"
 ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
+
+NODE_NETWORKS = ROOT / "config" / "chart" / "crds" / "nodenetworks.yaml"
 
 CRD: Mapping[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -196,7 +199,8 @@ class ApiServer:
     def install(self) -> None:
         """Install the ENIConfig CRD, the service account and the rights that the docs list."""
         self.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", CRD)
-        poll(self._has_eni_configs, "the ENIConfig API")
+        poll(lambda: self._serves(ENI_CONFIGS), "the ENIConfig API")
+        self.install_records(installed=True)
         self.ask("POST", ACCOUNT, {"metadata": {"name": "enid"}})
         for found in documented():
             space = found["metadata"].get("namespace")
@@ -204,9 +208,19 @@ class ApiServer:
             path = f"/apis/rbac.authorization.k8s.io/v1{folder}/{found['kind'].lower()}s"
             self.ask("POST", path, found)
 
-    def _has_eni_configs(self) -> bool:
+    def install_records(self, *, installed: bool) -> None:
+        """Know NodeNetworks, or no longer, and then there are none."""
+        crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        if installed:
+            crd = yaml.safe_load(NODE_NETWORKS.read_text())
+            self.ask("POST", f"{crds}?fieldValidation=Strict", crd)
+        else:
+            self.ask("DELETE", f"{crds}/nodenetworks.enid.dev")
+        poll(lambda: self._serves(RECORDS) == installed, "the NodeNetwork API, or its end")
+
+    def _serves(self, path: str) -> bool:
         with contextlib.suppress(AssertionError):
-            self.ask("GET", ENI_CONFIGS)
+            self.ask("GET", path)
             return True
         return False
 

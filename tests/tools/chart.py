@@ -54,7 +54,7 @@ def manifests() -> dict[str, str]:
     helms = ("app.kubernetes.io/managed-by:", "helm.sh/chart:")
     text = "\n".join(line for line in lines if not line.strip().startswith(helms))
     return {
-        "eniconfigs.yaml": (CHART / "crds" / "eniconfigs.yaml").read_text(),
+        **{path.name: path.read_text() for path in (CHART / "crds").glob("*.yaml")},
         "enid.yaml": f"{HEADER}{text}\n",
     }
 

@@ -18,7 +18,7 @@ from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
 from ipamd.plan.errors import PlanError
-from ipamd.reactions import CONSEQUENCES, REFUSALS
+from ipamd.reactions import CONSEQUENCES, RECORD_EDITED, REFUSALS
 from ipamd.settings import SettingsError
 from ipamd.settings_page import render_settings
 from ipamd.start import StartError
@@ -80,6 +80,12 @@ def render_errors() -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for row in REFUSALS:
         yield f"| `{row.event}` | {row.meaning} | {row.advice} | {row.code.value} |"
+    yield ""
+    yield "## Another event of the Node"
+    yield ""
+    yield "| event | what it means | what to do |"
+    yield "| --- | --- | --- |"
+    yield f"| `{RECORD_EDITED.event}` | {RECORD_EDITED.meaning} | {RECORD_EDITED.advice} |"
     yield ""
     yield "## Codes of the plugin's answers"
     yield ""
