@@ -243,13 +243,15 @@ def perform(steps: Iterable[Step], places: Places) -> None:
         try:
             _do(step, places)
         except OSError as error:
-            raise HostFileError(f"{_named(step)}: {error}") from error
+            if not (isinstance(step, Copy) and step.without):
+                raise HostFileError(f"{_named(step)}: {error}") from error
+            log.warning("done without", extra={"file": _named(step), "reason": str(error)})
 
 
 def _named(step: Step) -> str:
     """Return what *step* is about."""
     match step:
-        case Copy(_, to) | Write(to, _):
+        case Copy(to=to) | Write(to=to):
             return f"/{to}"
         case Rename(path, _) | Remove(path):
             return f"/{path}"
@@ -277,7 +279,7 @@ def _do(step: Step, places: Places) -> None:
 
 def _change_file(step: Copy | Write | Rename | Remove, places: Places) -> None:
     match step:
-        case Copy(file, to):
+        case Copy(file=file, to=to):
             ours, target = places.shipped / file, places.on_host(to)
             if _is_same(ours, target):
                 return

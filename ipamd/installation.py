@@ -167,10 +167,14 @@ class SetSysctl:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Put a file of the image's there, by a rename within its folder."""
+    """Put a file of the image's there, by a rename within its folder.
+
+    A node whose /etc is read-only does *without* it, if it may.
+    """
 
     file: str
     to: str
+    without: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +309,7 @@ def _put_files(found: Found, wish: Wish) -> Iterator[Step]:
     yield Copy(PLUGIN, f"{BIN_FOLDER}/{PLUGIN}")
     for file, (home, to) in DROP_INS.items():
         if wish.drop_ins and home in found.folders and to not in found.same:
-            yield Copy(file, to)
+            yield Copy(file, to, without=True)
 
 
 def _bringing(found: Found, wish: Wish) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,17 @@ def test_another_cnis_conflist_that_comes_first_is_one_line(host: Host) -> None:
     assert status == 0
     (line,) = (line for line in log if line["level"] == "warning")
     assert line["file"] == "/etc/cni/net.d/00-other.conflist"
+
+
+def test_a_host_whose_etc_is_read_only_does_without_drop_ins(host: Host) -> None:
+    shutil.rmtree(host.node.path("/etc/systemd"))
+    host.node.path("/etc/systemd").symlink_to("/sys")  # where nobody makes a file
+    (host.node.path("/etc/NetworkManager/conf.d")).rmdir()
+    status, log = host.enid("install")
+    assert status == 0
+    warned = [line["file"] for line in log if line["level"] == "warning"]
+    assert warned == ["/etc/systemd/networkd.conf.d/10-enid.conf"]
+    assert (host.conf / CONFLIST).exists()
 
 
 def test_a_chain_of_nonsense_is_refused_before_anything_is_written(host: Host) -> None:

@@ -142,7 +142,7 @@ def test_a_fresh_node_gets_all_of_it_and_the_peers_conflist_goes_last() -> None:
         Note(Former({"net.ipv4.ip_forward": "0"})),
         SetSysctl("net.ipv4.ip_forward", "1"),
         Copy("enid-cni", "opt/cni/bin/enid-cni"),
-        *(Copy(file, to) for file, (_, to) in DROP_INS.items()),
+        *(Copy(file, to, without=True) for file, (_, to) in DROP_INS.items()),
         Write(f"etc/cni/net.d/{CONFLIST}", conflist(FRESH, WISH)),
         Rename("etc/cni/net.d/10-aws.conflist", "10-aws.conflist" + ASIDE),
     ]
