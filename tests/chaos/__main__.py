@@ -14,7 +14,7 @@ from typing import TypeVar
 from tests.chaos import crash, many
 from tests.chaos.draw import draw
 from tests.chaos.history import Player, Result
-from tests.chaos.laws import Law
+from tests.chaos.law import Law
 from tests.chaos.sabotage import Sabotages
 from tests.chaos.world import Trace
 

@@ -47,8 +47,8 @@ def wish(player: Player, wished: Wish) -> None:
     """Let the node's annotation say what is wished."""
     cluster = cluster_of(player)
     player.world.note(f"* annotation: {wished.annotation}")
-    player.laws.wished = wished
-    player.laws.was_spoiled |= wished.settings is None
+    player.laws.orders.wished = wished
+    player.laws.orders.was_spoiled |= wished.settings is None
     cluster.annotations[SETTINGS_ANNOTATION] = wished.annotation
     cluster.change()
 
@@ -57,7 +57,7 @@ def provision(player: Player) -> None:
     """Let EC2 be asked again, if only for a while it was not to be."""
     base = player.history.settings
     if player.world.cluster is not None and base.provisioning:
-        wished = player.laws.wished
+        wished = player.laws.orders.wished
         if wished is not None and not (wished.settings and wished.settings.provisioning):
             wish(player, wish_for(base))
 
@@ -75,7 +75,7 @@ def name(player: Player, names: str) -> None:
     cluster, (key, _) = cluster_of(player), player.history.named
     where = cluster.annotations if key == "annotation" else cluster.labels
     where[ENI_CONFIG_LABEL if key == ENI_CONFIG_LABEL else ENI_CONFIG_KEY] = names
-    player.laws.placed.name(player.world.now, names, cluster.configs)
+    player.laws.orders.placed.name(player.world.now, names, cluster.configs)
     cluster.change()
 
 
@@ -103,7 +103,7 @@ def put(player: Player, chosen: str, spec: Mapping[str, Any] | None) -> None:
         cluster.configs.pop(chosen, None)
     else:
         cluster.configs[chosen] = spec
-    player.laws.placed.see(player.world.now, cluster.configs)
+    player.laws.orders.placed.see(player.world.now, cluster.configs)
 
 
 # Pods that are bound ---------------------------------------------------------------------

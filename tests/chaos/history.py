@@ -22,7 +22,8 @@ from tests.chaos import changes
 from tests.chaos.cluster_side import ModelCluster
 from tests.chaos.draw import GROUP, Event, History, Last, Trouble, What, draw, environ_of
 from tests.chaos.kubelet import End, Kubelet
-from tests.chaos.laws import Law, LawBrokenError, Laws, Watch
+from tests.chaos.law import Law, LawBrokenError
+from tests.chaos.laws import Laws, Watch
 from tests.chaos.weather import AWAY, Disk, Weather
 from tests.chaos.world import EndedError, ModelCloud, World
 
@@ -155,7 +156,7 @@ class Player:
                 self.world, environ_of(history.settings), f"cluster {seed}"
             )
         self.laws.bind(self.world, self.weather)
-        self.laws.is_clock_sound = Trouble.CLOCK not in history.troubles
+        self.laws.orders.is_clock_sound = Trouble.CLOCK not in history.troubles
         self.kubelet = Kubelet(self.world, f"kubelet {seed}")
         self.laws.on_answers.append(self.kubelet.on_answer)
         self.laws.on_deaths.append(self._on_death)

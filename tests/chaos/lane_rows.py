@@ -23,7 +23,7 @@ from pathlib import Path
 from ipamd.plan.loop import Delay
 from ipamd.settings import Settings
 from tests.chaos.draw import History
-from tests.chaos.laws import Law, LawBrokenError
+from tests.chaos.law import Law, LawBrokenError
 from tests.chaos.many import folder
 from tests.chaos.stage import PLAIN, Stage
 from tests.chaos.world import Call, EndedError, Pod

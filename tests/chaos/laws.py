@@ -7,14 +7,12 @@ world that was left in peace: nothing leaked, nothing forgotten, nothing asked f
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from enum import StrEnum
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
 from operator import is_not
@@ -38,10 +36,8 @@ from eni.model import Block, CreateEni, Eni, EniId, Kind, SubnetId
 from ipamd import decide, demand
 from ipamd.intents import (
     CLUSTER_TAG,
-    CREATED_TAG,
     INSTANCE_TAG,
     INTENT_TAG,
-    UNMANAGED_TAG,
     EniState,
     Held,
     noted,
@@ -49,36 +45,19 @@ from ipamd.intents import (
 from ipamd.pool import Cooling, Leaving
 from ipamd.ports import CountedEc2
 from ipamd.settings import Settings
-from ipamd.sweep import YOUNG_SECONDS
-from ipamd.terms import Mode
+from tests.chaos.law import Law, LawBrokenError
+from tests.chaos.orders import ABOUT_AN_ENI, MUTATIONS, Orders
 from tests.chaos.told import DECIDED_SECONDS, Places, has_cooled, since
 from tests.chaos.weather import Past, Weather
-from tests.chaos.world import EPOCH, Call, ModelCloud, Observer, Pod, World
+from tests.chaos.world import Call, ModelCloud, Observer, Pod, World
 
 if TYPE_CHECKING:
-    from tests.chaos.draw import Wish
     from tests.chaos.kubelet import Kubelet
 
 PEER = IPv4Address("192.0.2.7")
 """Whom every pod talks to, so that the kernel has a flow of it."""
 
-MUTATIONS = frozenset({"attach", "detach", "delete", "assign", "unassign"})
-"""What must not be repeated while nobody knows whether it was done. Setting an attribute twice
-is setting it once, and a Create has its token."""
-
 STALE = frozenset({"attached", "eni", "by_tag"})
-
-ABOUT_AN_ENI = MUTATIONS | {"delete_on_termination", "set_groups", "tag"}
-"""What changes something of an ENI that is there."""
-
-PROVISIONS = ABOUT_AN_ENI | {"create"}
-"""What a daemon that is to leave ENIs alone never asks."""
-
-FLIES_SECONDS = 300.0
-"""How long what was begun may still be brought to its end, when EC2 is to be asked no more."""
-
-LED_SECONDS = 30.0
-"""How long after it has lost the Lease a sweeper's last call may take."""
 
 ANSWER_SECONDS = 6.0
 """A daemon that has served for so long has answered whatever is due: 5 s early, and some."""
@@ -119,54 +98,6 @@ ROWLESS = frozenset(
     }
 )
 """What may be logged while /run is full."""
-
-
-class Law(StrEnum):
-    """The laws, in the words of who would suffer."""
-
-    OWNER = "an address has one owner"
-    KEPT = "a pod keeps its address"
-    COOLED = "an address cools before it is given again"
-    ANSWERED = "an ADD is answered before its deadline"
-    WIRED = "a pod that was answered has its wire"
-    LIMIT = "no more than the instance takes is asked for"
-    BLIND = "a call of unknown outcome is not repeated without looking"
-    INTENT = "the journal knows of a call before EC2 does"
-    TOKEN = "an intent makes one ENI"
-    ALIVE = "the daemon lives, and nothing in it breaks"
-    BOOKS = "the model's own books add up"
-    LEAKED = "no ENI is left behind"
-    SETTLED = "every intent comes to its end"
-    TRUE = "journal and pool are what EC2 shows"
-    TARGET = "the pool is at its target"
-    SERVED = "no pod waits while there is room"
-    KERNEL = "guards, rules and tables are as desired"
-    WITNESSES = "leases, pods and wires are the same"
-    CALM = "a pool at rest asks for nothing"
-    GUARDED = "an address is guarded before a pod has it"
-    PURGED = "the flows of an address are gone before it is given again"
-    FORGOTTEN = "what EC2 has with us is not forgotten"
-    NOTED = "what EC2 made for us is in the journal"
-    PROMPT = "no ADD waits while an address is free"
-    ENOUGH = "no more is asked for than pods need"
-    GOING = "an instance that ends asks for nothing new"
-    OUTLIVES = "no ENI outlives its instance"
-    TOLD = "what holds is what was asked for last and can be"
-    PLACED = "a new ENI goes where it was told to"
-    ALONE = "what is another's is left alone"
-    FORBIDDEN = "no call is made that the mode forbids"
-    ELECTED = "only the elected sweeper deletes what others left, and nothing young"
-
-
-class LawBrokenError(Exception):
-    """A law does not hold."""
-
-    def __init__(self, law: Law, sentence: str) -> None:
-        super().__init__(law, sentence)  # as it travels between processes
-        self.law, self.sentence = law, sentence
-
-    def __str__(self) -> str:
-        return f"{self.law.value}: {self.sentence}"
 
 
 @dataclass(slots=True)
@@ -214,13 +145,7 @@ class Laws(Observer):
         self._needs: deque[tuple[float, int]] = deque()
         self.leaving_since: float | None = None
         self.cordoned_since: float | None = None
-        self.wished: Wish | None = None
-        """What the node's annotation says; None: there is none."""
-        self.was_spoiled = False
-        """Whether it has ever said what cannot be; a daemon may start with what was noted then."""
-        self.is_clock_sound = True
-        """Whether the wall clock is nobody's to set."""
-        self.placed: Places
+        self.orders: Orders
         self._most_enis: tuple[int, int] | None = None
 
     def bind(self, world: World, weather: Weather) -> None:
@@ -229,9 +154,10 @@ class Laws(Observer):
         self.past = Past(self.account, lambda: world.now)
         cloud = cast("ModelCloud", world.cloud)
         tags = {s.id: s.tags for s in self.account.vpc.subnets(cloud.vpc_id, cloud.zone)}
-        self.placed = Places(cloud.subnet_id, (self.account.vpc.default_group,), tags)
+        placed = Places(cloud.subnet_id, (self.account.vpc.default_group,), tags)
+        self.orders = Orders(self, placed)
         if world.cluster is not None:
-            world.cluster.on_told = self.on_told
+            world.cluster.on_told = self.orders.on_told
 
     @property
     def account(self) -> Any:
@@ -331,9 +257,9 @@ class Laws(Observer):
         self._check_wish(name, arguments)
 
     def _check_wish(self, name: str, arguments: tuple[Any, ...]) -> None:
-        self._check_mode(name)
+        self.orders.check_mode(name)
         if name in ABOUT_AN_ENI:
-            self._check_whose(name, arguments)
+            self.orders.check_whose(name, arguments)
         match name, arguments:
             case "create", (CreateEni() as wish,):
                 self._check_create(wish)
@@ -396,7 +322,7 @@ class Laws(Observer):
         if wish.token not in known:
             self.broke(Law.INTENT, f"{wish.token} is created and not in the journal")
         spot = str(wish.subnet_id), tuple(map(str, wish.security_groups))
-        allowed = self.placed.allowed(self.world.settings_held, self._decided(tags))
+        allowed = self.orders.placed.allowed(self.world.settings_held, self.orders.decided(tags))
         if spot not in allowed:
             self.broke(Law.PLACED, f"{spot} is none of {sorted(allowed)}")
         if wish.token not in self._made:  # else it is the same wish, again
@@ -426,68 +352,6 @@ class Laws(Observer):
         """Since when the daemon knows that its node is cordoned."""
         cluster = self.world.cluster
         return self.cordoned_since if cluster is None else cluster.heard_cordon
-
-    # What was told ----------------------------------------------------------------------
-    def on_told(self, before: Settings) -> None:
-        """Judge what a daemon makes of its Node's annotation; *before* is what held till then."""
-        daemon, wished = self.world.daemon, self.wished
-        after = daemon.settings
-        expected = before if wished is None or wished.settings is None else wished.settings
-        if after != expected:
-            self.broke(Law.TOLD, f"{_differing(after, expected)} after {wished}")
-        is_kept = wished is not None and wished.settings is None
-        if is_kept is not bool(daemon.complaint and Mode.SETTINGS_KEPT in daemon.modes):
-            self.broke(Law.TOLD, f"{daemon.complaint!r} is complained after {wished}")
-
-    def _told_at_rest(self) -> Iterator[tuple[Law, str]]:
-        daemon, settings = self.world.daemon, self.world.settings
-        if daemon.settings != settings:
-            yield Law.TOLD, f"{_differing(daemon.settings, settings)} hold"
-        works_by = daemon.engine.terms, daemon.attachments.cooldown_seconds
-        if works_by != (daemon.outlook.terms, settings.cooldown_seconds):
-            yield Law.TOLD, f"the daemon works by {works_by}, and {settings} hold"
-
-    def _decided(self, tags: Mapping[str, str]) -> float:
-        """Return when an ENI was decided upon, as its tag has it."""
-        if not self.is_clock_sound:
-            return self.world.now - FLIES_SECONDS
-        return dt.datetime.fromisoformat(tags[CREATED_TAG]).timestamp() - EPOCH
-
-    def _check_mode(self, name: str) -> None:
-        """Judge whether a call may be made at all."""
-        settings, now = self.world.settings, self.world.now
-        if settings.imds_only:
-            self.broke(Law.FORBIDDEN, f"{name}, and EC2 is not to be asked")
-        if name not in PROVISIONS:
-            return
-        if not any(s.provisioning for s in since(self.world.settings_held, now - FLIES_SECONDS)):
-            self.broke(Law.FORBIDDEN, f"{name}, and nothing is to be provisioned")
-
-    def _check_whose(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """Judge whether an ENI is ours to change."""
-        about = self.account.vpc.eni_of(arguments[0]) if name == "detach" else arguments[0]
-        eni = next((eni for eni in self.account.enis() if eni.id == about), None)
-        if eni is None:
-            return
-        owner, mine = eni.tags.get(INSTANCE_TAG), self.world.cloud.identity.instance_id
-        is_primary = eni.attachment is not None and eni.attachment.device_index == 0
-        is_managed = is_primary or owner == mine or self.world.settings.manage_untagged_eni
-        if eni.tags.get(UNMANAGED_TAG) == "true" or (owner is None and not is_managed):
-            self.broke(Law.ALONE, f"{name} {eni.id}, whose tags are {dict(eni.tags)}")
-        if owner not in {None, mine}:
-            self._check_sweep(name, eni)
-
-    def _check_sweep(self, name: str, eni: Eni) -> None:
-        """Judge what is done about another node's ENI."""
-        cluster, wall = self.world.cluster, EPOCH + self.world.now
-        is_elected = cluster is not None and cluster.leads_since(LED_SECONDS)
-        ours = self.world.settings.cluster_name
-        is_of_cluster = bool(ours) and eni.tags.get(CLUSTER_TAG) == ours
-        age = wall - dt.datetime.fromisoformat(eni.tags[CREATED_TAG]).timestamp()
-        is_old = age >= YOUNG_SECONDS or not self.is_clock_sound
-        if name != "delete" or not (is_elected and is_of_cluster and is_old):
-            told = f"elected: {is_elected}, tags: {dict(eni.tags)}, {age:.0f} s old"
-            self.broke(Law.ELECTED, f"{name} {eni.id}, {told}")
 
     def _check_staying(self, what: str) -> None:
         since = self.leaving_since
@@ -711,7 +575,7 @@ class Laws(Observer):
         yield from self._pool_at_rest()
         yield from self._kernel_at_rest()
         yield from self._pods_at_rest(kubelet)
-        yield from self._told_at_rest()
+        yield from self.orders.at_rest()
 
     def _cloud_at_rest(self) -> Iterator[tuple[Law, str]]:
         for wrong in self.account.verify():
@@ -893,7 +757,7 @@ class Laws(Observer):
         free = {
             s: self.account.census(s).free for s in cast("ModelCloud", self.world.cloud).subnets
         }
-        spots = self.placed.allowed(self.world.settings_held, self.world.now)
+        spots = self.orders.placed.allowed(self.world.settings_held, self.world.now)
         places = {SubnetId(subnet_id) for subnet_id, _ in spots}
         here = any(e.room and free.get(e.eni.subnet_id, 0) for e in now.enis)
         is_full = len(attached) >= daemon.engine.terms.max_enis
@@ -958,19 +822,13 @@ class _Ear(logging.Handler):
             return
         if words == "journal set aside":
             return
-        if words.startswith("settings not taken") and self._laws.was_spoiled:
+        if words.startswith("settings not taken") and self._laws.orders.was_spoiled:
             return
         if words in ROWLESS and self._laws.weather.is_run_full:
             return
         error = record.exc_info[1] if record.exc_info else None
         # Where something lies in memory is no part of a history.
         self._laws.broke(Law.ALIVE, re.sub("0x[0-9a-f]+", "0x", f"{words}: {error!r}"))
-
-
-def _differing(one: Settings, other: Settings) -> str:
-    """Return what of *one* is not as in *other*."""
-    names = [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
-    return ", ".join(f"{n}={getattr(one, n)!r}, not {getattr(other, n)!r}" for n in names)
 
 
 def _spare(settings: Settings) -> int:

@@ -17,7 +17,7 @@ from tests.chaos import crash
 from tests.chaos.__main__ import idle
 from tests.chaos.draw import TYPES, What, draw, draw_wish, environ_of
 from tests.chaos.history import HAPPENS, Player
-from tests.chaos.laws import Law
+from tests.chaos.law import Law
 from tests.chaos.many import catch, folder
 from tests.chaos.sabotage import Sabotages
 from tests.tools.pure import ROOT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.incidents import ELSEWHERE, Incident, Incidents, document
-from tests.chaos.laws import LawBrokenError
+from tests.chaos.law import LawBrokenError
 from tests.chaos.many import folder
 from tests.chaos.stage import UnmetError
 from tests.chaos.world import EndedError

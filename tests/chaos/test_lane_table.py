@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.lane_rows import NEVER, ROWS, Row, kills, perform
-from tests.chaos.laws import LawBrokenError
+from tests.chaos.law import LawBrokenError
 
 EVERY = 24
 """Of so many points one is always tried: about 50 of 1100."""
