@@ -10,13 +10,13 @@ import boto3
 from botocore.config import Config
 
 from eni import ec2 as client
+from ipamd.intents import CLUSTER_TAG, INSTANCE_TAG
 from tests.contract.cloud import REGION, Cloud
 from vpclab.ec2 import ACCOUNT
 from vpclab.ec2.credentials import Key
 from vpclab.metadata import ROLE
 
-NODE_TAG = "node.k8s.amazonaws.com/instance_id"
-CLUSTER_TAG = "cluster.k8s.amazonaws.com/name"
+NODE_TAG = INSTANCE_TAG
 POD_ROLE = "enid-pods"
 ARN = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
 ADMIN = Key("test", "test", f"arn:aws:iam::{ACCOUNT}:user/admin", "user/admin")

@@ -73,7 +73,8 @@ def test_helm_installs_the_chart_with_values_that_it_takes(applied: tuple[Answer
 def test_eniconfigs_are_applied_when_their_kind_is_known(
     applied: tuple[Answer, list[str]]
 ) -> None:
-    first, second = (said for said in applied[1] if said.startswith("kubectl "))
+    ready, first, second = (said for said in applied[1] if said.startswith("kubectl "))
+    assert ready.startswith("kubectl get --raw=/readyz")
     assert first.startswith("kubectl wait --for=condition=Established")
     assert second.startswith("kubectl apply -f -")
     assert second.count('"kind": "ENIConfig"') == 2

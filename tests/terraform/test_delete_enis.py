@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from ipamd.intents import CLUSTER_TAG
 from tests.contract.cloud import REGION, Cloud, new_cloud
-from tests.contract.iam_place import CLUSTER_TAG, tags_of
+from tests.contract.iam_place import tags_of
 from tests.terraform.terraform import CACHE, ROOT, Answer, run
 
 BLUE = "blue"

@@ -22,10 +22,3 @@ output "pod_subnet_ids" {
   description = "By zone."
   value       = { for zone, subnet in aws_subnet.pod : zone => subnet.id }
 }
-
-# Whoever starts before the routes are there cannot fetch an image.
-output "ways_out" {
-  description = "Known when nodes have a way out."
-  value       = { for zone, association in aws_route_table_association.node : zone => association.id }
-  depends_on  = [aws_route.private_ipv4, aws_route.private_ipv6, aws_route.public_ipv4]
-}
