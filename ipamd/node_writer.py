@@ -1,4 +1,4 @@
-"""This node's Node: its condition and taints, written as they change. Shell (the loop's).
+"""This node's Node: condition, taints, pod addresses, written as they change. Shell (the loop's).
 
 Part of the daemon that is joined to a cluster. What is wanted is compared with what the watch
 shows, again and again; so what somebody else has changed is put back, and a Node that is
@@ -101,7 +101,7 @@ class NodeWriter:
             seen = self._cluster.seen
             if seen is not None and self._cluster.standing.link is Link.CONNECTED:
                 await self._write_taints(seen, supply)
-                await self._write_status(seen)
+                await self._write_status(seen, supply)
             await asyncio.sleep(EAGER_SECONDS if self._is_awaited() else LOOK_SECONDS)
 
     def _judge(self, supply: Supply) -> None:
@@ -137,17 +137,25 @@ class NodeWriter:
         return bool(name and seen and any(taint.get("key") == name for taint in seen.taints))
 
     # Status ----------------------------------------------------------------------------
-    async def _write_status(self, seen: NodeSeen) -> None:
+    async def _write_status(self, seen: NodeSeen, supply: Supply) -> None:
         now = self._clock()
-        changes = self._status_changes(seen, now.boot, now.wall)
+        changes = self._resource(seen, supply) | self._conditions(seen, now.boot, now.wall)
         if changes and self._status.is_due(now.boot):
             path = f"{self._path}/status"
             body = {"status": changes}
             if await self._patch("Node status", self._status, path, body, Patch.STRATEGIC):
                 self._beat = now.boot + HEARTBEAT_SECONDS * (1 - self._jitter() / 5)
 
-    def _status_changes(self, seen: NodeSeen, now: float, wall: float) -> dict[str, Any]:
-        """Return what of the status is not as it should be."""
+    def _resource(self, seen: NodeSeen, supply: Supply) -> dict[str, Any]:
+        """Return what of the extended resource is not as it should be."""
+        if not self._daemon.settings.pod_address_resource:
+            return kube_objects.resource(None) if seen.resource is not None else {}
+        is_right = seen.resource == str(supply.total)
+        # Before EC2 has told, what a former life has said is a better guess.
+        return kube_objects.resource(supply.total) if supply.is_known and not is_right else {}
+
+    def _conditions(self, seen: NodeSeen, now: float, wall: float) -> dict[str, Any]:
+        """Return what of the condition is not as it should be."""
         if not self._daemon.settings.node_condition:
             return {"conditions": [kube_objects.NO_CONDITION]} if seen.condition else {}
         shown = self._shown

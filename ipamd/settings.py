@@ -100,6 +100,7 @@ class Settings:
     node_name: str = ""
     node_condition: bool = True
     node_network: bool = True
+    pod_address_resource: bool = False
     startup_taint: str = ""
     exhausted_taint: str = ""
     exhausted_below: int = 1

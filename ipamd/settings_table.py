@@ -558,6 +558,12 @@ SETTINGS: tuple[Setting, ...] = (
         "So long must it be so before the taint comes, or goes.",
         field="exhausted_seconds", default=30, peer=None, idle=(NO_EXHAUSTED,),
     ),
+    Setting(
+        "ENID_POD_ADDRESS_RESOURCE", TOLD, BOOLEAN, HONOURED,
+        "The Node has the extended resource enid.dev/pod-addresses: how many pods could have an"
+        " address there. The scheduler counts it for pods that ask for 1.",
+        field="pod_address_resource", default=False, peer=None, idle=(NO_CLUSTER,), adr=TOLD_BY_US,
+    ),
     # The daemon ------------------------------------------------------------------------
     Setting(
         "AWS_VPC_K8S_CNI_LOGLEVEL", DAEMON, Choice(("DEBUG", "INFO", "WARN", "ERROR", "FATAL")),

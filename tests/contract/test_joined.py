@@ -24,7 +24,7 @@ import pytest
 from eni.errors import UnauthorizedError
 from eni.model import CreateEni, EniId, SecurityGroupId
 from ipamd.budget import start_jitter_seconds
-from ipamd.cluster import CONDITION, ApiDeniedError, ClusterError
+from ipamd.cluster import CONDITION, POD_ADDRESSES, ApiDeniedError, ClusterError
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
 from ipamd.election import Action, Elector, draft
@@ -832,6 +832,25 @@ def test_taints_that_are_forbidden_are_said_and_the_rest_is_written(site: MakeSi
     finally:
         here.server.allow("nodes", allowed=True)
     poll(lambda: not here.taints(), "the right")
+
+
+def test_the_scheduler_is_told_how_many_pods_could_have_an_address(site: MakeSite) -> None:
+    here = site(ENID_POD_ADDRESS_RESOURCE="true", MAX_ENI="2")
+
+    def told() -> tuple[str | None, str | None]:
+        status = here.server.ask("GET", f"/api/v1/nodes/{here.name}")["status"]
+        both = (status.get(part, {}) for part in ("capacity", "allocatable"))
+        capacity, allocatable = (part.get(POD_ADDRESSES) for part in both)
+        return capacity, allocatable
+
+    here.start()
+    poll(lambda: told() == ("18", "18"), "two ENIs' worth")
+    here.set_capacity(11)
+    poll(lambda: told() == ("11", "11"), "what kubelet takes")
+    here.annotate(**{"enid.dev/settings": "ENID_POD_ADDRESS_RESOURCE=false"})
+    poll(lambda: told() == (None, None), "its end")
+    capacity = here.server.ask("GET", f"/api/v1/nodes/{here.name}")["status"]["capacity"]
+    assert capacity == {"pods": "11"}, "others' stay"
 
 
 # NodeNetwork -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from eni.errors import EniError, ThrottledError, UnauthorizedError
 from eni.model import EniId, Kind, SubnetId
 from ipamd.clock import Instant
-from ipamd.cluster import ApiDeniedError, Link, NodeSeen, Patch, Standing
+from ipamd.cluster import POD_ADDRESSES, ApiDeniedError, Link, NodeSeen, Patch, Standing
 from ipamd.node_writer import HEARTBEAT_SECONDS, SETTLE_SECONDS, WRITE_SECONDS, NodeWriter
 from ipamd.plan.loop import VirtualLoop
 from ipamd.pool import EniCensus, PoolEni
@@ -48,6 +48,8 @@ class Cluster:
         assert self.seen is not None
         for told in body.get("status", {}).get("conditions", ()):
             self.seen = replace(self.seen, condition=(told["status"], told["reason"]))
+        if "capacity" in body.get("status", {}):
+            self.seen = replace(self.seen, resource=body["status"]["capacity"][POD_ADDRESSES])
         if "taints" in body.get("spec", {}):
             self.seen = replace(self.seen, taints=tuple(body["spec"]["taints"] or ()))
 
@@ -301,3 +303,56 @@ def test_a_taint_that_somebody_removes_comes_back_and_theirs_stay(tainting: Node
     tainting.taint({"key": "new", "effect": "NoExecute"})
     tainting.live(5)
     assert tainting.taints == [{"key": "new", "effect": "NoExecute"}, OURS]
+
+
+# The resource ----------------------------------------------------------------------------
+@pytest.fixture
+def counting() -> Iterator[Node]:
+    """A node of one ENI that says how many pods could have an address."""
+    made = Node(replace(EMPTY, assigned=3, free=2, singles=5), pod_address_resource=True)
+    yield made
+    made.end()
+
+
+def said(node: Node) -> str | None:
+    assert node.cluster.seen is not None
+    return node.cluster.seen.resource
+
+
+def test_what_pods_have_and_what_may_be_had_is_counted(counting: Node) -> None:
+    counting.live(2)
+    assert said(counting) == "9"
+    counting.census = replace(EMPTY, assigned=8, free=1)
+    counting.live(100)
+    assert said(counting) == "9"
+    assert len(counting.cluster.times(STATUS)) == 1, "it is no other number"
+
+
+def test_while_ec2_gives_none_only_what_is_held_is_counted(counting: Node) -> None:
+    counting.troubles["add eni"] = UnauthorizedError("denied", action="AssignPrivateIpAddresses")
+    counting.live(2)
+    assert said(counting) == "5"
+    counting.troubles.clear()
+    counting.live(WRITE_SECONDS + 2)
+    assert said(counting) == "9"
+
+
+def test_before_ec2_has_told_a_former_lifes_number_stands(counting: Node) -> None:
+    assert counting.cluster.seen is not None
+    counting.cluster.seen = replace(counting.cluster.seen, resource="7")
+    counting.told.clear()
+    counting.live(60)
+    assert said(counting) == "7"
+
+
+def test_what_kubelet_has_set_to_nothing_is_told_again_and_goes_when_it_is_off(
+    counting: Node,
+) -> None:
+    counting.live(20)
+    assert counting.cluster.seen is not None
+    counting.cluster.seen = replace(counting.cluster.seen, resource="0")
+    counting.live(2)
+    assert said(counting) == "9"
+    counting.daemon.settings = Settings()
+    counting.live(WRITE_SECONDS + 2)
+    assert said(counting) is None
