@@ -383,6 +383,9 @@ class Census:
             h.pool.reopen_eni(eni_id)
             h.queue.hand_out()
             return
+        if not h.terms.provisioning:  # it may be there still, and is to be left so
+            await h.disown(eni_id)
+            return
         log.warning("eni is gone", extra={"eni_id": eni_id})
         await h.lifecycle.endings.drain(eni_id)  # first: no error lets it serve again
         await h.remove(eni_id)

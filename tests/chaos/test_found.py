@@ -303,6 +303,26 @@ def test_a_shorter_cooldown_frees_at_once_what_has_rested_long_enough(stage: Set
     assert len(s.world.living) == 3
 
 
+def test_what_is_to_provision_nothing_deletes_no_eni_that_somebody_detached(
+    stage: Setting,
+) -> None:
+    s = stage(replace(fixed(warm_ip_target=3), instance_type="t3.medium"))
+    s.start()
+    s.pods(7, 60.0)
+    last = s.secondary[-1]
+    serves_only = replace(s.world.settings, provisioning=False, leaked_eni_cleanup=False)
+    s.world.hold(serves_only)
+    s.world.daemon.apply(serves_only)
+    s.go(7, 400.0)
+    s.laws.lost.add(last.id)
+    s.laws.by_hand |= {address for block in last.blocks for address in block}
+    s.account_cloud.account.detach_by_hand(last.id)
+    s.run(300.0)
+    assert last.id in {eni.id for eni in s.world.cloud.enis()}
+    assert last.id not in s.world.daemon.pool.enis
+    s.rest()
+
+
 def test_where_only_imds_may_be_asked_no_eni_is_left_alone_for_lack_of_a_tag(
     stage: Setting,
 ) -> None:
