@@ -37,6 +37,10 @@ PURGE_AFTER = 0.5
 since: to look through the kernel's connections takes it 10 to 20 ms, however few they are (a
 quarter of a million buckets). Half is left for one that must be tried again."""
 
+WAITED_FOR_SECONDS = 0.5
+"""How often what cools is looked at while ADDs wait: nobody tells that the wall clock was set,
+and an address may have cooled earlier than was reckoned (`Instant.elapsed`)."""
+
 REAP_AGAIN_SECONDS = 10.0
 """After a reaping that failed: pods came too fast for a dump, or a stranger's is among the dead."""
 
@@ -99,6 +103,7 @@ class Upkeep:
                 self.on_free()
             wait = self._next_cooling() if purged else 1.0
             if wait is not None:
+                wait = min(wait, WAITED_FOR_SECONDS) if self.attachments.waiting else wait
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.1, wait)):
                         await self.cools.wait()

@@ -548,3 +548,18 @@ def test_what_contradicts_our_books_again_and_again_is_looked_into_now_and_then(
     assert s.laws.calls["attached"] - looks <= 2 * (1800 / SURPRISE_SECONDS + 1)
     s.account_cloud.account.faults = no_fault
     s.rest()
+
+
+def test_a_clock_that_is_set_back_keeps_no_cooled_address_from_who_waits(stage: Setting) -> None:
+    """Seed 260: what was reckoned by one wall clock was waited for by the next."""
+    s = stage(replace(fixed(max_eni=1, cooldown_seconds=30), instance_type="t3.nano"))
+    s.start()
+    s.pods(1)
+    s.go(1)
+    s.world.wall_offset -= 15.0  # what cools is reckoned to take so much longer
+    s.pods(1, 32.0)
+    assert not s.world.living
+    s.world.wall_offset -= 3600.0  # now the boot's clock decides alone
+    s.run(2.0)
+    assert s.world.living
+    s.rest()
