@@ -313,11 +313,11 @@ SERVES_ONLY = 0.08
 
 # Nodes that are joined to a cluster ----------------------------------------------------------
 CHANCES: Mapping[Trouble, float] = {
-    Trouble.SETTINGS: 0.12,
-    Trouble.CONFIGS: 0.08,
-    Trouble.BOUND: 0.12,
-    Trouble.LEADER: 0.08,
-    Trouble.API: 0.05,
+    Trouble.SETTINGS: 0.08,
+    Trouble.CONFIGS: 0.05,
+    Trouble.BOUND: 0.07,
+    Trouble.LEADER: 0.05,
+    Trouble.API: 0.03,
 }
 
 NODE_NAME, CLUSTER_NAME = "node-a", "chaos"

@@ -42,7 +42,7 @@ from ipamd.intents import (
     Held,
     noted,
 )
-from ipamd.pool import Cooling, Leaving
+from ipamd.pool import Leaving
 from ipamd.ports import CountedEc2
 from ipamd.settings import Settings
 from tests.chaos.law import Law, LawBrokenError
@@ -64,6 +64,8 @@ ANSWER_SECONDS = 6.0
 
 LATE_FREE_SECONDS = 2.0
 """How late an address that has cooled may be free."""
+
+COOLED = "what has cooled"
 
 PROMPT_SECONDS = 1.0
 """How long a waiting ADD may not have seen that an address is free."""
@@ -497,7 +499,8 @@ class Laws(Observer):
             while len(self._needs) > 1 and self._needs[1][0] < now - NEED_SECONDS:
                 self._needs.popleft()
         waits = world.daemon.attachments.waiting and (
-            pool.choose(world.clock(), cooldown) or self._cooled_long_ago(cooldown)
+            pool.choose(world.clock(), cooldown)
+            or (pool.next_ready(world.clock(), cooldown + LATE_FREE_SECONDS) == 0 and COOLED)
         )
         if not waits:
             self._prompt_since = None
@@ -513,15 +516,6 @@ class Laws(Observer):
         bound = (world.cluster and world.cluster.heard_bound) or 0
         here = sum(c.assigned for c in census) + len(world.pending)
         return sum(c.cooling for c in census) + max(here, bound)
-
-    def _cooled_long_ago(self, cooldown: float) -> Address | None:
-        """Return an address that could be free for a while, if somebody had looked."""
-        now, longest = self.world.clock(), cooldown + LATE_FREE_SECONDS
-        for address, slot in self.world.daemon.pool.slots.items():
-            match slot.state:
-                case Cooling() as c if c.purged and now.elapsed(c.since) > longest:
-                    return address
-        return None
 
     def _held(self) -> set[Address]:
         """Return what EC2 has given to what is attached; made anew only when that changes."""
