@@ -22,6 +22,8 @@ OBJECTS = [
     if found
 ]
 PLURALS = {"ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
+NODE_NETWORKS = "/apis/enid.dev/v1alpha1/nodenetworks"
+RECORD = {"apiVersion": "enid.dev/v1alpha1", "kind": "NodeNetwork"}
 POLICY = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 
@@ -45,7 +47,7 @@ def test_the_server_takes_it(server: ApiServer, found: dict[str, Any]) -> None:
 
 # Own node ---------------------------------------------------------------------------------
 class Daemons:
-    """enid's account on two nodes, with the policy, and with more rights than it has today."""
+    """enid's account on two nodes, with the policy, and with the rights that all features need."""
 
     def __init__(self, server: ApiServer) -> None:
         self.server = server
@@ -54,7 +56,7 @@ class Daemons:
         for found in OBJECTS:
             if found["kind"] in POLICY:
                 apply(server, found, "")
-        more = {"apiGroups": [""], "resources": ["nodes", "nodes/status"], "verbs": ["patch"]}
+        more = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]}  # as for taints
         server.patch(ROLE, {"rules": [*server.ask("GET", ROLE)["rules"], more]})
         self.tokens = {name: self._token(name) for name in ("node-a", "node-b")}
 
@@ -98,6 +100,10 @@ class Daemons:
         patch = {"metadata": {"labels": {"enid.dev/test": "1"}}}
         return self.ask(token, "PATCH", f"/api/v1/nodes/{node}{part}", patch, "merge-patch+json")
 
+    def record(self, token: str, node: str) -> tuple[int, str]:
+        body = {**RECORD, "metadata": {"name": node}}
+        return self.ask(token, "POST", f"{NODE_NETWORKS}?dryRun=All", body, "json")
+
     def post(self, token: str, node: str) -> tuple[int, str]:
         subject = kube_events.node_subject("node-b")
         report = kube_events.Report(subject, "Full", "a test", 1, 1e9, 1e9)
@@ -132,6 +138,16 @@ def test_a_token_that_names_no_node_may_write_none(daemons: Daemons) -> None:
     status, said = daemons.label(daemons.server.new_token("nodeless"), "node-a")
     assert status == 403
     assert "names no node" in said
+
+
+def test_a_daemon_keeps_its_own_nodes_record(daemons: Daemons) -> None:
+    assert daemons.record(daemons.tokens["node-b"], "node-b")[0] == 201
+
+
+def test_and_not_anothers(daemons: Daemons) -> None:
+    status, said = daemons.record(daemons.tokens["node-a"], "node-b")
+    assert status == 403
+    assert "may write about that node only, and not as node-b" in said
 
 
 def test_a_daemon_speaks_for_its_own_node(daemons: Daemons) -> None:
