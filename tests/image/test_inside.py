@@ -86,6 +86,12 @@ def test_bytecode_is_there_for_every_source(image: Image) -> None:
     assert lacking == []
 
 
+def test_bytecode_is_never_compared_with_its_source(each: Image) -> None:
+    """And so has neither a time nor a folder of the build in it (PEP 552: flags 0b01)."""
+    flags = {path: path.read_bytes()[4:8] for path in each.root.rglob("*.pyc")}
+    assert [path for path, found in flags.items() if found != b"\x01\0\0\0"] == []
+
+
 def test_no_link_leads_nowhere(image: Image) -> None:
     links = (path for path in image.root.rglob("*") if path.is_symlink())
     targets = {
