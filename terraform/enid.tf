@@ -9,29 +9,36 @@ locals {
   issuer_host     = trimprefix(local.issuer, "https://")
 
   # Only this cluster's own service account may be this role.
-  trust = local.irsa ? {
-    Effect    = "Allow"
-    Action    = ["sts:AssumeRoleWithWebIdentity"]
-    Principal = { Federated = one(aws_iam_openid_connect_provider.this[*].arn) }
-    Condition = {
-      StringEquals = {
-        "${local.issuer_host}:aud" = "sts.amazonaws.com"
-        "${local.issuer_host}:sub" = "system:serviceaccount:${local.namespace}:${local.service_account}"
+  trust_of_pod_identity = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Condition = {
+        StringEquals = {
+          "aws:RequestTag/kubernetes-namespace"       = local.namespace
+          "aws:RequestTag/kubernetes-service-account" = local.service_account
+          "aws:SourceAccount"                         = local.account
+        }
+        ArnEquals = { "aws:SourceArn" = aws_eks_cluster.this.arn }
       }
-    }
-    } : {
-    Effect    = "Allow"
-    Action    = ["sts:AssumeRole", "sts:TagSession"]
-    Principal = { Service = "pods.eks.amazonaws.com" }
-    Condition = {
-      StringEquals = {
-        "aws:RequestTag/kubernetes-namespace"       = local.namespace
-        "aws:RequestTag/kubernetes-service-account" = local.service_account
-        "aws:SourceAccount"                         = local.account
+    }]
+  })
+  trust_of_irsa = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = ["sts:AssumeRoleWithWebIdentity"]
+      Principal = { Federated = one(aws_iam_openid_connect_provider.this[*].arn) }
+      Condition = {
+        StringEquals = {
+          "${local.issuer_host}:aud" = "sts.amazonaws.com"
+          "${local.issuer_host}:sub" = "system:serviceaccount:${local.namespace}:${local.service_account}"
+        }
       }
-      ArnEquals = { "aws:SourceArn" = aws_eks_cluster.this.arn }
-    }
-  }
+    }]
+  })
 
   role_name = local.of_pods ? one(aws_iam_role.enid[*].name) : aws_iam_role.node.name
 }
@@ -40,17 +47,20 @@ resource "aws_iam_role" "enid" {
   count = local.of_pods ? 1 : 0
 
   name_prefix        = "${substr(var.name, 0, 26)}-enid-"
-  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [local.trust] })
+  assume_role_policy = local.irsa ? local.trust_of_irsa : local.trust_of_pod_identity
   # The policy compares ENIs with the caller's tag of this name. Pod Identity gives it to each session;
   # for a web identity a role's own tags are the caller's.
   tags = merge(local.tags, { "eks-cluster-name" = var.name })
 }
 
-# The policies as they are shipped, and as the embedded VPC tries them.
+# The policies as they are shipped, and as the embedded VPC tries them; ARNs of China and GovCloud begin otherwise.
 resource "aws_iam_role_policy" "enid" {
-  name   = "enid"
-  role   = local.role_name
-  policy = file("${path.module}/../config/iam/${local.of_pods ? "pod-identity" : "instance-profile"}.json")
+  name = "enid"
+  role = local.role_name
+  policy = replace(
+    file("${path.module}/../config/iam/${local.of_pods ? "pod-identity" : "instance-profile"}.json"),
+    "arn:aws:", "arn:${local.partition}:",
+  )
 }
 
 resource "aws_iam_role_policy" "within_the_vpc" {

@@ -195,6 +195,41 @@ run "pod_identity_has_the_clusters_policy" {
   }
 }
 
+run "the_roles_trust_is_exactly_this" {
+  command = plan
+
+  assert {
+    condition = jsondecode(aws_iam_role.enid[0].assume_role_policy).Statement == [{
+      Effect    = "Allow"
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Condition = {
+        StringEquals = {
+          "aws:RequestTag/kubernetes-namespace"       = "kube-system"
+          "aws:RequestTag/kubernetes-service-account" = "enid"
+          "aws:SourceAccount"                         = "123456789012"
+        }
+        ArnEquals = { "aws:SourceArn" = aws_eks_cluster.this.arn }
+      }
+    }]
+    error_message = "Who may be the role: ${aws_iam_role.enid[0].assume_role_policy}"
+  }
+}
+
+run "other_partitions_have_arns_of_their_own" {
+  command = plan
+
+  override_data {
+    target = data.aws_partition.this
+    values = { partition = "aws-cn" }
+  }
+
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.enid.policy, "arn:aws:") && strcontains(aws_iam_role_policy.enid.policy, "arn:aws-cn:ec2:*:*:network-interface/*")
+    error_message = "ARNs of another partition: ${aws_iam_role_policy.enid.policy}"
+  }
+}
+
 run "irsa_has_the_same_by_a_web_identity" {
   command = plan
 
