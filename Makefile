@@ -41,8 +41,17 @@ drift: setup-tests ## what others change of ours, mended; enid doctor after each
 	  tests/lab/test_upgrade.py tests/lab/test_events.py tests/lab/test_dropins.py $(ARGS)
 
 kube: setup-tests ## against a real kube-apiserver, built at the first time (six minutes, 3 GB meanwhile, Go)
-	@tools/build-apiserver >/dev/null
-	@$(PYTHON) -m pytest tests/e2e $(ARGS)
+	@tools/build-kubernetes kube-apiserver >/dev/null
+	@$(PYTHON) -m pytest tests/e2e/test_*apiserver.py $(ARGS)
+
+e2e: setup-tests ## a real cluster in the embedded VPC, its parts built at the first time (half an hour, Go): checks as a table
+	@tools/build-containerd || echo 'enid: not every containerd is built: the newest of the others runs' >&2
+	@tools/build-kubernetes >/dev/null || echo 'enid: not every part of Kubernetes is built: see the table' >&2
+	@tools/fetch-helm >/dev/null
+	@tools/build-plugin --native >/dev/null
+	@tools/build-image --native >/dev/null
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q -o faulthandler_timeout=0 tests/e2e/test_cluster_network.py \
+	  tests/e2e/test_lab_cluster.py $(ARGS)
 
 cri: setup-tests ## real containerd 1.6, 1.7 and 2.2, fetched and built at the first time: row by row (docs/runtimes.md)
 	@tools/build-plugin --native >/dev/null || echo 'enid: the plugin is not built: its source runs instead' >&2
@@ -108,4 +117,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows drift kube cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests image chart
+.PHONY: help demo test bench labbench fidelity flows drift kube e2e cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests image chart

@@ -1,6 +1,6 @@
 """A real kube-apiserver with etcd on loopback. Shell.
 
-`tools/build-apiserver` puts both programs into the cache. TLS is the server's own, made at its
+`tools/build-kubernetes` puts both programs into the cache. TLS is the server's own, made at its
 first start; people come by tokens of a file, the daemon by a service account's.
 """
 
