@@ -9,6 +9,7 @@ runtime was killed is found there, and nowhere else.
 from __future__ import annotations
 
 import secrets
+import shutil
 import socket
 import subprocess
 import time
@@ -118,7 +119,7 @@ class Containerd:
     """The containerd of one node, whose pods' sandboxes are of the image *pause*.
 
     *is_up* tells whether it serves; without it that is when it accepts connections. *cgroup* is
-    what the name of its pods' cgroup begins with.
+    what the name of its pods' cgroup begins with, *runc* another than the release's.
     """
 
     def __init__(
@@ -130,8 +131,10 @@ class Containerd:
         *,
         is_up: Callable[[], bool] | None = None,
         cgroup: str = "enid-cri",
+        runc: Path | None = None,
     ) -> None:
         self.node, self.release, self.log = node, release, log
+        self._runc = runc or release.runc
         self._is_up = is_up or self._accepts
         self.cgroup = f"/{cgroup}-{secrets.token_hex(4)}-{node.name}"
         self.process: subprocess.Popen[Any] | None = None
@@ -147,10 +150,17 @@ class Containerd:
             link.unlink(missing_ok=True)
             link.symlink_to(self.release.plugins / name)
 
+    def copy_tools(self) -> None:
+        """Have them as files, as a node's image has: a pod that mounts the folder sees no more."""
+        for name in LINKED:
+            link = self.node.path(BIN_DIR) / name
+            link.unlink()
+            shutil.copy(self.release.plugins / name, link)
+
     # Life --------------------------------------------------------------------------------
     def start(self) -> None:
         """Start it, with a service manager's environment, and wait until it serves."""
-        path = f"{self.release.folder}:{self.release.runc.parent}:{SEARCH}"
+        path = f"{self.release.folder}:{self._runc.parent}:{SEARCH}"
         program = self.release.folder / "containerd"
         with self.log.open("ab") as log:
             self.process = self.node.popen(
@@ -168,18 +178,19 @@ class Containerd:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             return sock.connect_ex(str(self.node.path(SOCKET))) == 0
 
-    def ctr(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def ctr(self, *words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
         """Run containerd's own client on the node."""
-        ctr = str(self.release.folder / "ctr")
-        return self.node.run([ctr, "--namespace", "k8s.io", *words], check=check, timeout=120)
+        ctr = [str(self.release.folder / "ctr"), "--namespace", "k8s.io"]
+        return self.node.run([*ctr, *words], timeout=120, **keywords)
 
     def said(self) -> str:
         """Return the end of its log."""
         return self.log.read_text()[-3000:]
 
     def load_image(self, image: Path) -> None:
-        """Import an image from a tar."""
-        self.ctr("images", "import", str(image))
+        """Import an image from a tar, which may be where the node does not see it."""
+        with image.open("rb") as tar:
+            self.ctr("images", "import", "-", stdin=tar)
 
     def kill(self) -> None:
         """End it at once: shims and pods go on."""

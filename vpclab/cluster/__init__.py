@@ -1,0 +1,1 @@
+"""A Kubernetes cluster of the real programs in the embedded VPC. Shell."""

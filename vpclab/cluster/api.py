@@ -1,0 +1,156 @@
+"""A cluster's API server as a kubeconfig reaches it: JSON, and programs in pods. Shell.
+
+What `kubectl` does in a dozen lines, by the Python client: any cluster that a kubeconfig names will
+do, and no other program is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config, stream
+from kubernetes.client.exceptions import ApiException
+
+ANSWER_SECONDS = 30.0
+
+KINDS: Mapping[str, str] = {
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "Namespace": "/api/v1/namespaces",
+    "Pod": "/api/v1/namespaces/{}/pods",
+    "Service": "/api/v1/namespaces/{}/services",
+    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
+    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
+}
+"""Where objects of a kind are, in a namespace."""
+
+Object = Mapping[str, Any]
+
+
+class ApiError(Exception):
+    """The API server refused, or did not answer; its own words."""
+
+    id = "LAB-API"
+
+    def __init__(self, words: str, status: int = 0) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a program in a pod gave."""
+
+    code: int
+    out: str
+
+
+class Api:
+    """The API server that a kubeconfig names; None is the one that kubectl would take."""
+
+    def __init__(self, kubeconfig: Path | None = None) -> None:
+        path = None if kubeconfig is None else str(kubeconfig)
+        self._client: Any = config.new_client_from_config(path)
+        self._core: Any = client.CoreV1Api(self._client)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.rest_client.pool_manager.clear()
+        self._client.close()
+
+    # Objects -----------------------------------------------------------------------------
+    def ask(self, method: str, path: str, body: object = None, kind: str = "json") -> Any:
+        """Make one request; return what it answered. Raises ApiError."""
+        headers = {"Content-Type": f"application/{kind}", "Accept": "application/json"}
+        settings = self._client.configuration
+        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        try:
+            response = self._client.rest_client.pool_manager.request(
+                method, f"{settings.host}{path}", headers=headers,
+                body=None if body is None else json.dumps(body).encode(),
+                timeout=urllib3.Timeout(total=ANSWER_SECONDS), retries=False,
+            )  # fmt: skip
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(f"{method} {path}: {error}") from error
+        text = response.data.decode()
+        if response.status >= 300:  # noqa: PLR2004 - HTTP: no success
+            raise ApiError(f"{method} {path}: {response.status} {text}", response.status)
+        return json.loads(text) if text.startswith("{") else text
+
+    def create(self, thing: Object) -> Any:
+        """Create an object of the kinds above."""
+        return self.ask("POST", folder_of(thing), thing)
+
+    def delete(self, thing: Object) -> None:
+        """Delete an object, and what it owns; one that is not there is deleted."""
+        path = f"{folder_of(thing)}/{thing['metadata']['name']}"
+        try:
+            self.ask("DELETE", f"{path}?propagationPolicy=Background")
+        except ApiError as error:
+            if error.status != 404:  # noqa: PLR2004 - HTTP: not found
+                raise
+
+    def listed(self, path: str) -> list[Any]:
+        """Return the objects of a path."""
+        items: list[Any] = self.ask("GET", path)["items"]
+        return items
+
+    def pods(self, namespace: str, label: str = "") -> list[Any]:
+        """Return a namespace's pods; with a *label*, those with it ("app=web")."""
+        query = f"?labelSelector={label.replace('=', '%3D')}" if label else ""
+        return self.listed(f"/api/v1/namespaces/{namespace}/pods{query}")
+
+    def nodes(self) -> list[Any]:
+        """Return the nodes."""
+        return self.listed("/api/v1/nodes")
+
+    # Pods --------------------------------------------------------------------------------
+    def run(self, namespace: str, pod: str, *argv: str, seconds: float = 20) -> Ended:
+        """Run a program in a pod's first container. Raises ApiError."""
+        try:
+            with warnings.catch_warnings():  # the client's own
+                warnings.simplefilter("ignore")
+                answer = stream.stream(
+                    self._core.connect_get_namespaced_pod_exec, pod, namespace, command=list(argv),
+                    stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False,
+                    _request_timeout=ANSWER_SECONDS,
+                )  # fmt: skip
+                try:
+                    answer.run_forever(timeout=seconds)
+                    return _ended(answer, argv, seconds)
+                finally:
+                    answer.sock.shutdown()  # at once: close() waits for the server's good-bye
+        except (ApiException, OSError) as error:
+            raise ApiError(f"{pod}: {' '.join(argv)}: {error}") from error
+
+    def logs(self, namespace: str, pod: str, container: str = "") -> str:
+        """Return what a pod has said."""
+        query = f"?container={container}" if container else ""
+        return str(self.ask("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}/log{query}"))
+
+
+def _ended(answer: Any, argv: Sequence[str], seconds: float) -> Ended:
+    if answer.is_open():
+        return Ended(124, f"{answer.read_all()}\n{' '.join(argv)} did not end within {seconds:g} s")
+    code = int(answer.returncode)  # before what it printed, which takes the status along
+    return Ended(code, answer.read_all())
+
+
+def folder_of(thing: Object) -> str:
+    """Return where an object is created. Raises KeyError for another kind than those above."""
+    return KINDS[thing["kind"]].format(thing["metadata"].get("namespace", "default"))
+
+
+def is_true(thing: Object, condition: str) -> bool:
+    """Return whether an object's status has a *condition* that is true."""
+    found = thing.get("status", {}).get("conditions", ())
+    return any(one["type"] == condition and one["status"] == "True" for one in found)
