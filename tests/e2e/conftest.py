@@ -1,12 +1,45 @@
-"""The real API server that these tests share (`make kube`)."""
+"""What these tests share: a real API server (`make kube`), a whole cluster (`make e2e`)."""
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 
 import pytest
 
 from tests.e2e.apiserver import ApiServer, programs
+from tests.e2e.lab import keeping_logs, lab_cluster
+from tests.e2e.told import OUTCOMES, PODS, UP
+from vpclab import box
+from vpclab.checks.ground import Ground, furnished
+from vpclab.checks.show import outcome_lines, part_lines, sentence
+from vpclab.cluster.parts import kubectl, missing, parts
+from vpclab.cluster.whole import Cluster
+from vpclab.cluster.worker import PAUSE
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have a place for what came of checks."""
+    config.stash[OUTCOMES], config.stash[UP], config.stash[PODS] = [], [], ""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the cluster's parts and what came of each check."""
+    outcomes = terminalreporter.config.stash.get(OUTCOMES, [])
+    up = terminalreporter.config.stash.get(UP, [])
+    if not up:
+        return
+    terminalreporter.section(f"parts of the cluster, which was up in {up[0]:.0f} s", "-")
+    for line in part_lines(parts()):
+        terminalreporter.line(line)
+    terminalreporter.section("kubectl get pods -A -o wide", "-")
+    for line in terminalreporter.config.stash[PODS].splitlines():
+        terminalreporter.line(line.rstrip())
+    terminalreporter.section(f"checks: {sentence(outcomes)}", "-")
+    for line in outcome_lines(outcomes):
+        terminalreporter.line(line)
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +55,46 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Control plane and two nodes with everything real in the embedded VPC."""
+    if missing() or not box.in_box():
+        pytest.skip("NOT TESTED on a cluster: run `make e2e`")
+    from vpclab.vpc import EmbeddedVPC  # noqa: PLC0415 - moto takes a second to import
+
+    folder, began = tmp_path_factory.mktemp("cluster"), time.monotonic()
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def tell(what: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(f"enid: {time.monotonic() - began:5.1f} s  {what}", flush=True)  # noqa: T201 - progress
+
+    tell(f"making a VPC; logs will be in {folder}")
+    with EmbeddedVPC() as vpc, keeping_logs(vpc, folder), lab_cluster(vpc, folder, tell) as cluster:
+        pytestconfig.stash[UP].append(time.monotonic() - began)
+        tell("the cluster is up")
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ground(cluster: Cluster, pytestconfig: pytest.Config) -> Iterator[Ground]:
+    """A namespace with what checks look at."""
+    ground = Ground(cluster.api, PAUSE, [IPv4Network("10.0.0.0/16")])
+    with furnished(ground):
+        pytestconfig.stash[PODS] = seen_by_kubectl(cluster)
+        yield ground
+
+
+def seen_by_kubectl(cluster: Cluster) -> str:
+    """Return what an operator sees first."""
+    program = kubectl()
+    if program is None:
+        return "there is no kubectl"
+    return subprocess.run(
+        [program, "--kubeconfig", cluster.kubeconfig, "get", "pods", "-A", "-o", "wide"],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip

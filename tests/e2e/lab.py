@@ -1,0 +1,43 @@
+"""The lab's cluster for tests: a VPC, two nodes in two zones, and the CNI on them. Shell."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vpclab.cluster import chart
+from vpclab.cluster.parts import newest
+from vpclab.cluster.whole import Cluster, Wish, raised
+
+if TYPE_CHECKING:
+    from vpclab.vpc import EmbeddedVPC
+
+ZONES = (("10.0.1.0/24", "us-east-1a"), ("10.0.2.0/24", "us-east-1b"))
+
+
+@contextlib.contextmanager
+def keeping_logs(vpc: EmbeddedVPC, folder: Path) -> Iterator[None]:
+    """Keep what nodes have in /var/log: it goes with the VPC."""
+    try:
+        yield
+    finally:
+        for node in vpc.nodes.values():
+            for log in node.path("/var/log").glob("*.log"):
+                shutil.copy(log, folder / f"{node.name}-{log.name}")
+
+
+@contextlib.contextmanager
+def lab_cluster(vpc: EmbeddedVPC, folder: Path, tell: Callable[[str], None]) -> Iterator[Cluster]:
+    """Make the cluster; nothing is left of it."""
+    subnets = [vpc.add_subnet(cidr, zone) for cidr, zone in ZONES]
+    control = vpc.launch_node("control", "m5.large", subnets[0], public=True)
+    nodes = [
+        vpc.launch_node(f"node-{letter}", "m5.large", subnet, public=True, hop_limit=2)
+        for letter, subnet in zip("ab", subnets, strict=True)
+    ]
+    wish = Wish(control, nodes, newest(), folder, images=[chart.image()])
+    with raised(vpc, wish, chart.install, tell) as cluster:
+        yield cluster
