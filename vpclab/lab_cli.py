@@ -47,6 +47,22 @@ Examples:
 
 Everything about a lab is in one folder of /tmp, or of ENID_LAB_HOME if that is set."""
 
+CLUSTER = """\
+Start a Kubernetes cluster of the real programs in an AWS VPC on this machine.
+
+etcd, API server, controllers and scheduler are on a host of their own in the VPC; each node has
+containerd, kubelet and kube-proxy; enid is installed by its chart, as an operator does it. What is
+missing of all that is built first, from source: half an hour, once. It takes root."""
+
+CLUSTER_EPILOG = """\
+Examples:
+  enid lab cluster                            two nodes, m5.large, in two zones
+  enid lab cluster --nodes 3 --type c6i.xlarge
+  export KUBECONFIG=$(enid lab kubeconfig)
+  kubectl get pods -A -o wide
+  enid lab shell node-a -- tail /var/log/kubelet.log
+  enid lab down"""
+
 SHELL = """\
 Open a shell on a node of the running lab, or run one command there.
 
@@ -115,6 +131,8 @@ HERE = 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"'
 def add_running(commands: Subparsers) -> None:
     """Add the commands of a running lab to `enid lab`."""
     _add_up(commands)
+    _add_cluster(commands)
+    _add_kubeconfig(commands)
     _add_shell(commands)
     _add_ls(commands)
     _add_fault(commands)
@@ -169,6 +187,32 @@ def _add_up(commands: Subparsers) -> None:
     _output(up)
     _name(up)
     up.set_defaults(run=_up)
+
+
+def _add_cluster(commands: Subparsers) -> None:
+    cluster = add(
+        commands, "cluster", "start a Kubernetes cluster in such a VPC", CLUSTER, CLUSTER_EPILOG
+    )
+    plan = Plan()
+    cluster.add_argument("--nodes", type=int, default=plan.nodes, help="how many (%(default)s)")
+    cluster.add_argument(
+        "--type",
+        dest="instance_type",
+        default=plan.instance_type,
+        help="of what type (%(default)s)",
+    )
+    _output(cluster)
+    _name(cluster)
+    cluster.set_defaults(run=_cluster)
+
+
+def _add_kubeconfig(commands: Subparsers) -> None:
+    kubeconfig = add(
+        commands, "kubeconfig", "where the cluster's kubeconfig is",
+        "Print where the kubeconfig of the running cluster is.", "",
+    )  # fmt: skip
+    _name(kubeconfig)
+    kubeconfig.set_defaults(run=_kubeconfig)
 
 
 def _output(parser: argparse.ArgumentParser) -> None:
@@ -279,21 +323,47 @@ def _up(arguments: argparse.Namespace) -> int:
         arbitrary_names=arguments.arbitrary_names,
         policies=policies,
     )
+    return _start(arguments, plan)
+
+
+def _cluster(arguments: argparse.Namespace) -> int:
+    with sentences():
+        require_extra()
+        from vpclab.cluster.parts import make  # noqa: PLC0415 - it needs what was just required
+
+        make()
+    plan = Plan(nodes=arguments.nodes, instance_type=arguments.instance_type, cluster=True)
+    return _start(arguments, plan)
+
+
+def _start(arguments: argparse.Namespace, plan: Plan) -> int:
     began = time.monotonic()
 
     def tell(what: str) -> None:
-        print(f"enid: {what}", file=sys.stderr, flush=True)
+        seconds = f"{time.monotonic() - began:5.1f} s  " if plan.cluster else ""
+        print(f"enid: {seconds}{what}", file=sys.stderr, flush=True)
 
     with sentences():
         require_extra()
-        seen = RunningLab(arguments.name).start(plan, tell)
+        lab = RunningLab(arguments.name)
+        seen = lab.start(plan, tell)
     if arguments.output == "json":
         print(json.dumps(seen))
         return 0
     _show(seen)
     name = "" if arguments.name == DEFAULT else f" --name {arguments.name}"
     print(f"Up in {time.monotonic() - began:.1f} s. EC2 for this machine: {seen['endpoint']}")
+    if plan.cluster:
+        print(f"Next: export KUBECONFIG={lab.kubeconfig}    kubectl get pods -A -o wide")
     print(f"Next: enid lab shell node-a{name}    then: enid lab down{name}")
+    return 0
+
+
+def _kubeconfig(arguments: argparse.Namespace) -> int:
+    with sentences():
+        lab = RunningLab(arguments.name)
+        lab.ask("kubeconfig")
+    print(lab.kubeconfig)
     return 0
 
 

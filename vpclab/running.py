@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -20,17 +21,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vpclab import box
+from vpclab import box, cgroups
 
 EXTRA = ("moto", "flask", "flask_cors", "pyroute2")
 """What the lab needs beyond the daemon."""
 
 START_SECONDS = 60.0
+CLUSTER_SECONDS = 180.0
+"""How long a lab may take to start whose nodes are a cluster."""
+
 DOWN_SECONDS = 20.0
 
 
@@ -93,8 +97,19 @@ class Plan:
     ipv6: bool = False
     private: bool = False
     arbitrary_names: bool = False
+    cluster: bool = False
+    """Whether its nodes are a Kubernetes cluster."""
+
+    cgroup: str = ""
+    """What the names of its cgroups begin with; `RunningLab` knows it."""
+
     policies: tuple[str, ...] = ()
     """What nodes may do, as IAM policies in JSON; without one, everything."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it may take until the lab is up."""
+        return CLUSTER_SECONDS if self.cluster else START_SECONDS
 
 
 class RunningLab:
@@ -110,6 +125,16 @@ class RunningLab:
         """What it has printed."""
         return self.folder / "log"
 
+    @property
+    def _cgroup(self) -> str:
+        """What the names of its cgroups begin with: another home's lab has others."""
+        return f"enid-lab-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Its cluster's administrator's, where it has a cluster."""
+        return self.folder / "kubeconfig"
+
     # Its life ----------------------------------------------------------------------------
     def start(self, plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Mapping[str, Any]:
         """Start it, and return what it shows; *tell* hears what it is doing.
@@ -118,9 +143,12 @@ class RunningLab:
         BoxError.
         """
         with contextlib.ExitStack() as undo:
-            process = self._spawn(plan, undo)
+            process = self._spawn(replace(plan, cgroup=self._cgroup), undo)
             undo.callback(_kill, process)
-            seen = self._until_ready(process, tell)
+            seen = self._until_ready(process, tell, plan.seconds)
+            if plan.cluster:
+                self.kubeconfig.touch(0o600)
+                self.kubeconfig.write_text(self.ask("kubeconfig")["text"])
             undo.pop_all()
             return seen
 
@@ -143,11 +171,9 @@ class RunningLab:
                         f"{self._socket} cannot be made ({why}); set ENID_LAB_HOME to another"
                     ) from None
                 control.listen(16)
-            endpoint = exits.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            endpoint.bind(("127.0.0.1", 0))
-            endpoint.listen(128)
+            doors = [exits.enter_context(_door()) for _ in ("EC2", "the API server")]
             log = exits.enter_context(self.log.open("wb"))
-            fds = control.fileno(), endpoint.fileno()
+            fds = control.fileno(), *(door.fileno() for door in doors)
             return box.spawn(
                 [sys.executable, "-m", "vpclab.server", *map(str, fds), json.dumps(asdict(plan))],
                 pass_fds=fds,
@@ -155,9 +181,9 @@ class RunningLab:
             )
 
     def _until_ready(
-        self, process: subprocess.Popen[bytes], tell: Callable[[str], None]
+        self, process: subprocess.Popen[bytes], tell: Callable[[str], None], seconds: float
     ) -> Mapping[str, Any]:
-        deadline, last = time.monotonic() + START_SECONDS, ""
+        deadline, last = time.monotonic() + seconds, ""
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(LabError):
                 state = self.ask("state")
@@ -168,7 +194,7 @@ class RunningLab:
                     tell(last)
             time.sleep(0.02)
         if process.poll() is None:
-            raise StartLabError(f"it did not start in {START_SECONDS:.0f} s; it was {last}")
+            raise StartLabError(f"it did not start in {seconds:.0f} s; it was {last}")
         raise StartLabError(self._last_words() or f"it ended with status {process.wait()}")
 
     def _last_words(self) -> str:
@@ -181,7 +207,9 @@ class RunningLab:
         return f"{text.splitlines()[-1]}; all that it said is in {kept}"
 
     def _remove(self) -> None:
+        """Remove its folder, and what a cluster that was killed has left in the kernel."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        cgroups.remove(f"{self._cgroup}-*")
 
     def stop(self) -> None:
         """Stop it; what it was goes with its namespaces. Raises NoLabError, LabError.
@@ -251,6 +279,11 @@ class RunningLab:
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         into_box = ["nsenter", f"--target={pid}", *user, "--net", "--mount", "--pid", "--ipc", "--"]
         return [*into_box, *inside["entry"]], inside["env"]
+
+
+def _door() -> socket.socket:
+    """Return what listens on this machine's loopback."""
+    return socket.create_server(("127.0.0.1", 0), backlog=128)
 
 
 def running(home: Path | None = None) -> list[str]:

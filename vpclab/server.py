@@ -1,6 +1,6 @@
 """A lab that outlives its terminal, from inside: what answers on its control socket. Shell.
 
-    python -m vpclab.server CONTROL-FD ENDPOINT-FD PLAN
+    python -m vpclab.server CONTROL-FD ENDPOINT-FD API-SERVER-FD PLAN
 
 One JSON object a line comes in, one goes out. `running.RunningLab` is the other side.
 """
@@ -18,7 +18,7 @@ import struct
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network, ip_network
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -42,15 +42,18 @@ class Lab:
     def __init__(self, vpc: EmbeddedVPC, endpoint: str) -> None:
         self.vpc, self.endpoint = vpc, endpoint
         self.faults = Faulting(vpc)
+        self.kubeconfig: str | None = None
+        """Of its cluster's administrator."""
 
-    def furnish(self, plan: Plan, tell: Callable[[str], None]) -> None:
-        """Make subnets and nodes. Raises EC2's ClientError."""
+    def furnish(self, plan: Plan, tell: Callable[[str], None]) -> str:
+        """Make subnets and nodes; return the first subnet. Raises EC2's ClientError."""
         outer = IPv4Network(plan.cidr)
         length = min(28, max(24, outer.prefixlen + 2))
         cidrs = list(islice(outer.subnets(new_prefix=length), 2 * ZONES))
         listed = self.vpc.ec2.describe_availability_zones()["AvailabilityZones"]
         zones = [zone["ZoneName"] for zone in listed][:ZONES]
         subnets = [self.vpc.add_subnet(str(c), z) for c, z in zip(cidrs, zones, strict=False)]
+        first = subnets[0]
         if plan.private:
             subnets = [
                 self.vpc.add_subnet(str(c), z, private=True)
@@ -67,6 +70,7 @@ class Lab:
                 hop_limit=2,
             )
         self._name()
+        return first
 
     def _name(self) -> None:
         """Let every node know the others by name."""
@@ -76,6 +80,12 @@ class Lab:
         for node in nodes:
             text = "\n".join(["127.0.0.1 localhost", *known, ""])
             node.path("/etc/hosts").write_text(text)
+
+    def fault(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Make something wrong, if it is asked for, and return what is."""
+        if kind := question.get("kind"):
+            self.faults.make(kind, question.get("wish") or {})
+        return {"faults": self.faults.lines()}
 
     # Answers -----------------------------------------------------------------------------
     def ls(self) -> dict[str, Any]:
@@ -176,10 +186,10 @@ class Door(socketserver.ThreadingUnixStreamServer):
                 return self.lab.ls()
             case "enter":
                 return self.lab.enter(str(question.get("node")))
+            case "kubeconfig" if self.lab.kubeconfig is not None:
+                return {"text": self.lab.kubeconfig}
             case "fault":
-                if kind := question.get("kind"):
-                    self.lab.faults.make(kind, question.get("wish") or {})
-                return {"faults": self.lab.faults.lines()}
+                return self.lab.fault(question)
             case other:
                 raise RefusedError(f"the lab does not know '{other}'")
 
@@ -216,7 +226,8 @@ def check(plan: Plan) -> None:
 
 def main() -> None:
     """Serve one lab until it is told to end."""
-    control, endpoint, text = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    control, *doors = map(int, sys.argv[1:4])
+    text = sys.argv[4]
     plan = Plan(**json.loads(text))
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]  # of its user's account; a profile that is not there ends boto3
@@ -226,14 +237,16 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: door.ended.set())
     try:
-        _serve(door, socket.socket(fileno=endpoint), plan)
+        _serve(door, [socket.socket(fileno=fd) for fd in doors], plan)
     except (LabError, ValueError) as refusal:
         sys.exit(str(refusal))
     except ClientError as refusal:
         sys.exit(refusal.response["Error"]["Message"])
 
 
-def _serve(door: Door, endpoint: socket.socket, plan: Plan) -> None:
+def _serve(door: Door, doors: Sequence[socket.socket], plan: Plan) -> None:
+    """Have the lab, whose EC2 and API server answer at *doors*, until it is told to end."""
+    endpoint, api_server = doors
     check(plan)
 
     def tell(what: str) -> None:
@@ -245,15 +258,24 @@ def _serve(door: Door, endpoint: socket.socket, plan: Plan) -> None:
 
     tell(f"making a VPC of {plan.cidr}")
     ifname = arbitrary if plan.arbitrary_names else predictable
-    with EmbeddedVPC(plan.cidr, plan.region, ipv6=plan.ipv6, ifname=ifname) as vpc:
+    with contextlib.ExitStack() as exits:
+        vpc = exits.enter_context(
+            EmbeddedVPC(plan.cidr, plan.region, ipv6=plan.ipv6, ifname=ifname)
+        )
         url = f"http://127.0.0.1:{endpoint.getsockname()[1]}"
         if plan.policies:
             vpc.restrict(*map(json.loads, plan.policies))
         lab = Lab(vpc, url)
-        lab.furnish(plan, tell)
-        with serving(vpc.plane.application(counted=False), endpoint):
-            door.lab = lab
-            door.ended.wait()
+        subnet = lab.furnish(plan, tell)
+        exits.enter_context(serving(vpc.plane.application(counted=False), endpoint))
+        if plan.cluster:
+            from vpclab.cluster.lab import joined  # noqa: PLC0415 - a second, for clusters only
+
+            lab.kubeconfig = exits.enter_context(joined(vpc, subnet, api_server, plan.cgroup, tell))
+        else:
+            api_server.close()
+        door.lab = lab
+        door.ended.wait()
 
 
 if __name__ == "__main__":
