@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cni.frame import Frame, encode
 from eni.errors import EniError
@@ -42,9 +42,11 @@ from ipamd.plan.cloud import Account
 from ipamd.plan.loop import Delay, Thread, VirtualLoop
 from ipamd.ports import CountedEc2, Ports, Threads
 from ipamd.settings import Settings
-from tests.chaos.cluster_side import ModelCluster
 from tests.chaos.daemon_side import ModelEars, ModelMender, ModelNet, ModelWiring
 from tests.chaos.kernel import Kernel, KilledError, Netns
+
+if TYPE_CHECKING:  # who plays plain mode loads nothing of a cluster
+    from tests.chaos.cluster_side import ModelCluster
 
 EPOCH = 1_790_000_000.0
 """What the wall clock shows when a world begins."""
