@@ -39,6 +39,9 @@ CONDITION = "PodAddressesAvailable"
 POD_ADDRESSES = "enid.dev/pod-addresses"
 """The extended resource: how many pods could have an address on the node."""
 
+POD_IPS = "vpc.amazonaws.com/pod-ips"
+"""A pod's annotation of its addresses, as the peer writes it."""
+
 DONE_PHASES = frozenset({"Succeeded", "Failed"})
 """Phases of a pod whose containers have ended for good: kubelet has taken its sandbox down."""
 
@@ -338,12 +341,18 @@ def eni_config_names(node: NodeView, annotation_key: str, label_key: str) -> tup
 # Pods ------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodView:
-    """As much of a pod as tells whether it needs an address; *node* is "" while unscheduled."""
+    """As much of a pod as tells whether it needs an address; *node* is "" while unscheduled.
+
+    *pod_ips* is what its annotation says of its addresses, None if it has none.
+    """
 
     uid: str
     node: str
     host_network: bool
     phase: str
+    namespace: str = ""
+    name: str = ""
+    pod_ips: str | None = None
 
     @property
     def needs_address(self) -> bool:
@@ -367,6 +376,9 @@ def pod_view(found: object) -> PodView:
         node=_at(found, what, "spec.nodeName", str) or "",
         host_network=_at(found, what, "spec.hostNetwork", bool) or False,
         phase=_at(found, what, "status.phase", str) or "",
+        namespace=space,
+        name=_name(found, "Pod"),
+        pod_ips=_texts(found, what, "metadata.annotations").get(POD_IPS),
     )
 
 

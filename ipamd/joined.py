@@ -26,6 +26,7 @@ from ipamd.daemon import Daemon
 from ipamd.event_poster import EventPoster
 from ipamd.kube import Access, Api
 from ipamd.node_writer import NodeWriter
+from ipamd.pod_notes import PodNotes
 from ipamd.record_writer import RecordWriter
 from ipamd.subnets import Candidate
 from ipamd.watch import Cluster, KubeCluster
@@ -75,6 +76,7 @@ class Joined:
         self._look_now = asyncio.Event()
         self._events = EventPoster(daemon, cluster)
         self._node = NodeWriter(daemon, cluster)
+        self._notes = PodNotes(daemon, cluster)
         self._record = RecordWriter(daemon, cluster, self._events.report_edited)
         cluster.on_node = self._on_node
         cluster.on_bound = daemon.by_cluster.hear_bound
@@ -92,6 +94,7 @@ class Joined:
             tasks.create_task(self._events.run())
             tasks.create_task(self._node.run())
             tasks.create_task(self._record.run())
+            tasks.create_task(self._notes.run())
 
     def _on_node(self, view: NodeView) -> None:
         self._configuration.node_changed(view.labels, view.annotations)

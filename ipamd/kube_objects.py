@@ -11,12 +11,13 @@ that version only, so that whoever changes one at the same moment is never undon
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from ipamd.availability import Verdict
-from ipamd.cluster import CONDITION, POD_ADDRESSES, NodeSeen
+from ipamd.cluster import CONDITION, POD_ADDRESSES, NodeSeen, PodView
+from ipamd.lease import LeaseRow
 
 NODES = "/api/v1/nodes"
 
@@ -103,3 +104,41 @@ def taints_patch(seen: NodeSeen, taints: Iterable[Mapping[str, Any]]) -> dict[st
     """Return the merge patch that makes *taints* those of the Node, as it was *seen*."""
     spec = {"taints": list(taints) or None}
     return {"metadata": {"resourceVersion": seen.version}, "spec": spec}
+
+
+# Pods ------------------------------------------------------------------------------------
+def pod_path(pod: PodView) -> str:
+    """Return where a pod is."""
+    space, name = quote(pod.namespace, safe=""), quote(pod.name, safe="")
+    return f"/api/v1/namespaces/{space}/pods/{name}"
+
+
+def annotations_patch(pod: PodView, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Return the merge patch of that very pod: another one of its name has another uid."""
+    return {"metadata": {"uid": pod.uid, "annotations": dict(annotations)}}
+
+
+def pod_texts(rows: Iterable[LeaseRow]) -> dict[str, str]:
+    """Return the addresses of each pod as its annotation has them, by uid; the newest sandbox's."""
+    ordered = sorted(rows, key=lambda row: row.started_ns)
+    return {row.pod.uid: ",".join(map(str, row.addresses)) for row in ordered if row.pod.uid}
+
+
+def notes_seen(pods: Iterable[PodView], texts: Mapping[str, str]) -> dict[str, str]:
+    """Return what annotations are as they should be, by uid."""
+    return {p.uid: texts[p.uid] for p in pods if p.pod_ips and p.pod_ips == texts.get(p.uid)}
+
+
+def notes_due(
+    pods: Iterable[PodView], texts: Mapping[str, str], said: Mapping[str, str]
+) -> Iterator[tuple[PodView, str]]:
+    """Yield each pod whose annotation is to be written, and the text.
+
+    It is what *texts* have, and empty when a pod that was *said* to have an address has none
+    any more. What was said is not repeated: the watch shows it later.
+    """
+    for pod in pods:
+        known = said.get(pod.uid, "")
+        text = texts.get(pod.uid, "")
+        if text not in {known, pod.pod_ips}:
+            yield pod, text

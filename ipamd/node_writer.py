@@ -37,7 +37,7 @@ HEARTBEAT_SECONDS: Final = 300.0
 SETTLE_SECONDS: Final = 10.0
 """How long there must be no address before the condition says so: most are on their way."""
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 2.0
 """Between looks at what should be written."""
 
 EAGER_SECONDS: Final = 0.2

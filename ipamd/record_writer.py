@@ -22,7 +22,7 @@ from ipamd.watch import Cluster
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 2.0
 """Between looks at what should be written."""
 
 OWN_VERSIONS: Final = 8
@@ -40,6 +40,9 @@ class RecordWriter:
         self._path = node_network.record_path(cluster.node)
         self._written: Mapping[str, Any] | None = None
         self._own: deque[str] = deque(maxlen=OWN_VERSIONS)
+        self._unjudged: list[RecordSeen | None] = []
+        """What the watch has shown: also an edit that a write of ours undid at once is said."""
+        cluster.on_record = self._unjudged.append
         self._there_for = ""
         """Whose record was seen to be there, by the Node's uid."""
         self._wrote_at = self._due = float("-inf")
@@ -54,13 +57,18 @@ class RecordWriter:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self, node: NodeSeen, seen: RecordSeen | None) -> None:
-        self._judge(node, seen)
-        wanted, now = self._wanted(), self._clock().boot
+        unjudged, self._unjudged[:] = tuple(self._unjudged), ()
+        for found in unjudged:
+            self._judge(node, found)
+        now = self._clock().boot
+        if now < max(self._due, self._wrote_at + WRITE_SECONDS):
+            return
+        wanted = self._wanted()
         pause = node_network.pause_seconds(seen.status if seen else {}, wanted)
         is_owned = seen is not None and seen.owner == node.uid
         if pause is None and is_owned:
             return
-        if now < max(self._due, self._wrote_at + (pause or WRITE_SECONDS)):
+        if now < self._wrote_at + (pause or WRITE_SECONDS):
             return
         try:
             await self._write(node, seen, wanted, is_owned=is_owned)

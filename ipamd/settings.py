@@ -101,6 +101,7 @@ class Settings:
     node_condition: bool = True
     node_network: bool = True
     pod_address_resource: bool = False
+    annotate_pod_ip: bool = False
     startup_taint: str = ""
     exhausted_taint: str = ""
     exhausted_below: int = 1

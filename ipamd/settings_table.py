@@ -445,11 +445,12 @@ SETTINGS: tuple[Setting, ...] = (
         why="it is chained by `enid install --chain bandwidth` (the chart's `cni.chained`)",
     ),
     Setting(
-        "ANNOTATE_POD_IP", LINKS, BOOLEAN, NO_EFFECT,
-        "Write a pod's address to its annotation.",
-        default=False, peer="false",
-        why="pods are not annotated: policy engines learn of an address when kubelet reports it,"
-        " some seconds later",
+        "ANNOTATE_POD_IP", LINKS, BOOLEAN, DIFFERENT,
+        "Write a pod's address to its annotation vpc.amazonaws.com/pod-ips, and empty that at the"
+        " DEL.",
+        field="annotate_pod_ip", default=False, peer="false", idle=(NO_CLUSTER,),
+        why="no ADD waits for it, and what could not be written is written later; it needs the"
+        " right to patch pods",
     ),
     Setting(
         "HOST_CNI_BIN_PATH", LINKS, PATH, NO_EFFECT,

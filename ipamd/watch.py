@@ -58,6 +58,7 @@ from ipamd.cluster import (
 )
 from ipamd.election import Action, Elector, Terms
 from ipamd.kube import Api
+from ipamd.kube_objects import annotations_patch, pod_path
 from ipamd.node_network import RECORDS
 
 log = logging.getLogger(__name__)
@@ -94,10 +95,15 @@ class Cluster(Protocol):
     on_leader: Callable[[bool], None]
     on_nodes: Callable[[int], None]
     on_standing: Callable[[Standing], None]
+    on_record: Callable[[RecordSeen | None], None]
 
     @property
     def standing(self) -> Standing:
         """How we stand with the API server."""
+
+    @property
+    def pods(self) -> Mapping[str, PodView]:
+        """This node's pods, by uid."""
 
     @property
     def is_leader(self) -> bool:
@@ -117,6 +123,9 @@ class Cluster(Protocol):
 
     async def create(self, what: str, path: str, body: Mapping[str, Any]) -> Any:
         """Create an object in *path*, and return it. As `patch`."""
+
+    async def annotate(self, pod: PodView, annotations: Mapping[str, str]) -> None:
+        """Set annotations of that very pod. Raises ClusterError, also if it is gone."""
 
     async def run(self) -> None:
         """Follow and elect until cancelled."""
@@ -167,6 +176,7 @@ class KubeCluster:
         self.on_leader: Callable[[bool], None] = lambda _: None
         self.on_nodes: Callable[[int], None] = lambda _: None
         self.on_standing: Callable[[Standing], None] = lambda _: None
+        self.on_record: Callable[[RecordSeen | None], None] = lambda _: None
         self.view: NodeView | None = None
         self.seen: NodeSeen | None = None
         self.record: RecordSeen | None = None
@@ -195,6 +205,11 @@ class KubeCluster:
         if not errors and not self._heard:
             return Standing(Link.AWAY, "the API server has not answered yet")
         return Standing(Link.CONNECTED, str(errors[-1]) if errors else "")
+
+    @property
+    def pods(self) -> Mapping[str, PodView]:
+        """This node's pods, by uid, as they were heard of last."""
+        return self._pods
 
     @property
     def is_leader(self) -> bool:
@@ -231,6 +246,24 @@ class KubeCluster:
     async def create(self, what: str, path: str, body: Mapping[str, Any]) -> Any:
         """Create an object in *path*, and return it. Raises ClusterError."""
         return await self._write(what, lambda: self.api.create(path, body))
+
+    async def annotate(self, pod: PodView, annotations: Mapping[str, str]) -> None:
+        """Set annotations of that very pod. Raises ClusterError."""
+        path, body = pod_path(pod), annotations_patch(pod, annotations)
+
+        def work() -> ClusterError | None:
+            try:
+                self.api.patch(path, body, Patch.MERGE)
+            except ObjectAbsentError as error:  # which is nothing to be said
+                return error
+            except ApiRefusedError as error:
+                if "metadata.uid" not in str(error):
+                    raise
+                return OthersFirstError(str(error))
+            return None
+
+        if (gone := await self._write("pod annotations", work)) is not None:
+            raise gone
 
     async def _write(self, what: str, work: Callable[[], T]) -> T:
         """Do *work*; what the API server refuses stays in `standing` until it is taken."""
@@ -352,9 +385,7 @@ class KubeCluster:
             self.on_node(view)
 
     def _list_record(self, listed: Listing) -> None:
-        self.record = None
-        for found in listed.objects:
-            self._see_record(found)
+        self._see_record(listed.objects[0] if listed.objects else None)
         self.is_record_heard = True
 
     def _change_record(self, changed: Change) -> None:
@@ -362,13 +393,15 @@ class KubeCluster:
             case Put(_, found):
                 self._see_record(found)
             case Gone():
-                self.record = None
+                self._see_record(None)
 
     def _see_record(self, found: object) -> None:
         try:
-            self.record = record_seen(found)
+            self.record = None if found is None else record_seen(found)
         except MalformedObjectError as error:  # which its schema does not allow
             log.warning("nodenetwork not read", extra={"reason": str(error)})
+            return
+        self.on_record(self.record)
 
     def _list_pods(self, listed: Listing) -> None:
         views = [view for found in listed.objects if (view := self._read_pod(found))]

@@ -20,6 +20,7 @@ from ipamd.cluster import (
     NodeView,
     ObjectAbsentError,
     Patch,
+    PodView,
     RecordSeen,
     Standing,
     eni_config,
@@ -174,6 +175,7 @@ class Listener:
         self.on_leader: Callable[[bool], None] = lambda _: None
         self.on_nodes: Callable[[int], None] = lambda _: None
         self.on_standing: Callable[[Standing], None] = lambda _: None
+        self.on_record: Callable[[RecordSeen | None], None] = lambda _: None
         self._cluster = cluster
         self._bound: int | None = None
         self._led = False
@@ -218,6 +220,16 @@ class Listener:
         await self._ask()
         return self._cluster.write_record(body)
 
+    @property
+    def pods(self) -> Mapping[str, PodView]:
+        """Pods by uid: only their number is told here."""
+        return {}
+
+    async def annotate(self, pod: PodView, annotations: Mapping[str, str]) -> None:
+        """Set annotations of a pod. Raises ClusterError."""
+        del pod, annotations
+        await self._ask()
+
     async def _ask(self) -> None:
         await asyncio.sleep(self._cluster.random.uniform(*QUESTION_SECONDS))
         if self._cluster.is_away:
@@ -243,6 +255,7 @@ class Listener:
             self.seen = node_seen(found)
             self._hear_node(node_view(found))
             self.record = record_seen(cluster.record) if cluster.record else None
+            self.on_record(self.record)
             self.is_record_heard = True
             if cluster.bound is not None and cluster.bound != self._bound:
                 self._bound = cluster.heard_bound = cluster.bound

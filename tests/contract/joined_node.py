@@ -342,9 +342,9 @@ class JoinedNode:
         self._loop.call_soon_threadsafe(top)
         return done.result(30)
 
-    def add(self, pod: str = "") -> Add:
+    def add(self, pod: str = "", uid: str = "") -> Add:
         """Ask for the address of a new sandbox, of *pod* or of a pod of its own."""
-        ask = Add(self, pod)
+        ask = Add(self, pod, uid)
         self.call(lambda: self.daemon.on_call(ask, ask.frame))
         return ask
 

@@ -54,6 +54,7 @@ RIGHTS: Mapping[str, tuple[tuple[str, re.Pattern[str]], ...]] = {
     "nodenetworks/status": (("PATCH", re.compile(NODE_NETWORKS + r"/[^/]+/status")),),
     "nodes": (("PATCH", re.compile(r"/api/v1/nodes/[^/]+")),),
     "nodes/status": (("PATCH", re.compile(r"/api/v1/nodes/[^/]+/status")),),
+    "pods": (("PATCH", re.compile(r"/api/v1/namespaces/[^/]+/pods/[^/]+")),),
 }  # fmt: skip
 """What it may do by a rule of one resource, which tests take away: docs/kubernetes.md."""
 
@@ -148,13 +149,15 @@ class Store:
         """Merge *body* into an object; a change that changes nothing is none.
 
         Of an object with a status of its own only *part* is changed: "status", or the rest. 409
-        if *body* tells another version or uid than the object's.
+        if *body* tells another version than the object's, 422 if another uid.
         """
         former = self.get(collection, name)
-        for field in ("resourceVersion", "uid"):
-            told = body.get("metadata", {}).get(field)
-            if told not in {None, former["metadata"][field]}:
-                raise RefusalError(409, f'Operation cannot be fulfilled on "{name}": {field}')
+        told, has = body.get("metadata", {}), former["metadata"]
+        if told.get("resourceVersion") not in {None, has["resourceVersion"]}:
+            raise RefusalError(409, f'Operation cannot be fulfilled on "{name}"')
+        if told.get("uid") not in {None, has["uid"]}:
+            words = f"metadata.uid: Invalid value: {told['uid']!r}: field is immutable"
+            raise RefusalError(422, f'Pod "{name}" is invalid: {words}')
         if collection in WITH_STATUS:
             body = {k: v for k, v in body.items() if (k == "status") == (part == "status")}
         keys = {f: key for (c, f), key in MERGED_BY.items() if strategic and c == collection}

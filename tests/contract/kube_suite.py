@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ipamd.clock import Instant
-from ipamd.cluster import Link, NodeView
+from ipamd.cluster import Link, NodeView, PodView
 from ipamd.election import Terms
 from ipamd.kube import Access, Api
 from ipamd.watch import KubeCluster
@@ -157,6 +157,11 @@ class Ears:
         self._thread.join(30)
         assert not self._thread.is_alive()
         return time.monotonic() - since
+
+    def annotate(self, pod: PodView, annotations: Mapping[str, str]) -> None:
+        """Let the daemon annotate a pod. Raises ClusterError."""
+        work = self.cluster.annotate(pod, annotations)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     @property
     def view(self) -> NodeView | None:

@@ -24,7 +24,13 @@ import pytest
 from eni.errors import UnauthorizedError
 from eni.model import CreateEni, EniId, SecurityGroupId
 from ipamd.budget import start_jitter_seconds
-from ipamd.cluster import CONDITION, POD_ADDRESSES, ApiDeniedError, ClusterError
+from ipamd.cluster import (
+    CONDITION,
+    POD_ADDRESSES,
+    POD_IPS,
+    ApiDeniedError,
+    ClusterError,
+)
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
 from ipamd.election import Action, Elector, draft
@@ -43,6 +49,7 @@ ENI_CONFIGS = "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs"
 NODE_NETWORKS = "/apis/enid.dev/v1alpha1/nodenetworks"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/enid-sweeper"
 EVENTS = "/api/v1/namespaces/default/events"
+PODS = "/api/v1/namespaces/kube-system/pods"
 KEY = "k8s.amazonaws.com/eniConfig"
 HOME, FIRST, SECOND = "10.0.0.0/20", "100.64.0.0/24", "100.64.1.0/24"
 GROUP = SecurityGroupId("sg-00000000000000c0")
@@ -154,6 +161,10 @@ class Site:
         """Whether that is what the condition says."""
         found = self.condition()
         return (found.get("status"), found.get("reason")) == (status, reason)
+
+    def pod(self, name: str) -> dict[str, Any]:
+        """Return a pod's metadata."""
+        return dict(self.server.ask("GET", f"{PODS}/{name}")["metadata"])
 
     def record(self) -> dict[str, Any]:
         """Return the status of the node's NodeNetwork, {} if there is none."""
@@ -851,6 +862,59 @@ def test_the_scheduler_is_told_how_many_pods_could_have_an_address(site: MakeSit
     poll(lambda: told() == (None, None), "its end")
     capacity = here.server.ask("GET", f"/api/v1/nodes/{here.name}")["status"]["capacity"]
     assert capacity == {"pods": "11"}, "others' stay"
+
+
+# Pods' annotations -----------------------------------------------------------------------
+def test_a_pods_address_is_in_its_annotation_until_its_del(site: MakeSite) -> None:
+    here = site(ANNOTATE_POD_IP="true")
+    name, other = here.bind(2)
+    here.start()
+    ask = here.node.add(name, here.pod(name)["uid"])
+    address = str(ask.address())
+    poll(lambda: here.pod(name).get("annotations") == {POD_IPS: address}, "the annotation")
+    here.node.delete(ask)
+    poll(lambda: here.pod(name)["annotations"] == {POD_IPS: ""}, "its end")
+    assert "annotations" not in here.pod(other)
+
+
+def test_what_an_api_server_that_was_away_missed_is_annotated_later(site: MakeSite) -> None:
+    here = site(ANNOTATE_POD_IP="true")
+    (name,) = here.bind(1)
+    here.start()
+    uid = here.pod(name)["uid"]
+    here.server.kill()
+    try:
+        poll(lambda: here.node.modes == ["api-away"], "the mode")
+        address = str(here.node.add(name, uid).address())
+    finally:
+        here.server.start()
+    poll(lambda: here.pod(name).get("annotations") == {POD_IPS: address}, "the annotation")
+
+
+def test_a_pod_of_the_same_name_has_not_the_formers_address(site: MakeSite) -> None:
+    here = site(ANNOTATE_POD_IP="true")
+    former, name = here.bind(2)
+    here.start()
+    assert here.node.add(name, "another-uid").address()
+    assert here.node.add(former, here.pod(former)["uid"]).address()
+    poll(lambda: "annotations" in here.pod(former), "the other's annotation")
+    assert "annotations" not in here.pod(name)
+
+
+def test_annotations_that_are_forbidden_are_said_and_pods_are_served(site: MakeSite) -> None:
+    here = site(ANNOTATE_POD_IP="true")
+    name, gone = here.bind(2)
+    here.server.allow("pods", allowed=False)
+    try:
+        here.start()
+        address = str(here.node.add(name, here.pod(name)["uid"]).address())
+        poll(lambda: "cannot patch resource" in here.sentence(), "the API server's words")
+        here.server.delete_pod(gone)
+        assert here.node.add().address()
+    finally:
+        here.server.allow("pods", allowed=True)
+    poll(lambda: here.pod(name).get("annotations") == {POD_IPS: address}, "the annotation")
+    poll(lambda: not here.sentence(), "peace")
 
 
 # NodeNetwork -----------------------------------------------------------------------------

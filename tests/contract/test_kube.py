@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from eni.model import SecurityGroupId, SubnetId
 from ipamd.availability import Answer, Verdict
 from ipamd.cluster import (
     CONDITION,
+    POD_IPS,
     ApiAwayError,
     ApiDeniedError,
     ClusterError,
@@ -413,6 +415,25 @@ def test_taints_are_replaced_unless_somebody_was_first(
     assert seen is not None
     api.patch(path, taints_patch(seen, ()), Patch.MERGE)
     assert "taints" not in server.ask("GET", path)["spec"]
+
+
+def test_a_pod_is_annotated_unless_another_one_has_its_name(
+    server: Server, node: str, listen: Listen
+) -> None:
+    made = server.add_pod(f"{node}-a", node)
+    ears = listen(node)
+    poll(lambda: ears.bound == 1, "the pod")
+    (pod,) = ears.cluster.pods.values()
+    assert (pod.uid, pod.name, pod.pod_ips) == (made["metadata"]["uid"], f"{node}-a", None)
+    ears.annotate(pod, {POD_IPS: "10.0.0.7"})
+    poll(lambda: [p.pod_ips for p in ears.cluster.pods.values()] == ["10.0.0.7"], "our annotation")
+    another = replace(pod, uid="00000000-0000-0000-0000-000000000000")
+    with pytest.raises(OthersFirstError, match=r"metadata\.uid"):
+        ears.annotate(another, {POD_IPS: ""})
+    server.delete_pod(pod.name)
+    with pytest.raises(ObjectAbsentError):
+        ears.annotate(pod, {POD_IPS: ""})
+    assert ears.is_connected(), "neither is anything to be said"
 
 
 def test_a_node_is_seen_with_what_we_write_of_it(server: Server, node: str, listen: Listen) -> None:

@@ -191,7 +191,7 @@ def test_nothing_is_tried_while_the_api_server_is_away_or_the_node_is_not_there(
     node.live(60)
     assert not node.cluster.writes
     node.cluster.standing = Standing(Link.CONNECTED)
-    node.live(2)
+    node.live(3)
     assert node.cluster.statuses == ["True"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
@@ -37,6 +37,7 @@ class Cluster:
         self.seen: NodeSeen | None = NODE
         self.record: RecordSeen | None = None
         self.is_record_heard = True
+        self.on_record: Callable[[RecordSeen | None], None] = lambda _: None
         self.denied = False
         self.writes: list[tuple[float, str]] = []
         self._there: RecordSeen | None = None
@@ -77,6 +78,7 @@ class Cluster:
 
     def _tell(self, made: RecordSeen | None) -> None:
         self.record = made
+        self.on_record(made)
 
     @property
     def there(self) -> RecordSeen:
@@ -184,6 +186,19 @@ def test_what_somebody_else_changes_is_put_back_and_said_once(node: Node) -> Non
     assert node.said == ["NodeNetwork node-1 was changed (mode) by somebody else, and is put back"]
     node.live(300)
     assert len(node.said) == 1
+
+
+def test_an_edit_that_a_write_of_ours_undoes_at_once_is_said(node: Node) -> None:
+    node.live(20)
+    while len(node.cluster.times) == 1:
+        # Just before each look, so that one of them is followed by our write.
+        node.blocks[IPv4Network("10.0.3.0/32")] = ENI
+        node.cluster.change(status={**node.cluster.there.status, "mode": "odd"})
+        node.live(0.1)
+    node.live(5)
+    assert node.cluster.there.status["mode"] == "normal"
+    assert "mode" in node.said[-1]
+    assert len(node.said) >= 5, "also those that no look has met"
 
 
 def test_who_insists_has_it_changed_back_every_ten_seconds(node: Node) -> None:

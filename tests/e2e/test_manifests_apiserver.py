@@ -56,7 +56,8 @@ class Daemons:
         for found in OBJECTS:
             if found["kind"] in POLICY:
                 apply(server, found, "")
-        more = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]}  # as for taints
+        # As for taints and annotations:
+        more = {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["patch"]}
         server.patch(ROLE, {"rules": [*server.ask("GET", ROLE)["rules"], more]})
         self.tokens = {name: self._token(name) for name in ("node-a", "node-b")}
 
@@ -132,6 +133,22 @@ def test_and_not_another(daemons: Daemons, part: str) -> None:
     status, said = daemons.label(daemons.tokens["node-a"], "node-b", part)
     assert status == 403
     assert "enid on node node-a may write about that node only, and not as node-b" in said
+
+
+def test_a_daemon_may_annotate_pods_of_its_own_node_alone(daemons: Daemons) -> None:
+    own, others = (
+        daemons.ask(
+            daemons.tokens["node-a"],
+            "PATCH",
+            f"/api/v1/namespaces/kube-system/pods/enid-{node}",
+            {"metadata": {"annotations": {"vpc.amazonaws.com/pod-ips": "10.0.0.7"}}},
+            "merge-patch+json",
+        )
+        for node in ("node-a", "node-b")
+    )
+    assert own[0] == 200, own
+    assert others[0] == 403
+    assert "enid on node node-a may write about that node only, and not as node-b" in others[1]
 
 
 def test_a_token_that_names_no_node_may_write_none(daemons: Daemons) -> None:

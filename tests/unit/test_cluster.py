@@ -250,7 +250,12 @@ def test_a_pod_is_read() -> None:
         "spec": {"nodeName": "n1", "hostNetwork": True},
         "status": {"phase": "Pending"},
     }
-    assert pod_view(found) == PodView(uid="u-1", node="n1", host_network=True, phase="Pending")
+    assert pod_view(found) == PodView(
+        uid="u-1", node="n1", host_network=True, phase="Pending", namespace="d", name="p"
+    )
+    annotations = {"vpc.amazonaws.com/pod-ips": "10.0.0.7", "other": "x"}
+    noted = {**found, "metadata": {"name": "p", "uid": "u-1", "annotations": annotations}}
+    assert pod_view(noted).pod_ips == "10.0.0.7"
 
 
 def test_a_pod_that_is_being_deleted_counts_until_it_is_gone() -> None:

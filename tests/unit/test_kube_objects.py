@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cni.spec import Pod, Sandbox
+from eni.model import EniId
 from ipamd.availability import Answer, Verdict
-from ipamd.cluster import NodeSeen
+from ipamd.cluster import NodeSeen, PodView
 from ipamd.kube_objects import (
+    annotations_patch,
     condition,
     is_tainted,
     node_path,
+    notes_due,
+    notes_seen,
+    pod_path,
+    pod_texts,
     resource,
     taints_patch,
     taints_wanted,
 )
+from ipamd.lease import LeaseRow
 
 WALL = 1_700_000_000.0
 NOW = "2023-11-14T22:13:20Z"
@@ -109,3 +118,66 @@ def test_taints_are_replaced_as_they_were_seen() -> None:
     patch = taints_patch(seen(OTHER), (OTHER, OURS))
     assert patch == {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [OTHER, OURS]}}
     assert taints_patch(seen(OURS), ())["spec"] == {"taints": None}
+
+
+# Pods ------------------------------------------------------------------------------------
+def lease(uid: str, started: int, *addresses: str) -> LeaseRow:
+    return LeaseRow(
+        sandbox=Sandbox("enid", f"c-{started}", "eth0"),
+        pod=Pod("prod", "web-0", uid),
+        addresses=tuple(map(IPv4Address, addresses)),
+        eni_id=EniId("eni-0a"),
+        eni_number=1,
+        netns=None,
+        started_ns=started,
+        since=0.0,
+    )
+
+
+def pod(uid: str = "u-1", noted: str | None = None) -> PodView:
+    return PodView(
+        uid=uid, node="n", host_network=False, phase="Running", namespace="prod", name="web-0",
+        pod_ips=noted,
+    )  # fmt: skip
+
+
+def test_a_pod_has_the_addresses_of_its_newest_sandbox() -> None:
+    rows = (
+        lease("u-1", 2, "10.0.0.8", "10.0.0.9"),
+        lease("u-1", 1, "10.0.0.7"),
+        lease("", 3, "10.0.0.6"),
+    )
+    assert pod_texts(rows) == {"u-1": "10.0.0.8,10.0.0.9"}
+
+
+@pytest.mark.parametrize(
+    ("noted", "texts", "said", "text"),
+    [
+        pytest.param(None, {"u-1": "10.0.0.7"}, {}, "10.0.0.7", id="an-add"),
+        pytest.param("", {"u-1": "10.0.0.7"}, {"u-1": ""}, "10.0.0.7", id="another-sandbox"),
+        pytest.param(None, {"u-1": "10.0.0.7"}, {"u-1": "10.0.0.7"}, None, id="the-watch-is-late"),
+        pytest.param("10.0.0.7", {"u-1": "10.0.0.7"}, {}, None, id="a-former-life-wrote-it"),
+        pytest.param("10.0.0.7", {}, {"u-1": "10.0.0.7"}, "", id="a-del"),
+        pytest.param("10.0.0.7", {}, {"u-1": ""}, None, id="a-del-and-the-watch-is-late"),
+        pytest.param("10.0.0.7", {}, {}, None, id="another-cnis-pod"),
+        pytest.param(None, {}, {}, None, id="not-added-yet"),
+        pytest.param(None, {"u-2": "10.0.0.7"}, {}, None, id="another-pods-lease"),
+    ],
+)  # fmt: skip
+def test_which_annotation_is_to_be_written(
+    noted: str | None, texts: dict[str, str], said: dict[str, str], text: str | None
+) -> None:
+    expected = [] if text is None else [(pod(noted=noted), text)]
+    assert list(notes_due([pod(noted=noted)], texts, said)) == expected
+
+
+def test_what_a_former_life_wrote_is_known_to_be_ours() -> None:
+    pods = [pod("u-1", "10.0.0.7"), pod("u-2", "10.0.0.8"), pod("u-3"), pod("u-4", "")]
+    texts = {"u-1": "10.0.0.7", "u-2": "10.0.0.9"}
+    assert notes_seen(pods, texts) == {"u-1": "10.0.0.7"}
+
+
+def test_an_annotation_is_that_very_pods() -> None:
+    assert pod_path(pod()) == "/api/v1/namespaces/prod/pods/web-0"
+    patch = annotations_patch(pod(), {"a": "b"})
+    assert patch == {"metadata": {"uid": "u-1", "annotations": {"a": "b"}}}
