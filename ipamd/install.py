@@ -28,7 +28,7 @@ from cni.mender import KernelMender
 from cni.netlink import NodeNetlink
 from cni.rtdump import Looks
 from ipamd import installation, logs
-from ipamd.cluster import ClusterError, is_configured
+from ipamd.cluster import ClusterError, Patch, is_configured
 from ipamd.installation import (
     BIN_FOLDER,
     BROUGHT,
@@ -50,6 +50,7 @@ from ipamd.installation import (
     Write,
 )
 from ipamd.kube_events import MESSAGE_MOST, Report, body, node_subject
+from ipamd.kube_objects import NO_CONDITION, node_path, resource
 from ipamd.start import Paths, StartError, lock
 
 if TYPE_CHECKING:
@@ -225,6 +226,14 @@ class Cluster:
         except ClusterError as error:
             log.warning("event not posted", extra={"id": error.id, "reason": str(error)})
 
+    def forget(self) -> None:
+        """Take what the daemon says of this Node off its status; its record is the CRD's to go."""
+        status = {"status": {"conditions": [NO_CONDITION], **resource(None)}}
+        try:
+            self.api.patch(f"{node_path(self.node)}/status", status, Patch.STRATEGIC)
+        except ClusterError as error:
+            log.warning("status of the node left", extra={"id": error.id, "reason": str(error)})
+
 
 def cluster_of(environ: Mapping[str, str]) -> Cluster | None:
     """Return the way to the API server; None where no cluster is configured."""
@@ -348,7 +357,7 @@ def install(places: Places, wish: Wish, cluster: Cluster | None) -> None:
     log.info("installed", extra={"cni_version": version, "runtime": found.runtime or "unknown"})
 
 
-def uninstall(places: Places, *, force: bool) -> None:
+def uninstall(places: Places, cluster: Cluster | None, *, force: bool) -> None:
     """Uninstall, while no daemon runs. Raises InstallError, NodeError and StartError."""
     held = lock(places.paths) if places.paths.run.is_dir() else None
     try:
@@ -361,6 +370,8 @@ def uninstall(places: Places, *, force: bool) -> None:
             os.close(held)
     for folder in (places.paths.run, places.paths.state):
         _empty(folder)
+    if cluster is not None:
+        cluster.forget()
     log.info("uninstalled")
 
 
@@ -385,6 +396,7 @@ def main(arguments: argparse.Namespace) -> int:
         host=Path(arguments.host),
         paths=Paths(Path(arguments.run_folder), Path(arguments.state_folder)),
     )
+    cluster = cluster_of(os.environ)
     try:
         if arguments.command == "install":
             wish = Wish(
@@ -395,9 +407,9 @@ def main(arguments: argparse.Namespace) -> int:
                 drop_ins=not arguments.no_drop_ins,
                 brought=_names(places.shipped / BROUGHT),
             )
-            install(places, wish, cluster_of(os.environ))
+            install(places, wish, cluster)
         else:
-            uninstall(places, force=arguments.force)
+            uninstall(places, cluster, force=arguments.force)
     except (InstallError, NodeError, StartError, OSError) as error:
         known = getattr(error, "id", HostFileError.id)
         event = "cannot install" if arguments.command == "install" else "cannot uninstall"

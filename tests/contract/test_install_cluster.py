@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ipamd.cluster import CONDITION, POD_ADDRESSES
 from ipamd.install import Cluster, Places, cluster_of, install
 from ipamd.installation import Wish, read_chained
 from ipamd.start import Paths
@@ -102,6 +103,31 @@ def test_an_event_that_nobody_takes_stops_nothing(
     install(places, WISH, cluster)
     assert conflist(places)["cniVersion"] == "1.0.0"
     assert "event not posted" in caplog.text
+
+
+def test_the_nodes_status_forgets_us_and_keeps_what_is_others(
+    server: Server, cluster: Cluster
+) -> None:
+    path = f"/api/v1/nodes/{cluster.node}"
+    ours = {"type": CONDITION, "status": "True", "reason": "AddressesReady"}
+    theirs = {"type": "Ready", "status": "True"}
+    capacity = {"pods": "29", POD_ADDRESSES: "20"}
+    server.patch(f"{path}/status", {"status": {"conditions": [theirs, ours], "capacity": capacity}})
+    cluster.forget()
+    status = server.ask("GET", path)["status"]
+    assert status["conditions"] == [theirs]
+    assert status["capacity"] == {"pods": "29"}
+
+
+def test_a_status_that_may_not_be_written_stops_nothing(
+    server: Server, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.allow("nodes/status", allowed=False)
+    try:
+        cluster.forget()
+    finally:
+        server.allow("nodes/status", allowed=True)
+    assert "status of the node left" in caplog.text
 
 
 def test_where_no_cluster_is_configured_none_is_asked() -> None:
