@@ -75,7 +75,7 @@ class Daemon:
         self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
         self.on_counted: Callable[[str, int], None] = lambda *_: None
         """Told of what is counted: leases_rebuilt, leases_dropped, flows_purged, repaired_*,
-        unrepaired_*, events_*."""
+        unrepaired_*, events_*, written_*, unwritten_*."""
 
     @property
     def settings(self) -> Settings:

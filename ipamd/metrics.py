@@ -56,6 +56,14 @@ kube_events = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+WRITES = ("node", "nodenetwork", "pod")
+kube_writes = Counter(
+    "enid_kube_writes",
+    f"Writes to Kubernetes, Events and the Lease apart, by object ({', '.join(WRITES)}) and whether"
+    " the API server has taken them (taken, refused).",
+    ("object", "outcome"),
+    registry=REGISTRY,
+)
 repairs = Counter(
     "enid_repairs",
     "Things of ours in the kernel that somebody had deleted or changed, put back.",
@@ -207,6 +215,8 @@ COUNTED: Mapping[str, Counter] = {
     "flows_purged": flows_purged,
     "events_posted": kube_events.labels("posted"),
     "events_lost": kube_events.labels("lost"),
+    **{f"written_{about}": kube_writes.labels(about, "taken") for about in WRITES},
+    **{f"unwritten_{about}": kube_writes.labels(about, "refused") for about in WRITES},
     **{f"repaired_{part}": repairs.labels(part.value) for part in Part},
     f"unrepaired_{NODE_SYSCTL}": unrepaired.labels(NODE_SYSCTL),
 }
@@ -250,6 +260,7 @@ def render_metrics() -> Iterator[str]:
         leases_dropped,
         flows_purged,
         kube_events,
+        kube_writes,
         repairs,
         unrepaired,
     ):

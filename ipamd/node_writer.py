@@ -173,7 +173,9 @@ class NodeWriter:
         except OthersFirstError:
             return False  # the watch shows what they have made of it
         except ClusterError:
+            self._daemon.on_counted("unwritten_node", 1)
             pace.failed(self._clock().boot, self._jitter())
             return False
+        self._daemon.on_counted("written_node", 1)
         pace.wrote(self._clock().boot)
         return True

@@ -70,8 +70,11 @@ class PodNotes:
             except (ObjectAbsentError, OthersFirstError):
                 pass  # it is gone, or another one has its name: the watch will say so
             except ClusterError:
+                self._daemon.on_counted("unwritten_pod", 1)
                 self._failures += 1
                 await asyncio.sleep(backoff_seconds(self._failures, self._jitter()))
                 return
+            else:
+                self._daemon.on_counted("written_pod", 1)
             self._failures = 0
             self._said[pod.uid] = text

@@ -73,9 +73,11 @@ class RecordWriter:
         try:
             await self._write(node, seen, wanted, is_owned=is_owned)
         except ClusterError:  # said by the cluster
+            self._daemon.on_counted("unwritten_nodenetwork", 1)
             self._failures += 1
             self._due = now + WRITE_SECONDS + backoff_seconds(self._failures, self._jitter())
         else:
+            self._daemon.on_counted("written_nodenetwork", 1)
             self._failures = 0
             self._written = wanted
         self._wrote_at = now

@@ -874,6 +874,7 @@ def test_a_pods_address_is_in_its_annotation_until_its_del(site: MakeSite) -> No
     poll(lambda: here.pod(name).get("annotations") == {POD_IPS: address}, "the annotation")
     here.node.delete(ask)
     poll(lambda: here.pod(name)["annotations"] == {POD_IPS: ""}, "its end")
+    poll(lambda: here.node.counted["written_pod"] == 2, "two writes")
     assert "annotations" not in here.pod(other)
 
 

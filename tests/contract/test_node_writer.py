@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -72,12 +73,14 @@ class Node:
 
     def __init__(self, census: EniCensus = STOCKED, **settings: Any) -> None:
         self.loop = VirtualLoop()
+        self.counted: Counter[str] = Counter()
         self.cluster = Cluster(self.loop)
         self.census = census
         self.troubles: dict[str, EniError] = {}
         self.told = asyncio.Event()
         self.told.set()
         daemon = SimpleNamespace(
+            on_counted=lambda what, number: self.counted.update({what: number}),
             ports=SimpleNamespace(
                 clock=lambda: Instant(self.loop.time(), 1e9 + self.loop.time()), random=lambda: 0.5
             ),
@@ -203,6 +206,10 @@ def test_what_is_denied_is_tried_more_and_more_rarely(node: Node) -> None:
     node.live(120)
     assert node.cluster.seen is not None
     assert node.cluster.seen.condition == ("True", "AddressesReady")
+    assert node.counted == {
+        "unwritten_node": len(node.cluster.times(STATUS)) - 1,
+        "written_node": 1,
+    }
 
 
 # Taints ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -97,6 +98,7 @@ class Node:
 
     def __init__(self) -> None:
         self.loop = VirtualLoop()
+        self.counted: Counter[str] = Counter()
         self.cluster = Cluster(self.loop)
         self.census = CENSUS
         self.blocks: dict[Block, EniId] = {IPv4Network("10.0.1.4/32"): ENI}
@@ -106,6 +108,7 @@ class Node:
             instance_id="i-0a", instance_type="m5.large", primary=IPv4Address("10.0.0.4")
         )
         self.daemon = SimpleNamespace(
+            on_counted=lambda what, number: self.counted.update({what: number}),
             ports=SimpleNamespace(
                 clock=lambda: Instant(self.loop.time(), 1e9 + self.loop.time()), random=lambda: 0.5
             ),
@@ -264,3 +267,5 @@ def test_what_is_denied_is_tried_more_and_more_rarely(node: Node) -> None:
     node.cluster.denied = False
     node.live(120)
     assert node.cluster.there.status["mode"] == "denied"
+    assert node.counted["written_nodenetwork"] == 2
+    assert node.counted["unwritten_nodenetwork"] >= 60
