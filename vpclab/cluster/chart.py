@@ -6,16 +6,13 @@ own address does.
 
 from __future__ import annotations
 
-import platform
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpclab.cluster.api import ApiError
 from vpclab.cluster.parts import ROOT, helm
 from vpclab.cluster.program import ClusterError, wait_for
 from vpclab.fabric import ENDPOINT
-from vpclab.images import ARCHITECTURES
 
 if TYPE_CHECKING:
     from vpclab.cluster.whole import Cluster
@@ -26,11 +23,6 @@ SPACE = "kube-system"
 DAEMONS = f"/apis/apps/v1/namespaces/{SPACE}/daemonsets/enid"
 ROLLOUT_SECONDS = 90.0
 LABEL = "app.kubernetes.io/name=enid"
-
-
-def image() -> Path:
-    """Return the image that tools/build-image makes for this machine."""
-    return ROOT / "build" / f"enid-{ARCHITECTURES[platform.machine()]}.oci.tar"
 
 
 def install(cluster: Cluster, **values: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vpclab.cluster import chart
 from vpclab.cluster.forward import forwarding
-from vpclab.cluster.parts import newest
+from vpclab.cluster.parts import image, newest
 from vpclab.cluster.whole import Wish, raised
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def joined(
     tell(f"launching {CONTROL}")
     control = vpc.launch_node(CONTROL, "m5.large", subnet, public=True)
     with tempfile.TemporaryDirectory(prefix="cluster-", dir="/run") as folder:
-        wish = Wish(control, nodes, newest(), Path(folder), cgroup, [chart.image()])
+        wish = Wish(control, nodes, newest(), Path(folder), cgroup, [image()])
         with (
             raised(vpc, wish, chart.install, tell) as cluster,
             forwarding(door, cluster.control.connect),

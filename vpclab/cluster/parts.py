@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpclab.containerd import RELEASES, TOOLS, Release
+from vpclab.images import ARCHITECTURES
 from vpclab.running import LabError
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +87,16 @@ def missing() -> str:
     for name in NEEDED:
         if not (folder / name).exists():
             return f"{name} is not built ({_why(folder / name)}): tools/build-kubernetes"
+    if not _tool("helm").exists():
+        return "helm, which installs the chart, is not there: tools/fetch-helm"
+    if not image().exists():
+        return f"build/{image().name} is not built: tools/build-image --native"
     return newest().missing
+
+
+def image() -> Path:
+    """Return where tools/build-image puts enid's image for this machine."""
+    return ROOT / "build" / f"enid-{ARCHITECTURES[platform.machine()]}.oci.tar"
 
 
 def make() -> None:
@@ -97,8 +108,11 @@ def make() -> None:
         raise PartsMissingError("a cluster needs root: kubelets make cgroups and mount")
     if not MAKERS.is_dir():
         raise PartsMissingError("a cluster's parts are built by a checkout's tools: make e2e")
-    for tool in ("build-containerd", "build-kubernetes", "fetch-helm"):
-        subprocess.run([MAKERS / tool], stdout=subprocess.DEVNULL, check=False)
+    tools = [["build-containerd"], ["build-kubernetes"], ["fetch-helm"]]
+    if not image().exists():
+        tools += [["build-plugin", "--native"], ["build-image", "--native"]]
+    for tool, *arguments in tools:
+        subprocess.run([MAKERS / tool, *arguments], stdout=subprocess.DEVNULL, check=False)
     if why := missing():
         raise PartsMissingError(why)
 
@@ -110,13 +124,8 @@ def kubectl() -> Path | None:
 
 
 def helm() -> Path:
-    """Return helm: the one of the cache, else this machine's. Raises PartsMissingError."""
-    file = _tool("helm")
-    if not file.exists():
-        raise PartsMissingError(
-            "the chart is installed by helm, which is not there: tools/fetch-helm"
-        )
-    return file
+    """Return helm: the one of the cache, else this machine's."""
+    return _tool("helm")
 
 
 def _tool(name: str) -> Path:
