@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpclab.cluster import chart
-from vpclab.cluster.parts import newest
+from vpclab.cluster.parts import image, newest
 from vpclab.cluster.whole import Cluster, Wish, raised
 
 if TYPE_CHECKING:
@@ -38,6 +38,6 @@ def lab_cluster(vpc: EmbeddedVPC, folder: Path, tell: Callable[[str], None]) -> 
         vpc.launch_node(f"node-{letter}", "m5.large", subnet, public=True, hop_limit=2)
         for letter, subnet in zip("ab", subnets, strict=True)
     ]
-    wish = Wish(control, nodes, newest(), folder, images=[chart.image()])
+    wish = Wish(control, nodes, newest(), folder, images=[image()])
     with raised(vpc, wish, chart.install, tell) as cluster:
         yield cluster
