@@ -1,6 +1,6 @@
 # EKS ---------------------------------------------------------------------------------------------
 resource "aws_eks_cluster" "this" {
-  # checkov:skip=CKV_AWS_39: helm and the smoke test come from outside; api_from says who, and refuses everybody
+  # checkov:skip=CKV_AWS_39: helm and the smoke test come from outside; api_from says who, and cannot say everybody
   # checkov:skip=CKV_AWS_38: api_from has no default, and its validation refuses all of the internet, which the tests show
   name     = var.name
   version  = var.kubernetes_version
