@@ -35,7 +35,8 @@ HEARTBEAT_SECONDS: Final = 300.0
 """How often the condition is written though nothing changed; kubelet's for the Node's status."""
 
 SETTLE_SECONDS: Final = 10.0
-"""How long there must be no address before the condition says so: most are on their way."""
+"""How long there must be no address before the condition says so, also after a start: most are on
+their way."""
 
 LOOK_SECONDS: Final = 2.0
 """Between looks at what should be written."""
@@ -88,9 +89,9 @@ class NodeWriter:
         self._status, self._spec = Pace(), Pace()
         self._short: Latch | None = None
         """Whether pods should go elsewhere; at first, what the Node says of it."""
-        self._available = Latch()
+        self._available = Latch(is_on=True)
         self._shown: Verdict | None = None
-        """The verdict that holds: what is worse is shown only when it lasts."""
+        """The verdict that holds, None at first: what is worse is shown only when it lasts."""
         self._beat = self._clock().boot + HEARTBEAT_SECONDS * self._jitter()
 
     async def run(self) -> None:
@@ -108,7 +109,7 @@ class NodeWriter:
         """Settle what is told of the pool."""
         found, now = verdict(supply), self._clock().boot
         is_good = found.status is Answer.TRUE
-        patience = 0.0 if is_good or self._shown is None else SETTLE_SECONDS
+        patience = 0.0 if is_good else SETTLE_SECONDS
         self._available = self._available.see(now, patience, seen=is_good)
         if self._available.is_on == is_good:
             self._shown = found
@@ -159,7 +160,8 @@ class NodeWriter:
         if not self._daemon.settings.node_condition:
             return {"conditions": [kube_objects.NO_CONDITION]} if seen.condition else {}
         shown = self._shown
-        assert shown is not None, "it is judged before"
+        if shown is None:
+            return {}
         if seen.condition == (shown.status, shown.reason) and now < self._beat:
             return {}
         return {"conditions": [kube_objects.condition(shown, seen.condition, wall)]}

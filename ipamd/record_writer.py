@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 2.0
 """Between looks at what should be written."""
 
+START_SECONDS: Final = 30.0
+"""How long the first write waits for EC2's word on what the node holds."""
+
 OWN_VERSIONS: Final = 8
 """How many of our own writes the watch may be behind."""
 
@@ -46,6 +49,7 @@ class RecordWriter:
         self._there_for = ""
         """Whose record was seen to be there, by the Node's uid."""
         self._wrote_at = self._due = float("-inf")
+        self._patient_until = self._clock().boot + START_SECONDS
         self._failures = 0
 
     async def run(self) -> None:
@@ -62,6 +66,8 @@ class RecordWriter:
             self._judge(node, found)
         now = self._clock().boot
         if now < max(self._due, self._wrote_at + WRITE_SECONDS):
+            return
+        if now < self._patient_until and not self._daemon.engine.census.done.is_set():
             return
         wanted = self._wanted()
         pause = node_network.pause_seconds(seen.status if seen else {}, wanted)

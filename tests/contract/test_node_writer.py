@@ -170,6 +170,8 @@ def test_what_only_ec2_knows_is_unknown() -> None:
     node = Node(replace(EMPTY, singles=5, assigned=5))
     try:
         node.troubles["add eni"] = ThrottledError("slow down", action="CreateNetworkInterface")
+        node.live(SETTLE_SECONDS - 2)
+        assert not node.cluster.statuses, "a start is no news"
         node.live(5)
         assert node.cluster.statuses == ["Unknown"]
     finally:

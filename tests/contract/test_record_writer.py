@@ -19,7 +19,7 @@ from ipamd.cluster import ApiDeniedError, Link, NodeSeen, Patch, RecordSeen, Sta
 from ipamd.node_network import COUNTS_SECONDS, WRITE_SECONDS
 from ipamd.plan.loop import VirtualLoop
 from ipamd.pool import EniCensus, PoolEni
-from ipamd.record_writer import RecordWriter
+from ipamd.record_writer import START_SECONDS, RecordWriter
 from ipamd.terms import Mode, Terms
 
 ENI = EniId("eni-0a")
@@ -103,6 +103,8 @@ class Node:
         self.census = CENSUS
         self.blocks: dict[Block, EniId] = {IPv4Network("10.0.1.4/32"): ENI}
         self.modes = [Mode.NORMAL]
+        self.told = asyncio.Event()
+        self.told.set()
         self.said: list[str] = []
         identity = SimpleNamespace(
             instance_id="i-0a", instance_type="m5.large", primary=IPv4Address("10.0.0.4")
@@ -114,7 +116,8 @@ class Node:
             ),
             around=SimpleNamespace(identity=identity),
             engine=SimpleNamespace(
-                terms=Terms(targets=None, kind=Kind.SINGLE, max_enis=3, slots=9)
+                terms=Terms(targets=None, kind=Kind.SINGLE, max_enis=3, slots=9),
+                census=SimpleNamespace(done=self.told),
             ),
             pool=SimpleNamespace(census=lambda: (self.census,), blocks=lambda: self.blocks),
             modes=self.modes,
@@ -159,6 +162,16 @@ def test_it_is_made_and_its_status_written(node: Node) -> None:
     node.live(3600)
     assert len(node.cluster.writes) == 2, "nothing has changed"
     assert not node.said
+
+
+def test_the_first_write_waits_for_ec2s_word_but_not_for_ever(node: Node) -> None:
+    node.told.clear()
+    node.restart()
+    node.modes[0] = Mode.EC2_AWAY
+    node.live(START_SECONDS - 5)
+    assert node.cluster.there.status["mode"] == "normal"
+    node.live(10)
+    assert node.cluster.there.status["mode"] == "ec2-away"
 
 
 def test_what_changes_all_the_time_is_written_once_in_ten_seconds(node: Node) -> None:
