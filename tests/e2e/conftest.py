@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section(f"parts of the cluster, which was up in {up[0]:.0f} s", "-")
     for line in part_lines(parts()):
         terminalreporter.line(line)
-    terminalreporter.section("kubectl get pods -A -o wide", "-")
+    terminalreporter.section("what an operator sees", "-")
     for line in terminalreporter.config.stash[PODS].splitlines():
         terminalreporter.line(line.rstrip())
     terminalreporter.section(f"checks: {sentence(outcomes)}", "-")
@@ -94,7 +95,13 @@ def seen_by_kubectl(cluster: Cluster) -> str:
     program = kubectl()
     if program is None:
         return "there is no kubectl"
-    return subprocess.run(
-        [program, "--kubeconfig", cluster.kubeconfig, "get", "pods", "-A", "-o", "wide"],
-        capture_output=True, text=True, timeout=60, check=True,
-    ).stdout  # fmt: skip
+    looks = (["get", "pods", "-A", "-o", "wide"], ["get", "nodenetworks"])
+    return "\n".join(
+        f"$ kubectl {' '.join(look)}\n{_said(program, cluster, look)}" for look in looks
+    )
+
+
+def _said(program: Path, cluster: Cluster, words: list[str]) -> str:
+    command = [str(program), "--kubeconfig", str(cluster.kubeconfig), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout + done.stderr

@@ -11,4 +11,4 @@ UP = pytest.StashKey[list[float]]()
 """How long the cluster took to be up; none where there was none."""
 
 PODS = pytest.StashKey[str]()
-"""What `kubectl get pods -A -o wide` showed."""
+"""What kubectl showed."""
