@@ -474,7 +474,17 @@ class Engine:
             return
         if isinstance(error, errors.NotFoundError):
             self.holdings.places.doubt()
+            if len(self.holdings.places.subnets.candidates) > 1:
+                self._leave_alone(subnet_id, kind, error)
+                return
         self.flights.stumble(ADD, error)
+
+    def _leave_alone(self, subnet_id: SubnetId, kind: Kind, error: Trouble) -> None:
+        """Place no ENI in a subnet that is gone, or whose ENIConfig's group is: others serve."""
+        h = self.holdings
+        h.places.refused(subnet_id, kind, 1, h.clock(), self.flights.random())
+        self.flights.troubles[f"subnet {subnet_id}"] = error
+        log.warning("no eni placed", extra={"subnet_id": subnet_id, "reason": str(error)})
 
     def _granted(self, subnet_id: SubnetId, kind: Kind) -> None:
         self.holdings.places.granted(subnet_id, kind, self.holdings.clock())

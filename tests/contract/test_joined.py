@@ -51,6 +51,7 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/enid-sweeper
 EVENTS = "/api/v1/namespaces/default/events"
 PODS = "/api/v1/namespaces/kube-system/pods"
 KEY = "k8s.amazonaws.com/eniConfig"
+GONE_GROUP = "sg-0123456789abcdef0"
 HOME, FIRST, SECOND = "10.0.0.0/20", "100.64.0.0/24", "100.64.1.0/24"
 GROUP = SecurityGroupId("sg-00000000000000c0")
 CUSTOM = "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG"
@@ -451,6 +452,18 @@ def test_the_second_eniconfig_serves_while_the_firsts_subnet_is_full(site: MakeS
     here.start()
     assert here.node.add().address() in IPv4Network(SECOND)
     assert here.node.troubles == ""
+
+
+def test_the_second_eniconfig_serves_while_the_firsts_group_is_gone(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site(**{CUSTOM: "true"})
+    first = here.add_config(here.subnet(FIRST, GONE_GROUP))
+    here.annotate(**{KEY: f"{first},{here.add_config(here.subnet(SECOND))}"})
+    here.start()
+    assert here.node.add().address() in IPv4Network(SECOND)
+    said = [record for record in caplog.records if record.msg == "no eni placed"]
+    assert [GONE_GROUP in vars(record)["reason"] for record in said] == [True]
 
 
 def test_an_eniconfig_that_is_missing_is_said_and_the_second_one_serves(site: MakeSite) -> None:
