@@ -62,8 +62,8 @@ ip -6 rule add pref 100 from 2001:db8:77::7 lookup 77
 ip -6 rule add pref 512 to 2001:db8:77::9 lookup 77
 ip -6 rule add pref 600 from 2001:db8:77::7 prohibit
 ip -6 rule add pref 512 to 2001:db8:77::8 lookup 77
-ip -6 route add default via 2001:db8:77::fe dev stranger table 77
-ip -6 route add 2001:db8:99::/64 via 2001:db8:77::fe
+ip -6 route add default via 2001:db8:77::fe dev stranger onlink table 77
+ip -6 route add 2001:db8:99::/64 via 2001:db8:77::fe dev stranger onlink
 ip -6 route add 2001:db8:98::/64 dev stranger table 5120
 ip -6 neigh add 2001:db8:77::fe lladdr 02:00:00:00:00:99 dev stranger nud permanent
 ! command -v iptables || iptables -A FORWARD -d 192.0.2.77 -j ACCEPT
