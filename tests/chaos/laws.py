@@ -500,7 +500,7 @@ class Laws(Observer):
                 self._needs.popleft()
         waits = world.daemon.attachments.waiting and (
             pool.choose(world.clock(), cooldown)
-            or (self.orders.is_clock_sound and self._is_cold(cooldown) and COOLED)
+            or (pool.next_ready(world.clock(), cooldown + LATE_FREE_SECONDS) == 0 and COOLED)
         )
         if not waits:
             self._prompt_since = None
@@ -516,11 +516,6 @@ class Laws(Observer):
         bound = (world.cluster and world.cluster.heard_bound) or 0
         here = sum(c.assigned for c in census) + len(world.pending)
         return sum(c.cooling for c in census) + max(here, bound)
-
-    def _is_cold(self, cooldown: float) -> bool:
-        """Whether something cools that could be free by now; a clock that is set may tell so late."""
-        ready = self.world.daemon.pool.next_ready(self.world.clock(), cooldown + LATE_FREE_SECONDS)
-        return ready == 0
 
     def _held(self) -> set[Address]:
         """Return what EC2 has given to what is attached; made anew only when that changes."""
