@@ -160,7 +160,7 @@ LOGS = "0013-info-to-stderr"
 WAITING = "0014-so-many-may-wait"
 WIRE = "0021-settings-of-the-wire"
 RECORD = "0038-a-record-of-each-nodes-blocks"
-TOLD_BY_US = "0037-what-a-node-says-of-its-addresses"
+TOLD_BY_US = "0039-what-a-node-says-of-its-addresses"
 METRICS = "0030-the-metrics-port-answers-anybody"
 
 TARGET = (NOT_PROVISIONING, ZERO)
