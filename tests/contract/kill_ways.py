@@ -441,7 +441,7 @@ WAYS = (
         "deleted meanwhile",
         WARM,
         deleted_meanwhile,
-        (*TAKEN_UP, "subnets", "available", "attached", "eni", "attached", "eni"),
+        (*TAKEN_UP, "subnets", "available", "attached", "eni", "eni"),
         before=made_and_not_attached,
     ),
     Way(
