@@ -24,6 +24,7 @@ from ipamd.settings_page import render_settings
 from ipamd.start import StartError
 from tests.tools import fidelity
 from vpclab.box import BoxError
+from vpclab.cluster import parts, program  # noqa: F401 - each has errors of the lab
 from vpclab.iam import PolicyError
 from vpclab.running import LabError
 
