@@ -42,7 +42,7 @@ ip rule add pref 512 to 192.0.2.9 lookup 77
 ip rule add pref 1536 fwmark 0x100/0x100 lookup 77
 ip rule add pref 600 from 192.0.2.7 blackhole
 ip rule add pref 600 from 192.0.2.8 tos 0x10 goto 1024
-ip rule add not pref 512 to 0.0.0.0/1 from 192.0.2.7 iif stranger lookup 77
+ip rule add not pref 512 to 0.0.0.0/1 from 192.0.2.7 iif stranger lookup 78
 ip route add default via 192.0.2.254 dev stranger table 77
 ip route add 203.0.113.9 tos 0x10 dev stranger table 5120
 ip route add 203.0.113.128/25 via 192.0.2.254
