@@ -14,7 +14,7 @@ SCRIPT = "#!/bin/sh\necho 'Kubernetes v1.34.4'\n"
 
 
 @pytest.fixture
-def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def kubernetes(tmp_path: Path) -> Path:
     """A cache in which the API server is built, kubelet was tried in vain, and no more."""
     folder = tmp_path / "1.34.4"
     folder.mkdir()
@@ -23,7 +23,6 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     built.chmod(0o755)
     (folder / "kube-apiserver.took").write_text("74 s\n")
     (folder / "kubelet.log").write_text("k8s.io/a\nlink: no space left on device\n\n")
-    monkeypatch.setattr(parts, "KUBERNETES", tmp_path)
     return folder
 
 
@@ -36,22 +35,19 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_part_has_its_version_or_the_error(kubernetes: Path, name: str, line: str) -> None:
-    assert kubernetes.exists()
-    found = {part.name: part for part in parts.parts()}
+    found = {part.name: part for part in parts.parts(kubernetes.parent)}
     assert found[name].line == line
 
 
 def test_without_a_part_there_is_no_cluster_and_its_maker_is_named(kubernetes: Path) -> None:
     (kubernetes / "etcd").touch()
-    assert parts.missing().startswith("kube-controller-manager is not built (not tried yet)")
-    assert parts.missing().endswith("tools/build-kubernetes")
+    said = parts.missing(kubernetes.parent)
+    assert said.startswith("kube-controller-manager is not built (not tried yet)")
+    assert said.endswith("tools/build-kubernetes")
 
 
-def test_where_nothing_is_built_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parts, "KUBERNETES", tmp_path)
-    assert parts.missing() == "etcd is not built (not tried yet): tools/build-kubernetes"
+def test_where_nothing_is_built_that_is_said(tmp_path: Path) -> None:
+    assert parts.missing(tmp_path) == "etcd is not built (not tried yet): tools/build-kubernetes"
 
 
 def test_each_part_is_a_line() -> None:

@@ -61,10 +61,10 @@ class Part:
         return f"NOT BUILT: {self.lacks}" if self.lacks else f"{self.version}{made}"
 
 
-def programs() -> Path:
+def programs(cache: Path = KUBERNETES) -> Path:
     """Return the folder of the newest Kubernetes; one that is not there, where there is none."""
-    found = sorted(KUBERNETES.glob("*/kube-apiserver"))
-    return found[-1].parent if found else KUBERNETES / "none"
+    found = sorted(cache.glob("*/kube-apiserver"))
+    return found[-1].parent if found else cache / "none"
 
 
 def newest() -> Release:
@@ -72,18 +72,18 @@ def newest() -> Release:
     return next((one for one in reversed(RELEASES) if not one.missing), RELEASES[-1])
 
 
-def parts() -> list[Part]:
+def parts(cache: Path = KUBERNETES) -> list[Part]:
     """Return all, in the order that they are made in."""
-    folder, release = programs(), newest()
+    folder, release = programs(cache), newest()
     kubernetes = [_part(name, folder / name) for name in (*NEEDED, "coredns")]
     runtime = [_part("containerd", release.folder / "containerd"), _part("runc", TOOLS / "runc")]
     tools = [_part(name, _tool(name)) for name in ("kubectl", "helm")]
     return [*kubernetes, *runtime, *tools]
 
 
-def missing() -> str:
+def missing(cache: Path = KUBERNETES) -> str:
     """Say why there can be no cluster, nothing if there can be one."""
-    folder = programs()
+    folder = programs(cache)
     for name in NEEDED:
         if not (folder / name).exists():
             return f"{name} is not built ({_why(folder / name)}): tools/build-kubernetes"
