@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,8 @@ def lab_cluster(vpc: EmbeddedVPC, folder: Path, tell: Callable[[str], None]) -> 
         vpc.launch_node(f"node-{letter}", "m5.large", subnet, public=True, hop_limit=2)
         for letter, subnet in zip("ab", subnets, strict=True)
     ]
-    wish = Wish(control, nodes, newest(), folder, images=[image()])
+    # Named by process: several clusters run beside each other on one machine.
+    cgroup = f"enid-e2e-{os.getpid()}"
+    wish = Wish(control, nodes, newest(), folder, cgroup, [image()])
     with raised(vpc, wish, chart.install, tell) as cluster:
         yield cluster
