@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from cni import rtnl
 from cni.dataplane import PROTOCOL, Rule
@@ -86,7 +86,10 @@ class KernelMender:
         takes_away = isinstance(step, DeleteWay | DeleteRule | DeleteAddress)
         done = GONE | DONE if isinstance(step, DeleteRule) else GONE if takes_away else DONE
         try:
-            self._channel.send(*_messages(step))
+            if isinstance(step, PutRule):
+                put_rule(self._channel, self._looks, step.rule)
+            else:
+                self._channel.send(*_messages(step))
         except rtnl.NetlinkError as error:
             if isinstance(step, SetLink) and step.name and error.errno == errno.EBUSY:
                 return self._rename(step)
@@ -122,7 +125,29 @@ class KernelMender:
         return str(errors[0]) if errors else ""
 
 
-def _messages(step: Step) -> tuple[rtnl.Message, ...]:
+def put_rule(channel: rtnl.Channel, looks: Looks, rule: Rule) -> None:
+    """Add a rule that is not there. Raises NetlinkError, OSError.
+
+    The kernel says "there already" where one of our protocol turns ours round (`not`) or has
+    realms, too (rule_exists in net/core/fib_rules.c): ours comes behind it then.
+    """
+    try:
+        channel.send(rtnl.change_rule(rule_wish(rule)))
+    except rtnl.NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        if rule not in {found.rule for found in looks.rules()}:
+            channel.send(rtnl.change_rule(rule_wish(rule), double=True))
+
+
+Batch: TypeAlias = (
+    SetLink | PutWay | PutAddress | PutNeighbour | WriteTable
+    | DeleteWay | DeleteRule | DeleteAddress
+)  # fmt: skip
+"""A step that is one batch of messages, whatever the kernel says."""
+
+
+def _messages(step: Batch) -> tuple[rtnl.Message, ...]:
     match step:
         case DeleteWay(way):
             return (rtnl.delete_route(path(way), any_scope=True),)
@@ -156,14 +181,12 @@ def taking_out(rule: Rule | OddRule, spare: Sequence[Rule]) -> tuple[rtnl.Messag
     )
 
 
-def _putting(step: SetLink | PutWay | PutRule | PutNeighbour | WriteTable) -> rtnl.Message:
+def _putting(step: SetLink | PutWay | PutNeighbour | WriteTable) -> rtnl.Message:
     match step:
         case SetLink():
             return rtnl.change_link(step)
         case PutWay(way):
             return rtnl.new_route(path(way))
-        case PutRule(rule):
-            return rtnl.change_rule(rule_wish(rule))
         case PutNeighbour(neighbour):
             return rtnl.new_neighbour(neighbour.address, neighbour.mac, neighbour.index)
         case WriteTable():

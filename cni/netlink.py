@@ -42,7 +42,7 @@ from cni.dataplane import (
 )
 from cni.desired import ENI_CONF, PRIMARY_CONF, SetLink, Way, spared
 from cni.kernel import Link, NodeError
-from cni.mender import DONE, GONE, path, rule_wish, taking_out
+from cni.mender import DONE, GONE, path, put_rule, taking_out
 from cni.rtdump import HAS_IPV6, Looks
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class NodeNetlink:
         for step in steps(wanted, self._rules()):
             match step:
                 case Put(Rule() as rule):
-                    self._change_rules([rtnl.change_rule(rule_wish(rule))], DONE)
+                    put_rule(self._fast, self._looks, rule)
                 case Delete(Rule() as rule) if prune:
                     self._change_rules(taking_out(rule, spared(rule, wanted)), GONE | DONE)
 

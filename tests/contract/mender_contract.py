@@ -267,7 +267,12 @@ LOOSER = (
 deleted asks for ours as well."""
 
 
-TURNED = {"not from all lookup 5120": 512, "not from all fwmark 0x2/0x7f lookup 2": 1536}
+TWINS = {
+    "not from all lookup 5120": 512,
+    "not from all fwmark 0x2/0x7f lookup 2": 1536,
+    "from all lookup 5120 realms 7": 512,
+}
+"""Rules of our protocol that the kernel takes for ours when ours is to come."""
 
 
 def put_before_ours(bench: MenderBench, add: Callable[[], object], preference: int) -> None:
@@ -314,8 +319,8 @@ class MenderContract:
         mend(bench, PutRule(LOOSER[0]))
         self._only_it_goes(bench, before)
 
-    @pytest.mark.parametrize(("words", "preference"), TURNED.items(), ids=TURNED.values())
-    def test_a_rule_that_turns_ours_round_goes_and_ours_stays(
+    @pytest.mark.parametrize(("words", "preference"), TWINS.items(), ids=TWINS)
+    def test_a_rule_that_passes_for_ours_goes_and_ours_stays(
         self, bench: MenderBench, words: str, preference: int
     ) -> None:
         make(bench)
@@ -324,6 +329,23 @@ class MenderContract:
         add = partial(bench.add_rule, f"pref {preference} {words}", said)
         put_before_ours(bench, add, preference)
         self._only_it_goes(bench, before)
+
+    @pytest.mark.parametrize(("words", "preference"), TWINS.items(), ids=TWINS)
+    def test_a_rule_comes_back_at_once_where_one_that_passes_for_it_has_its_place(
+        self, bench: MenderBench, words: str, preference: int
+    ) -> None:
+        make(bench)
+        before = sorted(bench.rules())
+        ours = [r for r in desired_rules(WANT.enis, ROUTING) if r.preference == preference]
+        mend(bench, *map(DeleteRule, ours))
+        bench.add_rule(f"pref {preference} {words}", f"{preference}: {words}")
+        assert set(mend(bench, *map(PutRule, ours))) == {""}
+        assert set(before) < set(bench.rules())
+        self._only_it_goes(bench, before)
+        mend(bench, *map(DeleteRule, ours))
+        bench.add_rule(f"pref {preference} {words}", f"{preference}: {words}")
+        bench.do(partial(bench.net.set_rules, WANT.enis, prune=False, routing=ROUTING))
+        assert set(before) < set(bench.rules())
 
     def _only_it_goes(self, bench: MenderBench, before: list[str]) -> None:
         repairs = tuple(mending(WANT, look(bench)))
