@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 
 from cni.dataplane import (
     NODE_SYSCTLS,
@@ -247,6 +247,7 @@ def _journal_and_kernel(
     between = "journal and kernel"
     repairs = tuple(mending(want, kernel, known))
     yield from _drops_of_others(want, kernel, repairs)
+    yield from _ways_elsewhere(want, kernel, lookup)
     for repair in repairs:
         yield Finding(
             "kernel" if repair.part is Part.TABLE else between,
@@ -288,6 +289,29 @@ def _drops_of_others(
             sentence = f"{what} is somebody else's and drops what goes there ({kind})"
             dev = f"ip -{way.network.version} route del {kind} {way.network} table {way.table}"
             cure = f"find who put it there (proto {way.protocol}), then `{dev}`"
+            yield Finding("kernel", what, sentence, cure)
+
+
+def _ways_elsewhere(want: Desired, kernel: Found, lookup: Lookup) -> Iterator[Finding]:
+    """Yield others' routes that take some packets to a pod elsewhere, because of what they ask.
+
+    One that asks nothing has the place of ours, which replaces it.
+    """
+    pods = {ip_network(address): pod for pod in want.pods for address in pod.addresses}
+    for way in kernel.ways:
+        pod = pods.get(way.network)
+        asks = way.protocol != PROTOCOL and (way.tos or way.origin)
+        if pod is None or not asks or way.drops or way.table != PODS_TABLE:
+            continue
+        link = lookup.pod(pod)
+        if link is not None and link.index != way.index:
+            what = f"route {named(way)} in table {way.table}"
+            where = f"to link #{way.index}" if way.index else f"elsewhere ({way.kind})"
+            sentence = f"{what} is somebody else's and takes packets to {pod.who} {where}"
+            cure = (
+                f"find who put it there (proto {way.protocol}), then `ip -{way.network.version}"
+                f" route del {named(way)} table {way.table}`"
+            )
             yield Finding("kernel", what, sentence, cure)
 
 

@@ -225,7 +225,8 @@ def test_what_only_one_of_the_four_knows_is_said(the_clinic: Clinic, vpc: Embedd
              " nft add chain ip fw forward '{{ type filter hook forward priority 0; policy drop; }}';"
              " ip rule add pref 900 fwmark 0x40/0xf0 lookup 99;"
              " ip route add blackhole 198.51.100.0/24 table 2;"
-             " ip -6 route add prohibit 2001:db8:9::/48 table 5120")  # fmt: skip
+             " ip -6 route add prohibit 2001:db8:9::/48 table 5120;"
+             " ip route add {pod0} tos 0x10 dev ens5 table 5120 proto static")  # fmt: skip
     by_address = {str(a["PrivateIpAddress"]): eni for eni in vpc.ec2.describe_network_interfaces()[
         "NetworkInterfaces"] for a in eni["PrivateIpAddresses"]}  # fmt: skip
     taken = str(scene.pods[4])
@@ -244,6 +245,7 @@ def test_what_only_one_of_the_four_knows_is_said(the_clinic: Clinic, vpc: Embedd
         "rule 900 of somebody else looks at our mark bits: 0x40/0xf0",
         "route 198.51.100.0/24 in table 2 is somebody else's and drops what goes there (blackhole)",
         "route 2001:db8:9::/48 in table 5120 is somebody else's and drops what goes there (prohibit)",
+        "tos 0x10 in table 5120 is somebody else's and takes packets to default/web-0 to link #",
         f"default/web-4 has {taken} of ",
         f"the journal holds {taken}/32 of ",
     ):
@@ -255,7 +257,8 @@ def test_what_only_one_of_the_four_knows_is_said(the_clinic: Clinic, vpc: Embedd
     clinic.keep("web-2", str(scene.pods[2]))
     scene.sh("nft delete table ip fw; ip rule del pref 900;"
              " ip route del blackhole 198.51.100.0/24 table 2;"
-             " ip -6 route del prohibit 2001:db8:9::/48 table 5120")  # fmt: skip
+             " ip -6 route del prohibit 2001:db8:9::/48 table 5120;"
+             " ip route del {pod0} tos 0x10 table 5120")  # fmt: skip
 
 
 def test_where_nothing_can_be_read_it_says_so(clinic: Clinic) -> None:

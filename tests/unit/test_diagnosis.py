@@ -200,6 +200,7 @@ def leased(*rows: LeaseRow) -> Journalled:
 
 
 OTHERS = "is somebody else's and drops what goes there"
+TAKES = "is somebody else's and takes packets to default/web-1"
 
 DIFFERENCES: dict[str, tuple[Witnesses, list[str]]] = {
     "a sandbox without a lease": (
@@ -302,6 +303,19 @@ DIFFERENCES: dict[str, tuple[Witnesses, list[str]]] = {
         [
             f"route 198.51.100.0/24 in table 2 {OTHERS} (blackhole)",
             f"route 203.0.113.0/24 in table 5120 {OTHERS} (unreachable)",
+        ],
+    ),
+    "somebody's routes of some packets to a pod": (
+        replace(ALL, kernel=replace(KERNEL, ways=(
+            Way(IPv4Network(FIRST), 5120, 0, 2, protocol=4, tos=0x10),
+            Way(IPv4Network(FIRST), 5120, 0, 10, protocol=4, tos=0x8),
+            Way(IPv4Network(FIRST), 5120, 0, 0, protocol=4, tos=0x4, kind="throw"),
+            Way(IPv4Network(FIRST), 7, 0, 2, protocol=4, tos=0x10),
+            *KERNEL.ways,
+        ))),
+        [
+            f"route 10.0.0.5/32 tos 0x10 in table 5120 {TAKES} to link #2",
+            f"route 10.0.0.5/32 tos 0x4 in table 5120 {TAKES} elsewhere (throw)",
         ],
     ),
     "somebody's blackhole in the place of ours": (
