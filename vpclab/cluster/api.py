@@ -69,7 +69,7 @@ class Api:
 
     # Objects -----------------------------------------------------------------------------
     def ask(self, method: str, path: str, body: object = None, kind: str = "json") -> Any:
-        """Make one request; return what it answered. Raises ApiError."""
+        """Make one request; return what it answered: an object, or text. Raises ApiError."""
         headers = {"Content-Type": f"application/{kind}", "Accept": "application/json"}
         settings = self._client.configuration
         self._client.update_params_for_auth(headers, [], ["BearerToken"])
@@ -84,7 +84,8 @@ class Api:
         text = response.data.decode()
         if response.status >= 300:  # noqa: PLR2004 - HTTP: no success
             raise ApiError(f"{method} {path}: {response.status} {text}", response.status)
-        return json.loads(text) if text.startswith("{") else text
+        is_json = response.headers.get("Content-Type", "").startswith("application/json")
+        return json.loads(text) if is_json else text
 
     def create(self, thing: Object) -> Any:
         """Create an object of the kinds above."""
