@@ -42,9 +42,14 @@ RESULTS = "/var/lib/cni/results"
 LINKED = ("loopback", "tuning", "portmap", "bandwidth", "ptp", "host-local")
 """The CNI project's plugins that a node has."""
 
+METRICS = "127.0.0.1:1338"
+"""Where it tells of itself, on its own node; the port of its documentation."""
+
 SETTINGS = """\
 version = 2
 disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri"]
+[metrics]
+  address = "{metrics}"
 [plugins."io.containerd.internal.v1.opt"]
   path = "/run/containerd-opt"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -138,10 +143,16 @@ class Containerd:
         self._is_up = is_up or self._accepts
         self.cgroup = f"/{cgroup}-{secrets.token_hex(4)}-{node.name}"
         self.process: subprocess.Popen[Any] | None = None
-        node.path(CONFIG).write_text(
-            SETTINGS.format(pause=pause, bin_dir=BIN_DIR, conf_dir=CONF_DIR)
-        )
+        self._pause, self.metrics = pause, METRICS
+        self.configure()
         self.link_tools()
+
+    def configure(self) -> None:
+        """Write its settings, which go with /run."""
+        text = SETTINGS.format(
+            pause=self._pause, bin_dir=BIN_DIR, conf_dir=CONF_DIR, metrics=self.metrics
+        )
+        self.node.path(CONFIG).write_text(text)
 
     def link_tools(self) -> None:
         """Have the CNI project's plugins beside ours; twice is once."""

@@ -12,6 +12,7 @@ import ctypes
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUTS = 0x00020000, 0x04000000
@@ -23,8 +24,8 @@ KEPT = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def begin(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    """Start a node's init, which sleeps, in mount and UTS namespaces of its own.
+def begin(folder: Path, name: str, init: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a node's *init*, which sleeps, in mount and UTS namespaces of its own.
 
     Its mounts are shared with what unshares from them: a netns that is removed must go in a
     daemon's mount namespace, too.
@@ -44,7 +45,7 @@ def begin(folder: Path, name: str) -> subprocess.Popen[bytes]:
     _mount(None, Path("/"), MS_REC | MS_SHARED)
     socket.sethostname(name)
     # A session of its own: Ctrl-C is for what runs the VPC, which ends its nodes in order.
-    return subprocess.Popen(["sleep", "infinity"], start_new_session=True)
+    return subprocess.Popen(init, start_new_session=True)
 
 
 def _mount(source: Path | None, point: Path, flags: int) -> None:

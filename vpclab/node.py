@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -85,6 +86,11 @@ cannot be changed, nor reached."""
 FOLDERS = {"/run": "run", "/var/lib": "lib", "/var/log": "log", "/etc": "etc", "/opt": "opt"}
 """What a node has of its own, and where in its folder."""
 
+RUN = ("run/netns", "run/lock")
+"""What is in /run of a node that has just been booted."""
+
+INIT = ("sleep", "infinity")
+
 
 @dataclass(frozen=True, slots=True)
 class Rights:
@@ -154,17 +160,26 @@ class Node:
         primary: IPv4Address,
         folder: Path,
         on_terminate: Callable[[Node], None],
+        on_reboot: Callable[[Node], None],
     ) -> None:
         self.name, self.instance_id, self.primary, self.folder = name, instance_id, primary, folder
-        self._on_terminate = on_terminate
+        self._on_terminate, self._on_reboot = on_terminate, on_reboot
         self._processes: list[subprocess.Popen[Any]] = []
         with contextlib.ExitStack() as undo:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             self._furnish()
-            self.worker = Worker(name[:15])
+            self._boot(INIT)
+            undo.pop_all()
+
+    def _boot(self, init: Sequence[str]) -> None:
+        """Make the namespaces that *init* then holds, in which nothing is yet."""
+        self.boot_id = str(uuid.uuid4())
+        self._entered = ["--net", "--mount", "--uts"]
+        with contextlib.ExitStack() as undo:
+            self.worker = Worker(self.name[:15])
             undo.callback(self.worker.close)
-            with contextlib.closing(Worker("init", self.worker.fd)) as init:
-                self._init = init.call(begin, folder, name)
+            with contextlib.closing(Worker("init", self.worker.fd)) as entered:
+                self._init = entered.call(begin, self.folder, self.name, init)
             undo.callback(self._end_init)
             self.worker.write_sysctls({**SYSCTLS, **IMAGE_SYSCTLS})
             self.worker.call(_raise_lo)
@@ -172,7 +187,7 @@ class Node:
 
     def _furnish(self) -> None:
         """Make the node's folders; what it does not have of its own is a link to the host's."""
-        for part in ("run/netns", "run/lock", "lib", "log", "etc/cni/net.d", "opt/cni/bin"):
+        for part in (*RUN, "lib", "log", "etc/cni/net.d", "opt/cni/bin"):
             (self.folder / part).mkdir(parents=True)
         etc = self.folder / "etc"
         (etc / "hostname").write_text(f"{self.name}\n")
@@ -232,8 +247,8 @@ class Node:
 
     def entry(self, rights: Rights | None = None) -> list[str]:
         """Return the words that, put before a command, have it run on the node."""
-        entry = ["nsenter", f"--target={self._init.pid}", "--net", "--mount", "--uts", "--wd=/"]
-        return [*entry, "--", *(rights.entry() if rights else ())]
+        entry = ["nsenter", f"--target={self._init.pid}", *self._entered, "--wd=/", "--"]
+        return [*entry, *(rights.entry() if rights else ())]
 
     def popen(
         self,
@@ -280,6 +295,32 @@ class Node:
         """Terminate the instance."""
         self._on_terminate(self)
 
+    def reboot(self) -> None:
+        """Reboot the instance: its disk is kept, /run is empty, its ENIs are where they were.
+
+        Another boot has begun: another `boot_id`, and a clock that counts from now on. Whoever has
+        cgroups on the node ends what is in them before: it may have a UTS namespace of its own.
+        """
+        self._on_reboot(self)
+
+    def begin_anew(self) -> None:
+        """Be another boot of the machine, without a link; its processes have ended."""
+        self._end_init()
+        self.worker.close()
+        shutil.rmtree(self.folder / "run")
+        for part in RUN:
+            (self.folder / part).mkdir(parents=True)
+        self._boot(["unshare", "--time", *_offsets(), *INIT])
+        end = time.monotonic() + RUN_SECONDS
+        while self._clock() == _clock():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.name} did not get a clock of its own")
+            time.sleep(0.002)
+        self._entered.append("--time")
+
+    def _clock(self) -> Path:
+        return Path(f"/proc/{self._init.pid}/ns/time").readlink()
+
     def end_processes(self) -> None:
         """Kill every process of the node but its init."""
         for process in self._processes:  # one may not have entered the namespaces yet
@@ -310,6 +351,16 @@ class Node:
     def _end_init(self) -> None:
         self._init.kill()
         self._init.wait()
+
+
+def _clock() -> Path:
+    return Path("/proc/self/ns/time").readlink()
+
+
+def _offsets() -> list[str]:
+    """Return what makes the clocks since boot begin at 0, or within a second of it."""
+    clocks = {"boottime": time.CLOCK_BOOTTIME, "monotonic": time.CLOCK_MONOTONIC}
+    return [f"--{name}=-{int(time.clock_gettime(clock))}" for name, clock in clocks.items()]
 
 
 def _raise_lo() -> None:

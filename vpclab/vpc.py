@@ -284,20 +284,44 @@ class EmbeddedVPC:
         primary = IPv4Address(primary_eni.private_ip_address)
         with contextlib.ExitStack() as undo:
             undo.callback(self.ec2.terminate_instances, InstanceIds=[instance_id])
-            node = Node(name, instance_id, primary, self._folder / name, self._terminate)
+            folder = self._folder / name
+            node = Node(name, instance_id, primary, folder, self._terminate, self._reboot)
             undo.pop_all()
         with self.plane.lock:
-            self.nodes[name] = self._desired.booted[instance_id] = node
-        self._sync(primary_eni)
-        wanted = self._desired.wanted(primary_eni)
+            self.nodes[name] = node
+        self._boot(node)
+        return node
+
+    def _boot(self, node: Node) -> None:
+        """Plug an instance's ENIs into its node, and configure the first as an image does."""
+        with self.plane.lock:
+            self._desired.booted[node.instance_id] = node
+            primary: Eni = self._instance(node.instance_id).nics[0]
+        self._replug(node)
+        wanted = self._desired.wanted(primary)
         assert wanted is not None  # noqa: S101 - the node is there now
         node.start_by_dhcp(
             wanted,
-            IPv4Network(primary_eni.subnet.cidr_block).prefixlen,
-            [IPv6Address(a) for a in primary_eni.addresses6],
+            IPv4Network(primary.subnet.cidr_block).prefixlen,
+            [IPv6Address(a) for a in primary.addresses6],
         )
-        self.fabric.settle(primary_eni.id)
-        return node
+        self.fabric.settle(primary.id)
+
+    def _replug(self, node: Node) -> None:
+        """Have the fabric look anew at the ENIs of an instance."""
+        with self.plane.lock:
+            enis = list(self._instance(node.instance_id).nics.values())
+        for eni in enis:
+            self._sync(eni)
+
+    def _reboot(self, node: Node) -> None:
+        """Reboot the instance; the fabric lets go of its namespace before that goes."""
+        node.end_processes()
+        with self.plane.lock:
+            self._desired.booted.pop(node.instance_id)
+        self._replug(node)
+        node.begin_anew()
+        self._boot(node)
 
     def public_address(self, node: Node) -> IPv4Address:
         """Return what the internet sees of *node*."""

@@ -455,7 +455,9 @@ def test_an_instance_whose_node_cannot_be_made_is_terminated(
 def test_of_a_node_that_cannot_be_made_nothing_stays(tmp_path: Path) -> None:
     name, before = "x" * 65, set(threading.enumerate())  # a name that the kernel refuses
     with pytest.raises(OSError, match="Invalid argument"):
-        Node(name, "i-1", IPv4Address("10.0.1.4"), tmp_path / "node", Node.power_off)
+        Node(
+            name, "i-1", IPv4Address("10.0.1.4"), tmp_path / "node", Node.power_off, Node.begin_anew
+        )
     assert set(threading.enumerate()) <= before
     assert list(tmp_path.iterdir()) == []
 

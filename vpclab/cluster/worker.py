@@ -28,6 +28,9 @@ KERNEL = {
 """What a kubelet sets of the kernel (pkg/kubelet/cm, setupKernelTunables). It reads before it
 writes, and writes nothing where it finds these: on the node, files lie over the kernel's."""
 
+BOOT_ID = "kernel/random/boot_id"
+"""By which a kubelet knows that its machine was rebooted, and says so in the Node's status."""
+
 PAUSE = "lab.enid.dev/tools:1"
 """The image of sandboxes, and of the tools in them: busybox."""
 
@@ -153,10 +156,21 @@ class Worker:
 
     def boot(self) -> None:
         """Start containerd, and make what a kubelet needs."""
+        self.containerd.copy_tools()
+        self._start()
+
+    def _start(self) -> None:
         cgroups.make(self.cgroup)  # a kubelet looks for it, and does not make it
         self._cover_kernel()
-        self.containerd.copy_tools()
         self.containerd.start()
+
+    def reboot(self) -> None:
+        """Have the machine go down at once, pods and all, and come up again."""
+        self.close()
+        self.node.reboot()
+        self.containerd.configure()
+        self._start()
+        self.join()
 
     def join(self) -> None:
         """Start what makes the node one of the cluster."""
@@ -172,7 +186,7 @@ class Worker:
     def _cover_kernel(self) -> None:
         folder = self.node.path("/run/kernel")
         folder.mkdir(exist_ok=True)
-        for name, value in KERNEL.items():
+        for name, value in {**KERNEL, BOOT_ID: self.node.boot_id}.items():
             file = folder / name.replace("/", ".")
             file.write_text(f"{value}\n")
             self.node.run(["mount", "--bind", f"/run/kernel/{file.name}", f"/proc/sys/{name}"])
