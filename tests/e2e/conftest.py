@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.apiserver import ApiServer, programs
 from tests.e2e.lab import keeping_logs, lab_cluster
-from tests.e2e.told import OUTCOMES, PODS, UP
+from tests.e2e.told import OUTCOMES, PODS, TABLES, UP
 from vpclab import box
 from vpclab.checks.ground import Ground, furnished
 from vpclab.checks.show import outcome_lines, part_lines, sentence
@@ -20,10 +21,14 @@ from vpclab.cluster.parts import kubectl, missing, parts
 from vpclab.cluster.whole import Cluster
 from vpclab.cluster.worker import PAUSE
 
+if TYPE_CHECKING:
+    from vpclab.vpc import EmbeddedVPC
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have a place for what came of checks."""
     config.stash[OUTCOMES], config.stash[UP], config.stash[PODS] = [], [], ""
+    config.stash[TABLES] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -38,6 +43,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("what an operator sees", "-")
     for line in terminalreporter.config.stash[PODS].splitlines():
         terminalreporter.line(line.rstrip())
+    if tables := terminalreporter.config.stash[TABLES]:
+        terminalreporter.section("pod start", "-")
+        for line in tables:
+            terminalreporter.line(line)
     terminalreporter.section(f"checks: {sentence(outcomes)}", "-")
     for line in outcome_lines(outcomes):
         terminalreporter.line(line)
@@ -59,14 +68,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 @pytest.fixture(scope="session")
-def cluster(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Control plane and two nodes with everything real in the embedded VPC."""
+def vpc() -> Iterator[EmbeddedVPC]:
+    """The VPC that the cluster is in."""
     if missing() or not box.in_box():
         pytest.skip("NOT TESTED on a cluster: run `make e2e`")
     from vpclab.vpc import EmbeddedVPC  # noqa: PLC0415 - moto takes a second to import
 
+    with EmbeddedVPC() as vpc:
+        yield vpc
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    vpc: EmbeddedVPC, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Control plane and two nodes with everything real in the embedded VPC."""
     folder, began = tmp_path_factory.mktemp("cluster"), time.monotonic()
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
@@ -74,8 +90,8 @@ def cluster(
         with capture.global_and_fixture_disabled():
             print(f"enid: {time.monotonic() - began:5.1f} s  {what}", flush=True)  # noqa: T201 - progress
 
-    tell(f"making a VPC; logs will be in {folder}")
-    with EmbeddedVPC() as vpc, keeping_logs(vpc, folder), lab_cluster(vpc, folder, tell) as cluster:
+    tell(f"logs will be in {folder}")
+    with keeping_logs(vpc, folder), lab_cluster(vpc, folder, tell) as cluster:
         pytestconfig.stash[UP].append(time.monotonic() - began)
         tell("the cluster is up")
         yield cluster

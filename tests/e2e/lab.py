@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ZONES = (("10.0.1.0/24", "us-east-1a"), ("10.0.2.0/24", "us-east-1b"))
 
+NODES = "m5.xlarge"
+"""58 places each, of four ENIs with 14 addresses for pods: room for 60 pods and more beside what
+the lab has; two m5.large, with 29 each, have not."""
+
 
 @contextlib.contextmanager
 def keeping_logs(vpc: EmbeddedVPC, folder: Path) -> Iterator[None]:
@@ -36,7 +40,7 @@ def lab_cluster(vpc: EmbeddedVPC, folder: Path, tell: Callable[[str], None]) -> 
     subnets = [vpc.add_subnet(cidr, zone) for cidr, zone in ZONES]
     control = vpc.launch_node("control", "m5.large", subnets[0], public=True)
     nodes = [
-        vpc.launch_node(f"node-{letter}", "m5.large", subnet, public=True, hop_limit=2)
+        vpc.launch_node(f"node-{letter}", NODES, subnet, public=True, hop_limit=2)
         for letter, subnet in zip("ab", subnets, strict=True)
     ]
     # Named by process: several clusters run beside each other on one machine.
