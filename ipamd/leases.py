@@ -47,6 +47,16 @@ CREATE TABLE IF NOT EXISTS deletes (
 ) STRICT, WITHOUT ROWID;
 """
 
+LEASE_COLUMNS = (
+    "id, network, container_id, ifname, pod_namespace, pod_name, pod_uid, eni_id, eni_number,"
+    " netns_dev, netns_ino, started_ns, since"
+)
+"""By name, in each statement: a later version's file may have more of them (docs/adr/0043)."""
+
+SCHEMA_VERSION = 1
+"""Raised with a change that an older daemon would misread; it then sets the file aside, and reads
+leases from the kernel."""
+
 
 class LeasesError(Exception):
     """The file cannot be read or written; the text says which and why."""
@@ -137,7 +147,9 @@ class Leases:
                     values,
                 ).lastrowid
                 for address in row.addresses:
-                    self._db.execute("INSERT INTO leased VALUES (?,?)", (str(address), lease))
+                    self._db.execute(
+                        "INSERT INTO leased (address, lease) VALUES (?,?)", (str(address), lease)
+                    )
                     self._db.execute("DELETE FROM cooling WHERE address = ?", (str(address),))
         except LeasesError as error:
             taken = ", ".join(map(str, row.addresses))
@@ -153,7 +165,8 @@ class Leases:
         where = "network = ? AND container_id = ? AND ifname = ?"
         with self._transaction():
             self._db.execute(
-                "INSERT INTO cooling SELECT address, eni_id, ?, ? FROM leased"  # noqa: S608 - constant text
+                "INSERT INTO cooling (address, eni_id, boot, wall)"  # noqa: S608 - constant text
+                " SELECT address, eni_id, ?, ? FROM leased"
                 f" JOIN leases ON leases.id = lease WHERE {where}",
                 (now.boot, now.wall, *key),
             )
@@ -165,7 +178,8 @@ class Leases:
         for owed, since in tuple(self._owed.items()):
             self.release(owed, since)
         with self._transaction():
-            self._db.execute("PRAGMA user_version = 1")  # writes a page, whatever it was
+            # It writes a page, whatever it was.
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def clear(self) -> None:
         """Forget everything: it was another instance's."""
@@ -184,7 +198,8 @@ class Leases:
         """Note a DEL's start, and drop those older than `REMEMBER_DEL_SECONDS`."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO deletes VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET"
+                "INSERT INTO deletes (network, container_id, ifname, started_ns, boot)"
+                " VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET"
                 " started_ns = max(started_ns, excluded.started_ns), boot = excluded.boot",
                 (sandbox.network, sandbox.container_id, sandbox.ifname, started_ns, now.boot),
             )
@@ -212,7 +227,7 @@ class Leases:
             for (
                 key, network, container_id, ifname, namespace, name, uid,
                 eni_id, number, dev, ino, started_ns, since,
-            ) in self._db.execute("SELECT * FROM leases ORDER BY id")
+            ) in self._db.execute(f"SELECT {LEASE_COLUMNS} FROM leases ORDER BY id")  # noqa: S608 - constant text
         )  # fmt: skip
 
     def cooling(self) -> tuple[tuple[Address, EniId, Instant], ...]:
@@ -233,10 +248,14 @@ class Leases:
 def _open(name: str) -> sqlite3.Connection:
     db = sqlite3.connect(name, isolation_level=None, timeout=1.0)
     try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"version {version} is of a later enid than this")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA foreign_keys=ON")
         db.executescript(SCHEMA)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         damage = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise sqlite3.DatabaseError(damage)

@@ -256,3 +256,61 @@ def test_a_row_that_cannot_be_written_is_an_error_and_not_a_guess(journal: Journ
         journal.put(INTENT, NOW.wall)
     with pytest.raises(JournalError, match=r"journal\.db cannot be read"):
         journal.intents()
+
+
+# Files of a later version (docs/adr/0043) -------------------------------------------------
+def widen(path: Path) -> None:
+    """Give each table another column, in front of nothing, as a later version may."""
+    with closing(sqlite3.connect(path)) as later, later:
+        tables = later.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            later.execute(f"ALTER TABLE {table} ADD COLUMN later TEXT NOT NULL DEFAULT 'unknown'")
+
+
+def test_a_lease_file_with_more_columns_serves(leases: Leases) -> None:
+    leases.insert(row("c1", "10.0.1.20"))
+    leases.close()
+    widen(leases.path)
+    with closing(Leases(leases.path)) as mine:
+        mine.insert(row("c2", "10.0.1.21"))
+        assert [r.sandbox.container_id for r in mine.rows()] == ["c1", "c2"]
+        mine.release(row("c1").sandbox, NOW)
+        mine.remember_delete(row("c1").sandbox, 7, NOW)
+        assert [address for address, _, _ in mine.cooling()] == [ip_address("10.0.1.20")]
+        assert mine.deletes(NOW) == {row("c1").sandbox: 7}
+
+
+def test_a_journal_with_more_columns_serves(journal: Journal) -> None:
+    planned = Intent(token="t-1", state=EniState.PLANNED, device_index=1, parameters={})
+    journal.put(planned, NOW.wall)
+    journal.close()
+    widen(journal.path)
+    with closing(Journal(journal.path)) as mine:
+        assert mine.trouble is None
+        assert mine.intents() == (planned,)
+        mine.put(Intent(token="t-2", state=EniState.PLANNED, device_index=2, parameters={}), 1.0)
+        mine.hold(EniId("eni-1"), [SINGLE], NOW.wall)
+        mine.begin_release([SINGLE], NOW.wall)
+        assert mine.blocks() == ((SINGLE, EniId("eni-1"), Held.RELEASING),)
+        mine.drop([(SINGLE, EniId("eni-1"))], NOW.wall)
+        assert mine.gone(NOW.wall) == (SINGLE,)
+        mine.note_fact("life", "running")
+        mine.record([Event(1.0, "address assigned", "10.0.1.20", {})])
+        assert mine.fact("life") == "running"
+        assert len(mine.history(5)) == 1
+
+
+def test_a_lease_file_of_a_later_version_is_set_aside_for_the_kernel_knows(tmp_path: Path) -> None:
+    path = tmp_path / "leases.db"
+    with closing(Leases(path)) as leases:
+        leases.insert(row())
+    with closing(sqlite3.connect(path)) as later:
+        later.execute("PRAGMA user_version = 99")
+    with pytest.raises(LeasesError, match="version 99 is of a later enid than this") as caught:
+        Leases(path)
+    assert caught.value.is_damaged
+    with closing(open_leases(Paths(run=tmp_path, state=tmp_path))) as mine:
+        assert mine.rows() == ()
+    (aside,) = tmp_path.glob("leases.db.unreadable-*")
+    with closing(sqlite3.connect(aside)) as later:
+        assert later.execute("SELECT count(*) FROM leases").fetchone() == (1,)
