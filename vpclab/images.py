@@ -12,6 +12,7 @@ import json
 import platform
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ APPLETS = (
 )  # fmt: skip
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 MEDIA = "application/vnd.oci.image"
+PROGRAMS = (b"\x7fELF", b"#!")
+"""How a file begins that is run, or that the kernel starts a program by: they may be."""
+
 FOLDERS = ("bin", "etc", "tmp", "www", "proc", "sys", "dev")
 
 
@@ -36,7 +40,7 @@ def _layer(files: Mapping[str, bytes], links: Mapping[str, str]) -> bytes:
             folder.type, folder.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(folder)
         for name, content in files.items():
-            _put(tar, name, content, 0o755 if name.startswith("bin/") else 0o644)
+            _put(tar, name, content, 0o755 if content.startswith(PROGRAMS) else 0o644)
         for name, target in links.items():
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, target
@@ -61,6 +65,15 @@ def make_image(out: Path, busybox: Path, name: str) -> None:
     write_image(out, name, ("/bin/busybox", "sleep", "2147483647"), files, links)
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One name for files: *entry* is what it runs, with *words* where a pod gives no others."""
+
+    name: str
+    entry: Sequence[str] = ()
+    words: Sequence[str] = ()
+
+
 def write_image(
     out: Path,
     name: str,
@@ -69,23 +82,41 @@ def write_image(
     links: Mapping[str, str] | None = None,
 ) -> None:
     """Write an image of these *files*, by their names in it, to *out*; *entry* is what it runs."""
-    layer = _layer(files, links or {})
+    write_images(out, [Image(name, entry)], files, links or {})
+
+
+def write_images(
+    out: Path, images: Sequence[Image], files: Mapping[str, bytes], links: Mapping[str, str]
+) -> None:
+    """Write images of the same *files*, by their names in them, to *out*: all share a layer."""
+    layer = _layer(files, links)
     machine = {"os": "linux", "architecture": ARCHITECTURES[platform.machine()]}
-    settings = {"Entrypoint": list(entry), "Env": ["PATH=/bin"]}
-    rootfs = {"type": "layers", "diff_ids": [_digest(layer)]}
-    config = json.dumps({**machine, "config": settings, "rootfs": rootfs}).encode()
-    manifest = json.dumps({
-        "schemaVersion": 2, "mediaType": f"{MEDIA}.manifest.v1+json",
-        "config": _described("config.v1+json", config),
-        "layers": [_described("layer.v1.tar", layer)],
-    }).encode()  # fmt: skip
-    named = {"annotations": {"io.containerd.image.name": name}, "platform": machine}
-    index = {
-        "schemaVersion": 2,
-        "manifests": [{**_described("manifest.v1+json", manifest), **named}],
-    }
+    blobs, named = [layer], []
+    for image in images:
+        config, manifest = _configured(image, layer, machine)
+        blobs += [config, manifest]
+        annotations = {"annotations": {"io.containerd.image.name": image.name}, "platform": machine}
+        named.append({**_described("manifest.v1+json", manifest), **annotations})
+    index = {"schemaVersion": 2, "manifests": named}
     with tarfile.open(out, "w") as tar:
         _put(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         _put(tar, "index.json", json.dumps(index).encode())
-        for blob in (manifest, config, layer):
+        for blob in dict.fromkeys(blobs):
             _put(tar, f"blobs/sha256/{_digest(blob)[7:]}", blob)
+
+
+def _configured(image: Image, layer: bytes, machine: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Return the image's configuration and manifest."""
+    settings = {
+        "Entrypoint": list(image.entry),
+        "Cmd": list(image.words),
+        "Env": ["PATH=/bin"],
+    }
+    rootfs = {"type": "layers", "diff_ids": [_digest(layer)]}
+    config = json.dumps({**machine, "config": settings, "rootfs": rootfs}).encode()
+    manifest = {
+        "schemaVersion": 2, "mediaType": f"{MEDIA}.manifest.v1+json",
+        "config": _described("config.v1+json", config),
+        "layers": [_described("layer.v1.tar", layer)],
+    }  # fmt: skip
+    return config, json.dumps(manifest).encode()
