@@ -86,7 +86,7 @@ def missing(cache: Path = KUBERNETES) -> str:
     folder = programs(cache)
     for name in NEEDED:
         if not (folder / name).exists():
-            return f"{name} is not built ({_why(folder / name)}): tools/build-kubernetes"
+            return f"{name} is not built ({why(folder / name)}): tools/build-kubernetes"
     if not _tool("helm").exists():
         return "helm, which installs the chart, is not there: tools/fetch-helm"
     if not image().exists():
@@ -136,13 +136,13 @@ def _tool(name: str) -> Path:
 
 def _part(name: str, file: Path) -> Part:
     if not file.exists():
-        return Part(name, file, lacks=_why(file))
+        return Part(name, file, lacks=why(file))
     noted = file.with_name(f"{name}.took")
     took = noted.read_text().strip() if noted.exists() else ""
     return Part(name, file, _version(name, file), took=took)
 
 
-def _why(file: Path) -> str:
+def why(file: Path) -> str:
     """Return the last line of what was said when it was made."""
     log = file.with_name(f"{file.name}.log")
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
