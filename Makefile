@@ -11,7 +11,7 @@ ARGS ?=
 help: ## show this
 	@echo 'make TARGET [ARGS="..."]'
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r name what; do \
-	  printf '  %-9s %s\n' "$$name" "$$what"; done
+	  printf '  %-11s %s\n' "$$name" "$$what"; done
 
 demo: setup ## a VPC, two nodes, pods and proofs on this machine; ARGS are those of `enid lab demo`
 	@.venv/bin/enid lab demo $(ARGS)
@@ -53,6 +53,16 @@ e2e: setup-tests ## a real cluster in the embedded VPC, its parts built at the f
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q -o faulthandler_timeout=0 tests/e2e/test_cluster_install.py tests/e2e/test_cluster_network.py \
 	  tests/e2e/test_cluster_life.py \
 	  tests/e2e/test_lab_cluster.py $(ARGS)
+
+conformance: setup-tests ## Kubernetes' own tests of the network on a cluster, built at the first time: docs/conformance.md; ARGS=--focus X
+	@tools/build-containerd || echo 'enid: not every containerd is built: the newest of the others runs' >&2
+	@tools/build-kubernetes >/dev/null
+	@tools/build-kubernetes conformance >/dev/null
+	@tools/fetch-userland >/dev/null
+	@tools/fetch-helm >/dev/null
+	@tools/build-plugin --native >/dev/null
+	@tools/build-image --native >/dev/null
+	@$(PYTHON) -m vpclab.box $(PYTHON) -m tests.e2e.conformance $(ARGS)
 
 cri: setup-tests ## real containerd 1.6, 1.7 and 2.2, fetched and built at the first time: row by row (docs/runtimes.md)
 	@tools/build-plugin --native >/dev/null || echo 'enid: the plugin is not built: its source runs instead' >&2
@@ -118,4 +128,4 @@ setup:
 setup-tests:
 	@tools/setup tests
 
-.PHONY: help demo test bench labbench fidelity flows drift kube e2e cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests image chart
+.PHONY: help demo test bench labbench fidelity flows drift kube e2e conformance cri matrix chaos fuzz plugin kernels terraform lint bare clean setup setup-tests image chart

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,16 +35,22 @@ def keeping_logs(vpc: EmbeddedVPC, folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lab_cluster(vpc: EmbeddedVPC, folder: Path, tell: Callable[[str], None]) -> Iterator[Cluster]:
-    """Make the cluster; nothing is left of it."""
-    subnets = [vpc.add_subnet(cidr, zone) for cidr, zone in ZONES]
+def lab_cluster(
+    vpc: EmbeddedVPC,
+    folder: Path,
+    tell: Callable[[str], None],
+    zones: Sequence[tuple[str, str]] = ZONES,
+    images: Sequence[Path] = (),
+) -> Iterator[Cluster]:
+    """Make the cluster, a node in each zone, with these images, too; nothing is left of it."""
+    subnets = [vpc.add_subnet(cidr, zone) for cidr, zone in zones]
     control = vpc.launch_node("control", "m5.large", subnets[0], public=True)
     nodes = [
         vpc.launch_node(f"node-{letter}", NODES, subnet, public=True, hop_limit=2)
-        for letter, subnet in zip("ab", subnets, strict=True)
+        for letter, subnet in zip("abc", subnets, strict=False)
     ]
     # Named by process: several clusters run beside each other on one machine.
     cgroup = f"enid-e2e-{os.getpid()}"
-    wish = Wish(control, nodes, newest(), folder, cgroup, [image()])
+    wish = Wish(control, nodes, newest(), folder, cgroup, [image(), *images])
     with raised(vpc, wish, chart.install, tell) as cluster:
         yield cluster
