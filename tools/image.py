@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import sys
 import tarfile
@@ -90,16 +91,30 @@ class Blob:
         return {"mediaType": self.media, "digest": self.digest, "size": len(self.content)}
 
 
-def layer(folder: Path) -> tuple[Blob, str]:
-    """Return *folder* as a layer, and the digest that it has unpacked."""
+def layer(folder: Path, packed: Path | None = None) -> tuple[Blob, str]:
+    """Return *folder* as a layer, and the digest that it has unpacked.
+
+    Packing is most of what an image takes: what is in the folder *packed* is not packed again.
+    """
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
             _add(archive, path, path.relative_to(folder).as_posix())
     raw = tar.getvalue()
-    packed = gzip.compress(raw, 9, mtime=0)
-    blob = Blob(f"{MEDIA}.layer.v1.tar+gzip", packed)
-    return blob, f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    digest = hashlib.sha256(raw).hexdigest()
+    return Blob(f"{MEDIA}.layer.v1.tar+gzip", _packed(raw, digest, packed)), f"sha256:{digest}"
+
+
+def _packed(raw: bytes, digest: str, folder: Path | None) -> bytes:
+    if folder is None:
+        return gzip.compress(raw, 9, mtime=0)
+    file = folder / f"{digest}.gz"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(gzip.compress(raw, 9, mtime=0))
+        draft.replace(file)
+    return file.read_bytes()
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
@@ -278,6 +293,10 @@ def _python(metadata: str) -> dict[str, Any]:
 
 
 # The command -----------------------------------------------------------------------------
+PACKED = Path(".cache/image/packed")
+"""Layers as they were packed, by what is in them: Debian's and the libraries change seldom."""
+
+
 def project() -> Mapping[str, Any]:
     """Return what pyproject.toml says of the project."""
     said: Mapping[str, Any] = tomllib.loads(Path("pyproject.toml").read_text())["project"]
@@ -286,7 +305,7 @@ def project() -> Mapping[str, Any]:
 
 def _write(out: Path, architecture: str, folders: Sequence[Path], texts: Sequence[Path]) -> None:
     version = project()["version"]
-    image = archive(architecture, version, [layer(folder) for folder in folders])
+    image = archive(architecture, version, [layer(folder, PACKED) for folder in folders])
     found = (path for folder in folders for path in folder.rglob("*.dist-info/METADATA"))
     sums, modules = texts
     origins = Origins(

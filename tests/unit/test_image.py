@@ -99,6 +99,19 @@ def test_the_same_files_are_the_same_layer_whoever_has_made_them(folder: Path) -
     assert image.layer(folder) == before
 
 
+def test_a_layer_that_was_packed_is_taken_as_it_is_and_another_is_not(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    packed = tmp_path_factory.mktemp("image") / "packed"
+    before = image.layer(folder)
+    assert image.layer(folder, packed) == before
+    (file,) = packed.iterdir()
+    file.write_bytes(b"as it was packed")
+    assert image.layer(folder, packed)[0].content == b"as it was packed"
+    (folder / "new").write_text("x")
+    assert image.layer(folder, packed) == image.layer(folder)
+
+
 def test_the_archive_names_the_image_and_every_blob_by_its_sum(folder: Path) -> None:
     made = image.archive("arm64", "1.2.3", [image.layer(folder), image.layer(folder / "usr")])
     with tarfile.open(fileobj=io.BytesIO(made)) as tar:
