@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vpclab.cluster.api import Api
+from vpclab.cluster.api import Api, ApiError, Ended, ended
 
 LINE = '{"event": "serving", "leases": 3}'
 
@@ -63,3 +63,29 @@ def test_a_log_of_one_json_line_is_that_line(api: Api) -> None:
 
 def test_an_object_is_an_object(api: Api) -> None:
     assert api.ask("GET", "/api/v1/namespaces/kube-system/pods/enid-x") == json.loads(LINE)
+
+
+class _Answer:
+    """The client's answer to an exec, whose status ends with *word*."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    @property
+    def returncode(self) -> int:
+        return int(self._word)
+
+    def is_open(self) -> bool:
+        return False
+
+    def read_all(self) -> str:
+        return "said"
+
+
+def test_a_program_that_ran_has_an_exit_status() -> None:
+    assert ended(_Answer("3"), ["false"], 1) == Ended(3, "said")
+
+
+def test_one_that_never_ran_is_the_servers_failure() -> None:
+    with pytest.raises(ApiError, match="no running task found"):
+        ended(_Answer("no running task found: not found"), ["true"], 1)

@@ -127,7 +127,7 @@ class Api:
                 )  # fmt: skip
                 try:
                     answer.run_forever(timeout=seconds)
-                    return _ended(answer, argv, seconds)
+                    return ended(answer, argv, seconds)
                 finally:
                     answer.sock.shutdown()  # at once: close() waits for the server's good-bye
         except (ApiException, OSError) as error:
@@ -139,10 +139,14 @@ class Api:
         return str(self.ask("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}/log{query}"))
 
 
-def _ended(answer: Any, argv: Sequence[str], seconds: float) -> Ended:
+def ended(answer: Any, argv: Sequence[str], seconds: float) -> Ended:
+    """Return what the client's *answer* says of a program's end. Raises ApiError: it never ran."""
     if answer.is_open():
         return Ended(124, f"{answer.read_all()}\n{' '.join(argv)} did not end within {seconds:g} s")
-    code = int(answer.returncode)  # before what it printed, which takes the status along
+    try:
+        code = int(answer.returncode)  # before what it printed, which takes the status along
+    except ValueError as error:  # where an exit status would be there is a sentence
+        raise ApiError(f"{' '.join(argv)}: {error}") from error
     return Ended(code, answer.read_all())
 
 
