@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.e2e.latency import total
-from vpclab.checks.check import require
 from vpclab.checks.ground import Ground, WebPod
 from vpclab.cluster.api import is_true
 from vpclab.cluster.whole import Cluster
@@ -50,9 +49,13 @@ class Stage:
         return self.api.ask("GET", f"/api/v1/namespaces/{self.ground.namespace}/pods/{name}")
 
     def pair(self) -> tuple[WebPod, WebPod]:
-        """Return two pods on different nodes."""
-        pods = self.ground.web_pods()
-        return pods[0], next(pod for pod in pods if pod.node != pods[0].node)
+        """Return two pods on different nodes, when both are ready."""
+        self.ground.wait(lambda: len(self._by_node()) > 1, "a pod on each of two nodes")
+        first, second, *_ = self._by_node().values()
+        return first, second
+
+    def _by_node(self) -> dict[str, WebPod]:
+        return {pod.node: pod for pod in self.ground.web_pods()}
 
 
 @contextlib.contextmanager
@@ -78,18 +81,49 @@ def traffic(stage: Stage) -> Iterator[list[int]]:
         asking.result()
 
 
-def a_new_pod(stage: Stage, worker: Worker, name: str) -> IPv4Address:
-    """Run a pod on a node; return its address when it is ready."""
+def sleeping(stage: Stage, **spec: Any) -> dict[str, Any]:
+    """Return what a pod is that sleeps, and goes when it is told to; *spec* is added."""
     container = {**stage.ground.container(), "command": ["sleep", "3600"]}
-    spec = {"nodeName": worker.name, "containers": [container], "terminationGracePeriodSeconds": 1}
-    stage.ground.create("Pod", name, spec)
+    return {"containers": [container], "terminationGracePeriodSeconds": 1, **spec}
+
+
+def a_new_pod(stage: Stage, worker: Worker, name: str, **spec: Any) -> IPv4Address:
+    """Run a pod on a node; return its address when it is ready."""
+    stage.ground.create("Pod", name, sleeping(stage, nodeName=worker.name, **spec))
     stage.ground.wait(lambda: is_true(stage.pod(name), "Ready"), f"{name} is ready")
     return IPv4Address(stage.pod(name)["status"]["podIP"])
 
 
+def deployment(stage: Stage, name: str, replicas: int, **spec: Any) -> Any:
+    """Create a Deployment whose pods sleep."""
+    label = {"app": name}
+    return stage.ground.create("Deployment", name, {
+        "replicas": replicas, "selector": {"matchLabels": label},
+        "template": {"metadata": {"labels": label}, "spec": sleeping(stage, **spec)},
+    })  # fmt: skip
+
+
+def scale(stage: Stage, name: str, replicas: int) -> None:
+    """Have so many pods of a Deployment."""
+    path = f"/apis/apps/v1/namespaces/{stage.ground.namespace}/deployments/{name}/scale"
+    stage.api.ask("PATCH", path, {"spec": {"replicas": replicas}}, "merge-patch+json")
+
+
+def ready(stage: Stage, app: str) -> list[Any]:
+    """Return the pods of an app that are ready, and not about to end."""
+    return [
+        pod
+        for pod in stage.api.pods(stage.ground.namespace, f"app={app}")
+        if is_true(pod, "Ready") and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
 def unchanged(stage: Stage, before: list[WebPod]) -> str:
-    """Return how many pods there are, which are those of before, with their addresses."""
-    require(stage.ground.web_pods() == before, f"pods are {stage.ground.web_pods()} now")
+    """Return how many pods there are, which are those of before, with their addresses.
+
+    A machine that has other work may let one miss a probe: it is ready a little later.
+    """
+    stage.ground.wait(lambda: stage.ground.web_pods() == before, f"the pods of before, {before}")
     return f"{len(before)} pods as before"
 
 

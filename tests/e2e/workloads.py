@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import sys
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from tests.e2e import latency
-from tests.e2e.latency import Histogram, histogram
-from tests.e2e.stage import GET, Stage, leases, scraped
+from tests.e2e.costs import costs, told
+from tests.e2e.stage import Stage, a_new_pod, deployment, leases, ready, scale, sleeping
 from vpclab.checks.check import Check, require
-from vpclab.cluster.api import is_true
-from vpclab.cluster.worker import Worker
+from vpclab.checks.ground import PORT, SCRIPT
 
 MANY = 60
 """Pods at once: two m5.xlarge have 116 places, of which the lab's other pods take some ten."""
+
+FEW = 10
+
+ASKED = 60
+"""Requests to a Service: that one of its four pods is not met has a chance of one in 30 million."""
+
+ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 
 SECONDS = 240.0
 """What many pods may take on two cores that have other work, too."""
@@ -43,81 +48,117 @@ def scaled(stage: Stage) -> str:
     )
 
 
-def deployment(stage: Stage, name: str, replicas: int) -> Any:
-    """Create a Deployment whose pods sleep."""
-    label = {"app": name}
-    spec = {"replicas": replicas, "selector": {"matchLabels": label}}
-    return stage.ground.create("Deployment", name, {**spec, "template": template(stage, label)})
+def one_by_one(stage: Stage) -> str:
+    """Start a few pods on a node, each when the one before is ready: nobody waits for an ENI."""
+    spent, worker = costs(stage), stage.cluster.workers[0]
+    began = time.monotonic()
+    addresses = [a_new_pod(stage, worker, f"single-{number}") for number in range(FEW)]
+    each = (time.monotonic() - began) / FEW
+    require(len(set(addresses)) == FEW, f"{FEW} pods have {addresses}")
+    stage.tables.extend(told(f"{FEW} pods one by one", spent, costs(stage)))
+    for number in range(FEW):
+        stage.ground.api.delete(_pod(stage, f"single-{number}"))
+    return f"{FEW} pods, {each:.1f} s for each until it was seen to be ready"
 
 
-def template(stage: Stage, label: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return a pod that sleeps, and goes when it is told to."""
-    container = {**stage.ground.container(), "command": ["sleep", "3600"]}
-    return {
-        "metadata": {"labels": label},
-        "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
-    }
+def _pod(stage: Stage, name: str) -> dict[str, Any]:
+    return {"kind": "Pod", "metadata": {"name": name, "namespace": stage.ground.namespace}}
 
 
-def scale(stage: Stage, name: str, replicas: int) -> None:
-    """Have so many pods of a Deployment."""
-    path = f"/apis/apps/v1/namespaces/{stage.ground.namespace}/deployments/{name}/scale"
-    stage.api.ask("PATCH", path, {"spec": {"replicas": replicas}}, "merge-patch+json")
+# Pods with names ---------------------------------------------------------------------------
+def named(stage: Stage) -> str:
+    """Delete pods of a StatefulSet, then all of it; ask for each by its name when it is back."""
+    ground = stage.ground
+    ground.create("Service", "named", {
+        "clusterIP": "None", "selector": {"app": "named"}, "ports": [{"port": PORT}],
+    })  # fmt: skip
+    seen = [_stateful(stage, set())]
+    ground.api.delete(_pod(stage, "named-0"))
+    seen.append(_come_again(stage, seen[0]["named-0"], 1))
+    ground.api.delete({
+        "kind": "StatefulSet", "metadata": {"name": "named", "namespace": ground.namespace},
+    })  # fmt: skip
+    ground.wait(lambda: not ground.api.pods(ground.namespace, "app=named"), "the StatefulSet's end")
+    former = {address for each in seen for address in each.values()}
+    seen.append(_stateful(stage, former))
+    said = " -> ".join(each["named-0"] for each in seen)
+    return f"named-0 was {said}; each time its name led to the new address, where it answered"
 
 
-def ready(stage: Stage, app: str) -> list[Any]:
-    """Return the pods of an app that are ready."""
-    return [p for p in stage.api.pods(stage.ground.namespace, f"app={app}") if is_true(p, "Ready")]
-
-
-# What a start costs ------------------------------------------------------------------------
-START = "pod start (kubelet; pulls apart)"
-SANDBOX = "its sandbox (kubelet: RunPodSandbox)"
-NETWORK = "its network (containerd: all plugins)"
-ADD = "its address and wire (ipamd: ADD)"
-
-KUBELET = {
-    START: ("kubelet_pod_start_sli_duration_seconds", ""),
-    SANDBOX: ("kubelet_runtime_operations_duration_seconds", 'operation_type="run_podsandbox"'),
-}
-"""What kubelet measures of a pod's start."""
-
-CONTAINERD = (
-    "containerd_cri_network_plugin_operations_duration_seconds_seconds",
-    'operation_type="set_up_pod"',
-)
-"""What containerd measures of its plugins, exec and all: loopback, enid-cni, portmap."""
-
-Costs = Mapping[str, Histogram]
-
-
-def costs(stage: Stage) -> Costs:
-    """Return what pods' starts have cost so far, on all nodes together."""
-    found: dict[str, Histogram] = {}
-    for worker in stage.cluster.workers:
-        for name, one in _costs_on(stage, worker).items():
-            found[name] = found.get(name, Histogram()) + one
+def _stateful(stage: Stage, former: set[str]) -> dict[str, str]:
+    """Create the StatefulSet; return its pods' addresses, none of which is a *former* one."""
+    container = {
+        **stage.ground.container(), "command": ["sh", "-c", SCRIPT],
+        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+    }  # fmt: skip
+    stage.ground.create("StatefulSet", "named", {
+        "serviceName": "named", "replicas": 2, "selector": {"matchLabels": {"app": "named"}},
+        "template": {
+            "metadata": {"labels": {"app": "named"}},
+            "spec": sleeping(stage, containers=[container]),
+        },
+    })  # fmt: skip
+    found = _come_again(stage, "", 2)
+    require(not former & set(found.values()), f"{found} had cooled for no time: of {former}")
     return found
 
 
-def _costs_on(stage: Stage, worker: Worker) -> Costs:
-    kubelet = str(stage.api.ask("GET", f"/api/v1/nodes/{worker.name}/proxy/metrics"))
-    url = f"http://{worker.containerd.metrics}/v1/metrics"
-    runtime = worker.node.run([sys.executable, "-c", GET, url]).stdout
-    return {
-        **{name: histogram(kubelet, *what) for name, what in KUBELET.items()},
-        NETWORK: histogram(runtime, *CONTAINERD),
-        ADD: histogram(scraped(worker), "enid_request_seconds", 'verb="ADD"'),
-    }
+def _come_again(stage: Stage, former: str, count: int) -> dict[str, str]:
+    """Wait until the pods are ready and none has a *former* address; ask each by its name."""
+
+    def addresses() -> dict[str, str]:
+        return {p["metadata"]["name"]: p["status"]["podIP"] for p in ready(stage, "named")}
+
+    stage.ground.wait(
+        lambda: len(addresses()) == 2 and former not in addresses().values(),
+        "the StatefulSet's two pods",
+    )
+    found = addresses()
+    for name, address in list(found.items())[:count]:
+        _answers_by_name(stage, name, address)
+    return found
 
 
-def told(what: str, before: Costs, after: Costs) -> list[str]:
-    """Return the table of what has come since *before*, and the CNI's share."""
-    found = {name: one - before[name] for name, one in after.items()}
-    share = latency.share(found[NETWORK], found[SANDBOX])
-    daemon = latency.share(found[ADD], found[SANDBOX])
-    head = f"{what}: plugins take {share} of a sandbox's start, the daemon in them {daemon}"
-    return [head, *latency.rows(found)]
+def _answers_by_name(stage: Stage, name: str, address: str) -> None:
+    ground = stage.ground
+    domain = f"{name}.named.{ground.namespace}.svc.cluster.local"
+    client = ground.web_pods()[0].name
+    ground.wait(lambda: _resolved(stage, client, domain) == {address}, f"{domain} is {address}")
+    seen = ground.fetch(client, domain)
+    require(seen.server == name, f"{domain} is answered by {seen.server}")
+
+
+def _resolved(stage: Stage, pod: str, domain: str) -> set[str]:
+    """Return what a name is; nothing while nobody has it."""
+    ended = stage.api.run(
+        stage.ground.namespace, pod, "timeout", "10", "nslookup", "-type=a", f"{domain}."
+    )
+    return set() if ended.code else set(ADDRESS.findall(ended.out.partition("\n\n")[2]))
+
+
+# A pod without a network of its own --------------------------------------------------------
+def on_the_host(stage: Stage) -> str:
+    """Run a pod on its node's network; let it ask pods and Services."""
+    ground, held = stage.ground, leases(stage)
+    worker = stage.cluster.workers[0]
+    dns = {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+    address = a_new_pod(stage, worker, "on-the-host", **dns)
+    host = ground.address_of(worker.name)
+    require(address == host == worker.node.primary, f"it has {address}, its node {host}")
+    pods = ground.web_pods()
+    for pod in pods:
+        seen = ground.fetch("on-the-host", pod.address)
+        require(seen.server == pod.name, f"{seen.server} answered for {pod.name}")
+    cluster_ip = ground.service("web")["spec"]["clusterIP"]
+    servers = {seen.server for seen in _asked(stage, cluster_ip)}
+    require(servers == {pod.name for pod in pods}, f"{cluster_ip} led to {servers} only")
+    require(list(_asked(stage, "web")), "it does not reach http://web")
+    require(leases(stage) == held, f"leases are {leases(stage)}, and were {held}")
+    return f"{host}, its node's; it reaches {len(pods)} pods, {cluster_ip} and http://web; no lease"
+
+
+def _asked(stage: Stage, where: object) -> Iterator[Any]:
+    yield from stage.ground.fetch_often(ASKED, "on-the-host", where, 80)
 
 
 WORKLOADS: tuple[Check[Stage], ...] = (
@@ -126,6 +167,24 @@ WORKLOADS: tuple[Check[Stage], ...] = (
         f"a Deployment is scaled from 0 to {MANY} pods and back, and no address is kept",
         "DELs were lost or the pool did not grow: `enid status`, `enid doctor`",
         scaled,
+    ),
+    Check(
+        "started-one-by-one",
+        "pods that come one by one find an address that is ready; the table has what each took",
+        "the pool kept nothing warm: `enid status`",
+        one_by_one,
+    ),
+    Check(
+        "named-pods-again",
+        "a StatefulSet's pods come again by their names, each with an address that its name leads to",
+        "a stale route or connection of the former pod, or CoreDNS: `enid why` of the address",
+        named,
+    ),
+    Check(
+        "on-the-host-network",
+        "a pod on the host's network has its node's address, takes none, and reaches pods and Services",
+        "kube-proxy, or the way from the node to its pods: `enid doctor`",
+        on_the_host,
     ),
 )
 """All, in their order."""
