@@ -322,11 +322,7 @@ def eni_config_names(node: NodeView, annotation_key: str, label_key: str) -> tup
     annotation can hold them, because Kubernetes allows no comma in a label. Raises
     MalformedObjectError for what cannot be a name.
     """
-    for place, text in (
-        (f"label {ENI_CONFIG_LABEL}", node.labels.get(ENI_CONFIG_LABEL, "")),
-        (f"annotation {annotation_key}", node.annotations.get(annotation_key, "")),
-        (f"label {label_key}", node.labels.get(label_key, "")),
-    ):
+    for place, text in _naming(node, annotation_key, label_key):
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
         for name in names:
             if not OBJECT_NAME.fullmatch(name):
@@ -336,6 +332,24 @@ def eni_config_names(node: NodeView, annotation_key: str, label_key: str) -> tup
         if names:
             return names
     return (DEFAULT_ENI_CONFIG,)
+
+
+def eni_config_place(node: NodeView, annotation_key: str, label_key: str) -> str:
+    """Return where on a node its ENIConfigs are named, as an operator finds it."""
+    for place, text in _naming(node, annotation_key, label_key):
+        if text.strip(" ,"):
+            return f"{place} of Node {node.name}"
+    return f"no label {label_key} of Node {node.name}"
+
+
+def _naming(
+    node: NodeView, annotation_key: str, label_key: str
+) -> tuple[tuple[str, str], tuple[str, str], tuple[str, str]]:
+    return (
+        (f"label {ENI_CONFIG_LABEL}", node.labels.get(ENI_CONFIG_LABEL, "")),
+        (f"annotation {annotation_key}", node.annotations.get(annotation_key, "")),
+        (f"label {label_key}", node.labels.get(label_key, "")),
+    )
 
 
 # Pods ------------------------------------------------------------------------------------

@@ -70,6 +70,8 @@ class Daemon:
         )
         self.complaint: str | None = None
         """Why the last change of the settings was not made."""
+        self.before_us = ""
+        """Whose conflist the runtime reads instead of ours."""
         self.served = self.is_running = False
         self._other_wire = asyncio.Event()
         self.on_answer: Callable[[Verb, Attached | CniError | None, float], None] = lambda *_: None
@@ -371,6 +373,10 @@ class Daemon:
         (modes.discard if complaint is None else modes.add)(Mode.SETTINGS_KEPT)
         self.complaint = complaint
 
+    def hear_conflists(self, words: str) -> None:
+        """Take over whose conflist comes before ours, "" if nobody's does."""
+        self.before_us = words
+
     def end_life(self, *, is_idle: bool) -> None:
         """Note that the daemon was told to stop, if it had no call under way then."""
         self.upkeep.flush()
@@ -381,11 +387,15 @@ class Daemon:
     def _shortage(self) -> Shortage:
         return self.hindered(self.engine.trouble)
 
+    @property
+    def config_trouble(self) -> str:
+        """Why an ENIConfig cannot be used, "" if all can: as it was read, and as EC2 knows it."""
+        return "; ".join(filter(None, (self.by_cluster.config_trouble, self.places.misplaced)))
+
     def hindered(self, by: Exception | None) -> Shortage:
         """Return why no address is ready; *by* is what keeps the pool from growing."""
         census = self.pool.census()
-        is_lost = self.places.configs == ()
-        trouble = (is_lost and self.by_cluster.config_trouble) or by or self.line.away
+        trouble = (self.places.is_lost and self.config_trouble) or by or self.line.away
         return Shortage(
             held=sum(c.held for c in census),
             assigned=sum(c.assigned for c in census),
@@ -417,8 +427,9 @@ class Daemon:
         standing = self.by_cluster.standing
         told = (
             ("leases", self.leases.trouble),
-            ("eniconfig", self.by_cluster.config_trouble),
+            ("eniconfig", self.config_trouble),
             ("settings", self.complaint),
+            ("conflist", self.before_us),
             ("prefixes", self.places.without_prefixes(self.ports.clock())),
             ("sweep", self.engine.terms.sweeping and self.engine.sweep.trouble),
         )
@@ -430,7 +441,7 @@ class Daemon:
             version=__version__,
             mode=modes[0].value,
             modes=[mode.value for mode in modes],
-            trouble=str(trouble or self.by_cluster.config_trouble or "") or None,
+            trouble=str(trouble or self.config_trouble or "") or None,
             troubles=[
                 f"{what}: {error}"
                 for what, error in (*self.engine.flights.troubles.items(), *told)

@@ -433,7 +433,7 @@ class Engine:
         """Where no subnet has room for the ENI that is missing, say so and ask EC2 again."""
         h = self.holdings
         may_attach = now.free_enis > 0 and self._may_attach()
-        is_known = h.places.configs != ()  # else whoever reads ENIConfigs says why none is
+        is_known = not h.places.is_lost  # else whoever reads ENIConfigs says why none is
         if not (is_short and may_attach and now.new_eni is None and is_known):
             self.flights.troubles.pop(ROOM, None)
             return

@@ -19,9 +19,15 @@ from ipamd.cluster import ClusterError, Link
 from ipamd.daemon import Daemon
 from ipamd.kube_events import Outbox, Report, Subject, node_subject, sentence, subject_of
 from ipamd.reactions import (
-    GROWTH_HINDERED,
+    CONFIG_ELSEWHERE,
+    CONFIG_UNUSED,
+    CONFIG_WITHOUT_GROUPS,
+    CONFLIST_SECOND,
+    KUBE_DENIED,
     NODE_FULL,
     RECORD_EDITED,
+    SAID_ONCE,
+    SETTINGS_KEPT,
     consequence,
     someone_must_act,
 )
@@ -89,13 +95,17 @@ class EventPoster:
             tasks.create_task(self._look())
 
     async def _look(self) -> None:
-        """Report what troubles the node, each failure once, and what lasts once an interval."""
+        """Report what troubles the node, each failure once, and what lasts once an interval.
+
+        What may be meant is reported once.
+        """
         while True:
             now, former = self._clock().boot, self._told
             self._told = {}
             for reason, (trouble, message) in self._acute().items():
                 told, at = former.get(reason, (None, now))
-                if told != trouble or now - at >= kube_events.INTERVAL_SECONDS:
+                is_due = reason not in SAID_ONCE and now - at >= kube_events.INTERVAL_SECONDS
+                if told != trouble or is_due:
                     self._report(self._node, reason, message)
                     at = now
                 self._told[reason] = trouble, at
@@ -108,9 +118,17 @@ class EventPoster:
             if isinstance(trouble, EniError) and someone_must_act(trouble):
                 told = consequence(trouble)
                 found[told.event] = trouble, sentence(str(trouble), told.advice)
-        words = self._daemon.by_cluster.config_trouble
-        if words and self._daemon.places.configs == ():
-            found[GROWTH_HINDERED.event] = words, sentence(words, GROWTH_HINDERED.advice)
+        daemon = self._daemon
+        for told_of, words in (
+            (SETTINGS_KEPT, "; ".join((daemon.complaint or "").splitlines())),
+            (CONFIG_UNUSED, daemon.by_cluster.config_trouble),
+            (CONFIG_ELSEWHERE, daemon.places.misplaced),
+            (CONFIG_WITHOUT_GROUPS, daemon.by_cluster.config_notice),
+            (KUBE_DENIED, self._cluster.denials),
+            (CONFLIST_SECOND, daemon.before_us),
+        ):
+            if words:
+                found[told_of.event] = words, sentence(words, told_of.advice)
         return found
 
     async def _empty(self) -> None:

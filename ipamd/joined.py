@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ipamd import election, heard
@@ -20,6 +20,7 @@ from ipamd.cluster import (
     NodeView,
     ObjectAbsentError,
     eni_config_names,
+    eni_config_place,
 )
 from ipamd.configuration import Configuration
 from ipamd.daemon import Daemon
@@ -131,12 +132,11 @@ class Joined:
         known stays.
         """
         settings = self._configuration.settings
+        keys = settings.eni_config_annotation, settings.eni_config_label
         try:
-            names = eni_config_names(
-                view, settings.eni_config_annotation, settings.eni_config_label
-            )
+            names = eni_config_names(view, *keys)
         except ClusterError as error:
-            self._daemon.by_cluster.hear_configs(None, str(error))
+            self._daemon.by_cluster.hear_configs(None, f"{error}; {self._instead(())}")
             return
         found: list[Candidate] = []
         reasons: list[str] = []
@@ -144,7 +144,10 @@ class Joined:
             config, reason = await self._find_config(name)
             found += [] if config is None else [self._candidate(config)]
             reasons += [reason] if reason else []
-        self._daemon.by_cluster.hear_configs(found or None, "; ".join(reasons))
+        trouble = "; ".join(reasons)
+        if trouble:
+            trouble += f"; {eni_config_place(view, *keys)} names it; {self._instead(found)}"
+        self._daemon.by_cluster.hear_configs(found or None, trouble, self._notice(found))
         if found and tuple(found) != self._noted:
             self._noted = tuple(found)
             self._keep(heard.note_configs, self._noted)
@@ -162,6 +165,25 @@ class Joined:
             return known, "" if is_said else str(error)
         self._read[name] = config
         return config, ""
+
+    def _instead(self, found: Sequence[Candidate]) -> str:
+        """Say where new ENIs go while one that is named cannot be used."""
+        if names := ", ".join(c.config for c in found):
+            return f"new ENIs go as {names} says"
+        if names := ", ".join(c.config for c in self._daemon.places.configs or ()):
+            return f"new ENIs go as {names} said before"
+        return "until one can be used the node gets no ENI for pods"
+
+    def _notice(self, found: Sequence[Candidate]) -> str:
+        """Say which of them have no security groups, which may be meant."""
+        names = ", ".join(c.config for c in found if not c.security_groups)
+        groups = ", ".join(self._daemon.places.groups)
+        if not names:
+            return ""
+        return (
+            f"ENIConfig {names} has no security group: new ENIs of Node {self._cluster.node} get"
+            f" those of its primary ENI ({groups})"
+        )
 
     def _candidate(self, config: EniConfig) -> Candidate:
         subnet = config.subnet or self._daemon.around.subnet_id

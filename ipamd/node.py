@@ -24,7 +24,7 @@ from cni.netlink import NodeNetlink
 from cni.wire import KernelWiring
 from eni.ec2 import Ec2
 from eni.imds import Imds
-from ipamd import account_limits, metrics, web
+from ipamd import account_limits, conflists, metrics, web
 from ipamd.audience import audience
 from ipamd.clock import Instant
 from ipamd.cluster import is_configured
@@ -176,8 +176,10 @@ async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> N
     running = loop.create_task(daemon.run())
     following = loop.create_task(follow(daemon, configuration))
     joined = loop.create_task(join(daemon, configuration, os.environ))
+    watching = loop.create_task(conflists.watch(conflists.FOLDER, daemon.hear_conflists))
     done, _ = await asyncio.wait(
-        {running, following, joined, beating, stopping}, return_when=asyncio.FIRST_COMPLETED
+        {running, following, joined, watching, beating, stopping},
+        return_when=asyncio.FIRST_COMPLETED,
     )
     for task in done - {stopping}:
         task.result()
@@ -187,8 +189,9 @@ async def _live(daemon: Daemon, configuration: Configuration, paths: Paths) -> N
     running.cancel()
     following.cancel()
     joined.cancel()
+    watching.cancel()
     beating.cancel()
-    await asyncio.wait({running, following, joined, beating})
+    await asyncio.wait({running, following, joined, watching, beating})
     await loop.run_in_executor(None, stop_web)
     daemon.end_life(is_idle=is_idle)
     daemon.journal.close()

@@ -13,7 +13,13 @@ from functools import partial
 from ipaddress import IPv4Network
 
 from eni.calls import Ec2Calls
-from eni.errors import EniError, RefusedError, SubnetExhaustedError, UnauthorizedError
+from eni.errors import (
+    EniError,
+    NotFoundError,
+    RefusedError,
+    SubnetExhaustedError,
+    UnauthorizedError,
+)
 from eni.model import Kind, SecurityGroupId, Subnet, SubnetId, VpcId
 from ipamd.budget import Priority
 from ipamd.caches import Cache
@@ -56,6 +62,8 @@ class Places:
     """From ENIConfigs; None: no custom networking."""
     _excluded: frozenset[SubnetId] = field(default_factory=frozenset)
     _is_told: bool = False
+    misplaced: str = ""
+    """Which ENIConfigs name a subnet that is not of the node's VPC and zone, and where it is."""
     _whys: dict[SubnetId, str] = field(default_factory=dict)
     """Why each gave no /28, when that was asked last."""
 
@@ -67,6 +75,11 @@ class Places:
     @property
     def _asks(self) -> bool:
         return bool(self.discovery or self.listed or self.configs is not None)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no ENIConfig can be used; whoever reads them says why."""
+        return self.configs is not None and not self.subnets.candidates
 
     def is_told(self) -> bool:
         """Whether EC2 has told which subnets are for pods, or will not, or need not."""
@@ -96,9 +109,36 @@ class Places:
         views = {subnet.id: _view(subnet, self.subnets.views) for subnet in found}
         self.subnets = replace(self.subnets, views=views)
         self._choose()
+        await self._find_misplaced(priority)
         for subnet_id in self._reserving():
             self.kept.drop(subnet_id)  # as old as the answer before
             await self._tell_reservations(subnet_id, priority)
+
+    async def _find_misplaced(self, priority: Priority) -> None:
+        """Say of ENIConfigs whose subnet is not of this VPC and zone where it is."""
+        views = self.subnets.views
+        strays = [c for c in self.configs or () if views and c.subnet_id not in views]
+        said = [
+            f"ENIConfig {c.config} names {c.subnet_id}, which {await self._where(c, priority)}"
+            for c in strays
+        ]
+        left = ", ".join(c.subnet_id for c in self.subnets.candidates)
+        if said:
+            said.append(f"this node is in {self.availability_zone} of {self.vpc_id}")
+            said.append(f"new ENIs go to {left}" if left else "the node gets no ENI for pods")
+        words = "; ".join(said)
+        if words and words != self.misplaced:
+            log.warning("eniconfig not used", extra={"reason": words})
+        self.misplaced = words
+
+    async def _where(self, config: Candidate, priority: Priority) -> str:
+        try:
+            found = await self.line.call(priority, self.ec2.subnet, config.subnet_id)
+        except NotFoundError:
+            return "EC2 does not know"
+        except EniError as error:
+            return f"is not of them ({error})"
+        return f"is in {found.availability_zone} of {found.vpc_id}"
 
     def _reserving(self) -> list[SubnetId]:
         """Return the subnets of which it matters, before any refuses, what they keep."""
@@ -152,6 +192,10 @@ class Places:
         """Place new ENIs as these ENIConfigs say, the first first; None: no custom networking."""
         self.configs = None if configs is None else tuple(configs)
         self.answers.drop("subnets")
+        self.misplaced = ""
+        views = self.subnets.views
+        # What EC2 has not told of may be new, or not for this node: it is asked at once.
+        self._is_told &= all(c.subnet_id in views for c in self.configs or ())
         self._choose()
 
     def follow(self, *, cluster: str, discovery: bool, listed: tuple[SubnetId, ...]) -> None:
@@ -204,8 +248,8 @@ class Places:
         candidates = [c.subnet_id for c in self.subnets.candidates]
         if not candidates:
             where = f"{self.vpc_id} in {self.availability_zone}"
-            who = "ENIConfig names" if self.configs is not None else "tag or setting allows"
-            return RefusedError(f"no {who} a subnet of {where}", action="CreateNetworkInterface")
+            words = f"no tag or setting allows a subnet of {where}"
+            return RefusedError(words, action="CreateNetworkInterface")
         told = (self.subnets.explain(subnet_id, Kind.SINGLE) for subnet_id in candidates)
         return SubnetExhaustedError("; ".join(told), action="CreateNetworkInterface")
 

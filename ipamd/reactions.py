@@ -206,7 +206,47 @@ RECORD_EDITED = Refusal(
     "Somebody has changed or deleted the node's NodeNetwork, and it was put back",
     "change nothing there: it is a record of what is, and no setting",
 )
-"""An Event of the Node, and no refusal of anything."""
+"""This and the next are Events of the Node, and no refusal of anything."""
+
+SETTINGS_KEPT = Refusal(
+    "SettingsNotTaken",
+    "A setting of the ConfigMap, a profile or the Node cannot be; the former ones hold",
+    "correct what the text names; `enid settings` on the node shows what holds",
+)
+CONFIG_UNUSED = Refusal(
+    "EniConfigNotUsed",
+    "An ENIConfig that the Node names is not there or cannot be read; the text says where ENIs go",
+    "create or correct it, or correct what names it on the Node",
+)
+CONFIG_ELSEWHERE = Refusal(
+    "EniConfigElsewhere",
+    "An ENIConfig names a subnet that is not of the node's VPC and zone; the text says where it is",
+    "name a subnet of the node's zone in it, or another ENIConfig on the Node",
+)
+CONFIG_WITHOUT_GROUPS = Refusal(
+    "EniConfigWithoutGroups",
+    "An ENIConfig has no security group, so that its ENIs get those of the primary ENI",
+    "list them in its spec.securityGroups, unless the node's own are meant",
+)
+KUBE_DENIED = Refusal(
+    "KubernetesDenied",
+    "The API server does not allow the daemon what its ClusterRole should; the text names it",
+    "give the ClusterRole enid that verb back; `helm upgrade` does",
+)
+CONFLIST_SECOND = Refusal(
+    "ConflistNotFirst",
+    "Another CNI's conflist sorts before ours, so that the runtime reads that one for new pods",
+    "remove that file, or give it a later name",
+)
+
+NODE_EVENTS = (
+    RECORD_EDITED, SETTINGS_KEPT, CONFIG_UNUSED, CONFIG_ELSEWHERE, CONFIG_WITHOUT_GROUPS,
+    KUBE_DENIED, CONFLIST_SECOND,
+)  # fmt: skip
+"""Events of the Node that follow from no error of EC2's."""
+
+SAID_ONCE = frozenset({CONFIG_WITHOUT_GROUPS.event})
+"""Of those, what may well be meant."""
 
 
 def consequence(error: EniError) -> Consequence:

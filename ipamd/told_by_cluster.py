@@ -39,6 +39,8 @@ class ToldByCluster:
     """How we stand with the API server."""
     config_trouble: str = ""
     """Why an ENIConfig cannot be used."""
+    config_notice: str = ""
+    """What an ENIConfig leaves out, which may be meant."""
     nodes: int = 1
     """How many nodes share the account's limits, as was told last, in whichever life."""
 
@@ -76,14 +78,18 @@ class ToldByCluster:
         else:
             self.outlook.leave(Mode.API_AWAY)
 
-    def hear_configs(self, configs: Sequence[Candidate] | None, trouble: str) -> None:
+    def hear_configs(
+        self, configs: Sequence[Candidate] | None, trouble: str, notice: str = ""
+    ) -> None:
         """Take over where ENIConfigs place new ENIs; None: nothing new is known.
 
-        *trouble* is why one of them, or all, cannot be used.
+        *trouble* is why one of them, or all, cannot be used; *notice* what one leaves out.
         """
         if trouble and trouble != self.config_trouble:
             log.warning("eniconfig not used", extra={"reason": trouble})
-        self.config_trouble = trouble
+        if notice and notice != self.config_notice:
+            log.warning("eniconfig without security groups", extra={"reason": notice})
+        self.config_trouble, self.config_notice = trouble, notice
         if configs is not None and tuple(configs) != self.places.configs:
             self.places.set_configs(configs)
             self.engine.holdings.apply_terms()

@@ -24,6 +24,7 @@ from ipamd import election
 from ipamd.clock import Instant
 from ipamd.cluster import (
     ApiAwayError,
+    ApiDeniedError,
     ApiRefusedError,
     Bookmark,
     Change,
@@ -108,6 +109,10 @@ class Cluster(Protocol):
     @property
     def is_leader(self) -> bool:
         """Whether this node sweeps now."""
+
+    @property
+    def denials(self) -> str:
+        """What the API server does not allow, in its words; "" if it allows all."""
 
     async def find_eni_config(self, name: str) -> EniConfig:
         """Return an ENIConfig. Raises ClusterError."""
@@ -205,6 +210,12 @@ class KubeCluster:
         if not errors and not self._heard:
             return Standing(Link.AWAY, "the API server has not answered yet")
         return Standing(Link.CONNECTED, str(errors[-1]) if errors else "")
+
+    @property
+    def denials(self) -> str:
+        """What the API server does not allow, in its words; "" if it allows all."""
+        errors = (trouble.error for trouble in self._troubles.values())
+        return "; ".join(str(error) for error in errors if isinstance(error, ApiDeniedError))
 
     @property
     def pods(self) -> Mapping[str, PodView]:

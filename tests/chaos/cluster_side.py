@@ -188,6 +188,8 @@ class Listener:
             return Standing(Link.AWAY, "the API server is not reached")
         return Standing(Link.CONNECTED)
 
+    denials = ""
+
     @property
     def is_leader(self) -> bool:
         """Whether this node sweeps now."""

@@ -323,8 +323,11 @@ def test_an_eniconfig_of_a_subnet_elsewhere_is_said(
         (Candidate(SubnetId("subnet-0123456789abcdef0"), (), "a"),), ""
     )
     node.run(60)
-    (record,) = said(caplog, "no room for an eni")
-    assert record.__dict__["reason"].startswith("no ENIConfig names a subnet of vpc-")
+    (record,) = said(caplog, "eniconfig not used")
+    words = record.__dict__["reason"]
+    assert words.startswith("ENIConfig a names subnet-0123456789abcdef0, which EC2 does not know; ")
+    assert words.endswith("the node gets no ENI for pods")
+    assert node.daemon.status()["troubles"] == [f"eniconfig: {words}"]
     assert len(node.attached()) == 1
 
 

@@ -28,6 +28,7 @@ class Cluster:
         self.node = "node-1"
         self.standing = Standing(Link.CONNECTED)
         self.denied = False
+        self.denials = ""
         self.posted: list[tuple[float, Mapping[str, Any]]] = []
         self._loop = loop
 
@@ -47,13 +48,15 @@ class Node:
         self.counted: Counter[str] = Counter()
         self.cluster = Cluster(self.loop)
         self.attachments = SimpleNamespace()
-        daemon = SimpleNamespace(
+        self.daemon = daemon = SimpleNamespace(
             ports=SimpleNamespace(clock=lambda: Instant(self.loop.time(), 1e9 + self.loop.time())),
             caches=Caches(timer=self.loop.time),
             attachments=self.attachments,
             engine=SimpleNamespace(flights=SimpleNamespace(troubles=self.troubles)),
-            by_cluster=SimpleNamespace(config_trouble=""),
-            places=SimpleNamespace(configs=None),
+            by_cluster=SimpleNamespace(config_trouble="", config_notice=""),
+            places=SimpleNamespace(misplaced=""),
+            complaint=None,
+            before_us="",
             on_counted=lambda what, number: self.counted.update({what: number}),
         )
         poster = EventPoster(cast("Any", daemon), cast("Any", self.cluster))
@@ -131,3 +134,30 @@ def test_what_heals_by_itself_is_no_event_of_the_node(node: Node) -> None:
     node.troubles["add eni"] = ThrottledError("slow down", action="CreateNetworkInterface")
     node.loop.run_until(INTERVAL_SECONDS)
     assert not node.cluster.posted
+
+
+def test_what_an_operator_got_wrong_is_one_event_of_the_node_each(node: Node) -> None:
+    node.daemon.complaint = "ConfigMap: WARM_IP_TARGET=many is no number\nConfigMap: MAX_ENI=-1"
+    node.daemon.by_cluster.config_trouble = "ENIConfig a is not in the cluster"
+    node.daemon.places.misplaced = "ENIConfig b names subnet-2, which is in us-east-1b"
+    node.daemon.before_us = "/etc/cni/net.d/00-other.conflist sorts before 05-enid.conflist"
+    node.cluster.denials = 'cannot patch resource "nodes/status"'
+    node.loop.run_until(3 * LOOK_SECONDS)
+    told = {event["reason"]: event["message"] for _, event in node.cluster.posted}
+    assert len(node.cluster.posted) == len(told) == 5
+    cause, _, advice = told["SettingsNotTaken"].partition(". Next step: ")
+    assert cause == "ConfigMap: WARM_IP_TARGET=many is no number; ConfigMap: MAX_ENI=-1"
+    assert "enid settings" in advice
+    assert set(told) == {
+        "SettingsNotTaken", "EniConfigNotUsed", "EniConfigElsewhere", "ConflistNotFirst",
+        "KubernetesDenied",
+    }  # fmt: skip
+
+
+def test_what_may_be_meant_is_said_once_and_again_when_it_is_another(node: Node) -> None:
+    node.daemon.by_cluster.config_notice = "ENIConfig a has no security group"
+    node.loop.run_until(3 * INTERVAL_SECONDS)
+    node.daemon.by_cluster.config_notice = "ENIConfig b has no security group"
+    node.loop.run_until(4 * INTERVAL_SECONDS)
+    said = [(event["reason"], event["message"][:11]) for _, event in node.cluster.posted]
+    assert said == [("EniConfigWithoutGroups", f"ENIConfig {name}") for name in "ab"]

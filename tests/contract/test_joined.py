@@ -142,14 +142,15 @@ class Site:
         self.server.ask("POST", ENI_CONFIGS, eni_config_body(name, spec))
         return name
 
-    def events(self, name: str = "") -> list[dict[str, Any]]:
-        """Return this node's Events, of the object of that *name* only."""
+    def events(self, name: str = "", reason: str = "") -> list[dict[str, Any]]:
+        """Return this node's Events, of the object of that *name* and with that *reason* only."""
         found = self.server.ask("GET", EVENTS)["items"]
         return [
             event
             for event in found
             if event["source"]["host"] == self.name
             and name in {"", event["involvedObject"]["name"]}
+            and reason in {"", event["reason"]}
         ]
 
     def condition(self) -> dict[str, Any]:
@@ -533,8 +534,10 @@ def test_an_eniconfig_that_cannot_be_used_is_said_and_used_when_it_can(
     assert words in here.node.add().error()
     poll(lambda: here.events(here.name), "the node's event")
     (event,) = here.events(here.name)
-    assert (event["reason"], event["count"]) == ("GrowthHindered", 1)
+    assert (event["reason"], event["count"]) == ("EniConfigNotUsed", 1)
     assert words in event["message"]
+    assert f"label {KEY} of Node {here.name} names it" in event["message"]
+    assert "until one can be used the node gets no ENI for pods" in event["message"]
     if spec is None:
         here.add_config(here.subnet(FIRST), name)
     else:
@@ -557,6 +560,26 @@ def test_pods_are_served_from_what_is_there_while_an_eniconfig_cannot_be_used(
     here.label(**{KEY: other})
     poll(lambda: words in here.node.troubles, "the trouble")
     assert here.node.add().address() in IPv4Network(FIRST)
+    unused = partial(here.events, here.name, "EniConfigNotUsed")
+    poll(unused, "the node's event")
+    assert f"new ENIs go as {good} said before" in unused()[0]["message"]
+
+
+def test_an_eniconfig_without_groups_is_said_once(
+    site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = site(**{CUSTOM: "true"})
+    name = here.add_config(here.subnet(FIRST))
+    here.label(**{KEY: name})
+    here.start()
+    assert here.node.add().address() in IPv4Network(FIRST)
+    poll(lambda: here.events(here.name), "the node's event")
+    here.node.pass_time(2 * INTERVAL_SECONDS)
+    (event,) = here.events(here.name)
+    words = f"ENIConfig {name} has no security group: new ENIs of Node {here.name} get those of its"
+    assert (event["reason"], event["message"][: len(words)]) == ("EniConfigWithoutGroups", words)
+    lines = [r for r in caplog.records if r.message == "eniconfig without security groups"]
+    assert len(lines) == 1
 
 
 def test_new_enis_go_where_eniconfigs_had_them_go_after_a_start_without_the_api_server(

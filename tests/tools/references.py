@@ -18,7 +18,7 @@ from ipamd.journal import JournalError
 from ipamd.leases import LeasesError
 from ipamd.metrics import render_metrics
 from ipamd.plan.errors import PlanError
-from ipamd.reactions import CONSEQUENCES, RECORD_EDITED, REFUSALS
+from ipamd.reactions import CONSEQUENCES, NODE_EVENTS, REFUSALS
 from ipamd.settings import SettingsError
 from ipamd.settings_page import render_settings
 from ipamd.start import StartError
@@ -82,11 +82,12 @@ def render_errors() -> Iterator[str]:
     for row in REFUSALS:
         yield f"| `{row.event}` | {row.meaning} | {row.advice} | {row.code.value} |"
     yield ""
-    yield "## Another event of the Node"
+    yield "## Other events of the Node"
     yield ""
     yield "| event | what it means | what to do |"
     yield "| --- | --- | --- |"
-    yield f"| `{RECORD_EDITED.event}` | {RECORD_EDITED.meaning} | {RECORD_EDITED.advice} |"
+    for row in NODE_EVENTS:
+        yield f"| `{row.event}` | {row.meaning} | {row.advice} |"
     yield ""
     yield "## Codes of the plugin's answers"
     yield ""

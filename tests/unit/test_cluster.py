@@ -34,6 +34,7 @@ from ipamd.cluster import (
     change,
     eni_config,
     eni_config_names,
+    eni_config_place,
     failure,
     is_configured,
     lease_view,
@@ -213,6 +214,21 @@ def test_which_eni_configs_a_node_has(
     labels: dict[str, str], annotations: dict[str, str], names: tuple[str, ...]
 ) -> None:
     assert eni_config_names(view(labels, annotations), KEY, KEY) == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations", "place"),
+    [
+        pytest.param({}, {}, f"no label {KEY} of Node n1", id="none"),
+        pytest.param({KEY: "a"}, {KEY: ","}, f"label {KEY} of Node n1", id="label"),
+        pytest.param({KEY: "a"}, {KEY: "b"}, f"annotation {KEY} of Node n1", id="annotation"),
+        pytest.param({FORCED: "a"}, {KEY: "b"}, f"label {FORCED} of Node n1", id="controllers"),
+    ],
+)
+def test_where_a_node_names_them(
+    labels: dict[str, str], annotations: dict[str, str], place: str
+) -> None:
+    assert eni_config_place(view(labels, annotations), KEY, KEY) == place
 
 
 @pytest.mark.parametrize("name", ["../pods", "Zone-A", "a b", "-a", "a" * 254])

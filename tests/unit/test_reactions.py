@@ -26,6 +26,7 @@ from eni.errors import (
 )
 from ipamd.reactions import (
     CONSEQUENCES,
+    NODE_EVENTS,
     REFUSALS,
     Consequence,
     Reaction,
@@ -53,7 +54,7 @@ def test_every_reaction_follows_from_something() -> None:
 
 def test_an_event_tells_which_error_it_was() -> None:
     events = Counter(row.event for row in CONSEQUENCES.values())
-    events.update(row.event for row in REFUSALS)
+    events.update(row.event for row in (*REFUSALS, *NODE_EVENTS))
     assert set(events.values()) == {1}
     assert all(re.fullmatch(r"([A-Z][a-z0-9]+)+", event) for event in events)
 
@@ -66,7 +67,7 @@ def test_an_advice_is_one_sentence_for_an_operator(row: Consequence) -> None:
     assert row.code is Code.TRY_AGAIN_LATER
 
 
-@pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row.event)
+@pytest.mark.parametrize("row", [*REFUSALS, *NODE_EVENTS], ids=lambda row: row.event)
 def test_what_is_refused_for_something_else_is_told_in_the_same_way(row: Refusal) -> None:
     for told in (row.meaning, row.advice):
         assert told
