@@ -1,4 +1,4 @@
-"""`enid lab`: what a newcomer types. Shell.
+"""`enid lab`, and `enid verify` beside it: what a newcomer types. Shell.
 
 Nothing here imports moto or the demo before the first line is printed.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpclab import box
+from vpclab.checks.cli import add_verify
 from vpclab.demo import sabotage
 from vpclab.lab_cli import Parser, add, add_running, sentences
 from vpclab.running import SvgError, require_extra
@@ -47,7 +48,8 @@ A first round:
 
 
 def add_commands(subparsers: Subparsers) -> None:
-    """Add `enid lab` to the command line."""
+    """Add `enid lab` and `enid verify` to the command line."""
+    add_verify(subparsers)
     lab = subparsers.add_parser(
         "lab",
         help="a whole VPC on this machine, no AWS needed",

@@ -16,6 +16,7 @@ from tests.e2e.lab import keeping_logs, lab_cluster
 from tests.e2e.told import OUTCOMES, PODS, TABLES, UP
 from vpclab import box
 from vpclab.checks.ground import Ground, furnished
+from vpclab.checks.records import Records
 from vpclab.checks.show import outcome_lines, part_lines, sentence
 from vpclab.cluster.parts import kubectl, missing, parts
 from vpclab.cluster.whole import Cluster
@@ -100,7 +101,8 @@ def cluster(
 @pytest.fixture(scope="session")
 def ground(cluster: Cluster, pytestconfig: pytest.Config) -> Iterator[Ground]:
     """A namespace with what checks look at."""
-    ground = Ground(cluster.api, PAUSE, [IPv4Network("10.0.0.0/16")])
+    image = Records(cluster.api).image()
+    ground = Ground(cluster.api, PAUSE, [IPv4Network("10.0.0.0/16")], agent=image)
     with furnished(ground):
         pytestconfig.stash[PODS] = seen_by_kubectl(cluster)
         yield ground

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from tests.e2e.stage import Stage, a_new_pod, pids_of, traffic, unchanged
 from vpclab import cgroups
 from vpclab.checks.check import Check, require
-from vpclab.checks.network import rolled_out
+from vpclab.checks.daemons import rolled_out
 from vpclab.cluster import chart
 from vpclab.cluster.api import is_true
 from vpclab.cluster.program import wait_for

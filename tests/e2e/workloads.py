@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from tests.e2e.costs import costs, told
-from tests.e2e.stage import Stage, a_new_pod, deployment, leases, ready, scale, sleeping
+from tests.e2e.stage import Stage, a_new_pod, deployment, leases, ready, scale
 from vpclab.checks.check import Check, require
-from vpclab.checks.ground import PORT, SCRIPT
+from vpclab.checks.ground import PORT
 
 MANY = 60
 """Pods at once: two m5.xlarge have 116 places, of which the lab's other pods take some ten."""
@@ -19,8 +18,6 @@ FEW = 10
 
 ASKED = 60
 """Requests to a Service: that one of its four pods is not met has a chance of one in 30 million."""
-
-ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 
 SECONDS = 240.0
 """What many pods may take on two cores that have other work, too."""
@@ -87,15 +84,12 @@ def named(stage: Stage) -> str:
 
 def _stateful(stage: Stage, former: set[str]) -> dict[str, str]:
     """Create the StatefulSet; return its pods' addresses, none of which is a *former* one."""
-    container = {
-        **stage.ground.container(), "command": ["sh", "-c", SCRIPT],
-        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-    }  # fmt: skip
+    probe = {"tcpSocket": {"port": PORT}, "periodSeconds": 1}
     stage.ground.create("StatefulSet", "named", {
         "serviceName": "named", "replicas": 2, "selector": {"matchLabels": {"app": "named"}},
         "template": {
             "metadata": {"labels": {"app": "named"}},
-            "spec": sleeping(stage, containers=[container]),
+            "spec": stage.ground.pod_spec("", readinessProbe=probe),
         },
     })  # fmt: skip
     found = _come_again(stage, "", 2)
@@ -130,10 +124,8 @@ def _answers_by_name(stage: Stage, name: str, address: str) -> None:
 
 def _resolved(stage: Stage, pod: str, domain: str) -> set[str]:
     """Return what a name is; nothing while nobody has it."""
-    ended = stage.api.run(
-        stage.ground.namespace, pod, "timeout", "10", "nslookup", "-type=a", f"{domain}."
-    )
-    return set() if ended.code else set(ADDRESS.findall(ended.out.partition("\n\n")[2]))
+    (answer,) = stage.ground.ask(pod, {"do": "dns", "name": domain})
+    return set(answer.get("addresses", ()))
 
 
 # A pod without a network of its own --------------------------------------------------------
@@ -142,7 +134,8 @@ def on_the_host(stage: Stage) -> str:
     ground, held = stage.ground, leases(stage)
     worker = stage.cluster.workers[0]
     dns = {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
-    address = a_new_pod(stage, worker, "on-the-host", **dns)
+    spec = {**ground.pod_spec("", words=("serve", "0")), **dns}
+    address = a_new_pod(stage, worker, "on-the-host", **spec)
     host = ground.address_of(worker.name)
     require(address == host == worker.node.primary, f"it has {address}, its node {host}")
     pods = ground.web_pods()

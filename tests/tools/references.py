@@ -1,4 +1,4 @@
-"""Write the references that are made from code: settings, metrics, errors, fidelity. Shell.
+"""Write the references that are made from code: settings, metrics, errors, fidelity, checks. Shell.
 
 python -m tests.tools.references          # writes docs/*.md
 """
@@ -24,6 +24,9 @@ from ipamd.settings_page import render_settings
 from ipamd.start import StartError
 from tests.tools import fidelity
 from vpclab.box import BoxError
+from vpclab.checks.choice import UnknownCheckError
+from vpclab.checks.page import render_checks
+from vpclab.checks.verify import VerifyError
 from vpclab.cluster import parts, program  # noqa: F401 - each has errors of the lab
 from vpclab.iam import PolicyError
 from vpclab.running import LabError
@@ -33,6 +36,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 FAMILIES: tuple[type[Exception], ...] = (
     SettingsError, AccountLimitsError, PlanError, StartError, CommandError, JournalError, LeasesError,
     WireError, NodeError, ClusterError, InstallError, BoxError, LabError, PolicyError,
+    UnknownCheckError, VerifyError,
 )  # fmt: skip
 
 
@@ -102,6 +106,7 @@ PAGES = {
     "metrics.md": render_metrics,
     "errors.md": render_errors,
     "fidelity.md": fidelity.render,
+    "checks.md": render_checks,
 }
 
 

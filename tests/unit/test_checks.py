@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
 from vpclab.checks.check import (
     Check,
@@ -15,8 +17,8 @@ from vpclab.checks.check import (
     run,
     run_all,
 )
-from vpclab.checks.network import NETWORK
-from vpclab.checks.show import outcome_lines, sentence
+from vpclab.checks.network import NETWORK, QUICK
+from vpclab.checks.show import outcome_lines, sentence, show_outcome, show_summary
 from vpclab.cluster.api import ApiError
 
 
@@ -71,3 +73,26 @@ def test_all_are_told_with_what_they_prove() -> None:
 def test_checks_have_names_of_their_own_and_say_what_they_prove() -> None:
     assert len({one.name for one in NETWORK}) == len(NETWORK)
     assert all(one.proves and one.means for one in NETWORK)
+
+
+def test_a_quick_round_is_of_at_least_thirty() -> None:
+    assert len(QUICK) >= 30
+    assert set(QUICK) < set(NETWORK)
+
+
+def test_a_check_that_may_not_look_is_no_failure() -> None:
+    outcome = run(check(fails(ApiError("403 pods is forbidden", 403))), "earth")
+    assert outcome.state is State.SKIPPED
+    assert "may not" in outcome.said
+
+
+def test_colour_is_beside_the_word() -> None:
+    out = io.StringIO()
+    failed = run(check(fails(FailedError("saw x"))), "earth")
+    plain = Console(file=out, width=200, no_color=True)
+    show_outcome(failed, plain)
+    show_summary([failed], "3 nodes", plain)
+    lines = out.getvalue().splitlines()
+    assert lines[0].split()[0] == "FAILED"
+    assert lines[-2:] == ["FAILED name", "1 FAILED: 3 nodes"]
+    assert "\x1b" not in out.getvalue()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from vpclab.cluster.api import folder_of
 from vpclab.cluster.coredns import COREFILE, objects
 
-OBJECTS = {thing["kind"]: thing for thing in objects("172.20.0.10")}
+OTHERS = {"amazonaws.com": "203.0.113.1"}
+OBJECTS = {thing["kind"]: thing for thing in objects("172.20.0.10", OTHERS)}
 
 
 def test_each_has_a_place_in_the_api() -> None:
@@ -34,3 +35,12 @@ def test_its_probes_are_on_ports_that_its_plugins_open() -> None:
     assert container["livenessProbe"]["httpGet"] == {"path": "/health", "port": 8080}
     assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8181}
     assert {"health", "ready"} <= set(COREFILE.split())
+
+
+def test_what_is_outside_is_asked_of_whoever_knows_it() -> None:
+    file = OBJECTS["ConfigMap"]["data"]["Corefile"]
+    assert file.startswith(COREFILE)
+    assert "amazonaws.com:53 {" in file
+    assert "    forward . 203.0.113.1\n" in file
+    (alone,) = (t for t in objects("172.20.0.10") if t["kind"] == "ConfigMap")
+    assert alone["data"]["Corefile"] == COREFILE

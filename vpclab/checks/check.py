@@ -5,32 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Generic, TypeVar
 
+from vpclab.checks.outcome import FailedError, NotApplicableError, Outcome, State, require
 from vpclab.cluster.api import ApiError
 
+__all__ = [
+    "Check", "FailedError", "NotApplicableError", "Outcome", "State", "require", "run", "run_all",
+]  # fmt: skip
+
 T = TypeVar("T")
-
-
-class FailedError(Exception):
-    """What a check proves is not so; the text is what was seen instead."""
-
-    id = "CHECK-FAILED"
-
-
-class NotApplicableError(Exception):
-    """There is nothing here that the check could look at; the text says what is not there."""
-
-    id = "CHECK-NONE"
-
-
-class State(StrEnum):
-    """What came of a check."""
-
-    OK = "ok"
-    FAILED = "FAILED"
-    SKIPPED = "skipped"
+DENIED = 403
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +28,13 @@ class Check(Generic[T]):
     """What a failure means, and where to look next."""
 
     look: Callable[[T], str]
+    thorough: bool = False
+    """Whether it takes longer than a quick round has time for."""
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a check."""
-
-    name: str
-    proves: str
-    state: State
-    said: str
-    """The evidence; of a failure what was seen, and what that means."""
-
-    seconds: float
+    @property
+    def topic(self) -> str:
+        """The group that it is of: the module of its *look*."""
+        return self.look.__module__.rpartition(".")[2]
 
 
 def run(check: Check[T], ground: T) -> Outcome:
@@ -65,18 +44,17 @@ def run(check: Check[T], ground: T) -> Outcome:
         state, said = State.OK, check.look(ground)
     except NotApplicableError as error:
         state, said = State.SKIPPED, str(error)
-    except (FailedError, ApiError) as error:
+    except FailedError as error:
         state, said = State.FAILED, f"{error} -- {check.means}"
-    return Outcome(check.name, check.proves, state, said, time.monotonic() - began)
+    except ApiError as error:
+        state, said = State.FAILED, f"{error} -- {check.means}"
+        if error.status == DENIED:
+            state, said = State.SKIPPED, f"who asks may not look: {error}"
+    seconds = time.monotonic() - began
+    return Outcome(check.name, check.proves, state, said, seconds, check.topic)
 
 
 def run_all(checks: Sequence[Check[T]], ground: T) -> Iterator[Outcome]:
     """Yield what comes of each check, as it comes."""
     for check in checks:
         yield run(check, ground)
-
-
-def require(fact: object, otherwise: str) -> None:
-    """Raise FailedError, with what was seen, where *fact* is not so."""
-    if not fact:
-        raise FailedError(otherwise)

@@ -57,10 +57,15 @@ class Ended:
 class Api:
     """The API server that a kubeconfig names; None is the one that kubectl would take."""
 
-    def __init__(self, kubeconfig: Path | None = None) -> None:
+    def __init__(self, kubeconfig: Path | None = None, context: str = "") -> None:
         path = None if kubeconfig is None else str(kubeconfig)
-        self._client: Any = config.new_client_from_config(path)
+        self._client: Any = config.new_client_from_config(path, context or None)
         self._core: Any = client.CoreV1Api(self._client)
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+        return str(self._client.configuration.host)
 
     def close(self) -> None:
         """Hang up."""

@@ -1,6 +1,7 @@
 """CoreDNS as EKS' add-on has it: a Deployment of two behind the Service `kube-dns`. Pure.
 
-Without `forward`: the lab's VPC has no resolver, so a name outside of the cluster is not found.
+The lab's VPC has no resolver: of names outside of the cluster only those of one zone are asked for,
+if there is somebody who knows them.
 """
 
 from __future__ import annotations
@@ -30,13 +31,25 @@ COREFILE = """\
 }
 """
 
+FORWARDED = """\
+{zone}:53 {{
+    errors
+    cache 30
+    forward . {resolver}
+}}
+"""
+
 Objects = Sequence[Mapping[str, Any]]
 
 
-def objects(address: str) -> Objects:
-    """Return what there is to be created; *address* is the Service's."""
+def objects(address: str, others: Mapping[str, str] | None = None) -> Objects:
+    """Return what there is to be created.
+
+    *address* is the Service's; *others* are the resolvers of zones outside of the cluster.
+    """
+    servers = [FORWARDED.format(zone=z, resolver=r) for z, r in (others or {}).items()]
     named = {"name": NAME, "namespace": SPACE}
-    file = {"Corefile": COREFILE}
+    file = {"Corefile": "".join([COREFILE, *servers])}
     return (
         {"kind": "ServiceAccount", "apiVersion": "v1", "metadata": named},
         _role(),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vpclab.cluster import coredns
+from vpclab.cluster import coredns, outside
 from vpclab.cluster.api import Api, is_true
 from vpclab.cluster.control import DNS, Control
 from vpclab.cluster.forward import forwarding
@@ -92,7 +92,7 @@ class Cluster:
 
     def add_coredns(self) -> None:
         """Create CoreDNS."""
-        for thing in coredns.objects(str(DNS)):
+        for thing in coredns.objects(str(DNS), outside.RESOLVERS):
             self.api.create(thing)
 
 
@@ -139,6 +139,7 @@ def raised(
         tell("starting etcd, the API server and the nodes' containerds")
         _boot(control, workers, [*images(wish.folder), *wish.images])
         exits.enter_context(_reaching(cluster))
+        exits.enter_context(outside.answering(vpc))
         tell("starting kubelets")
         for worker in workers:
             worker.join()
