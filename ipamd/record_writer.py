@@ -43,6 +43,9 @@ class RecordWriter:
         self._path = node_network.record_path(cluster.node)
         self._written: Mapping[str, Any] | None = None
         self._own: deque[str] = deque(maxlen=OWN_VERSIONS)
+        self._unheard: deque[Mapping[str, Any]] = deque(maxlen=OWN_VERSIONS)
+        """What we tried to write, and heard no answer to: it may be there, by a version of which we
+        do not know that it is ours."""
         self._unjudged: list[RecordSeen | None] = []
         """What the watch has shown: also an edit that a write of ours undid at once is said."""
         cluster.on_record = self._unjudged.append
@@ -79,6 +82,7 @@ class RecordWriter:
         try:
             await self._write(node, seen, wanted, is_owned=is_owned)
         except ClusterError:  # said by the cluster
+            self._unheard.append(wanted)
             self._daemon.on_counted("unwritten_nodenetwork", 1)
             self._failures += 1
             self._due = now + WRITE_SECONDS + backoff_seconds(self._failures, self._jitter())
@@ -98,8 +102,9 @@ class RecordWriter:
         else:
             self._there_for = seen.owner
             if self._written is not None and seen.version not in self._own:
-                fields = node_network.differing(seen.status, self._written)
-                words = f"was changed ({fields})" if fields else ""
+                known = (self._written, *self._unheard)
+                fields = [node_network.differing(seen.status, status) for status in known]
+                words = f"was changed ({fields[0]})" if all(fields) else ""
                 self._own.append(seen.version)
         if words:
             sentence = f"NodeNetwork {self._cluster.node} {words} by somebody else, and is put back"

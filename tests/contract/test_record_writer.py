@@ -15,7 +15,7 @@ import pytest
 
 from eni.model import Block, EniId, Kind, SubnetId
 from ipamd.clock import Instant
-from ipamd.cluster import ApiDeniedError, Link, NodeSeen, Patch, RecordSeen, Standing
+from ipamd.cluster import ApiAwayError, ApiDeniedError, Link, NodeSeen, Patch, RecordSeen, Standing
 from ipamd.node_network import COUNTS_SECONDS, WRITE_SECONDS
 from ipamd.plan.loop import VirtualLoop
 from ipamd.pool import EniCensus, PoolEni
@@ -39,7 +39,7 @@ class Cluster:
         self.record: RecordSeen | None = None
         self.is_record_heard = True
         self.on_record: Callable[[RecordSeen | None], None] = lambda _: None
-        self.denied = False
+        self.denied = self.mute = False
         self.writes: list[tuple[float, str]] = []
         self._there: RecordSeen | None = None
         self._version = 100
@@ -62,7 +62,10 @@ class Cluster:
         self.writes.append((self._loop.time(), f"{method} {path.rpartition('/')[2]}"))
         if self.denied:
             raise ApiDeniedError("nodenetworks is forbidden")
-        return {"metadata": {"resourceVersion": self.change(**changes)}}
+        version = self.change(**changes)
+        if self.mute:
+            raise ApiAwayError("no answer within 10 s")
+        return {"metadata": {"resourceVersion": version}}
 
     def change(self, **changes: Any) -> str:
         """Change the record, as whoever may; return its version. The watch tells of it later."""
@@ -215,6 +218,20 @@ def test_an_edit_that_a_write_of_ours_undoes_at_once_is_said(node: Node) -> None
     assert node.cluster.there.status["mode"] == "normal"
     assert "mode" in node.said[-1]
     assert len(node.said) >= 5, "also those that no look has met"
+
+
+def test_a_write_of_ours_whose_answer_was_lost_is_nobody_elses(node: Node) -> None:
+    node.live(20)
+    node.cluster.mute = True
+    node.modes[0] = Mode.DENIED
+    node.live(12)
+    node.cluster.mute = False
+    node.live(60)
+    assert node.cluster.there.status["mode"] == "denied"
+    assert not node.said
+    node.cluster.change(status={**node.cluster.there.status, "mode": "odd"})
+    node.live(60)
+    assert node.said == ["NodeNetwork node-1 was changed (mode) by somebody else, and is put back"]
 
 
 def test_who_insists_has_it_changed_back_every_ten_seconds(node: Node) -> None:
