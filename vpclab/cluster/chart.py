@@ -7,6 +7,7 @@ own address does.
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpclab.cluster.api import ApiError
@@ -25,21 +26,38 @@ ROLLOUT_SECONDS = 90.0
 LABEL = "app.kubernetes.io/name=enid"
 
 
-def install(cluster: Cluster, **values: str) -> None:
+def install(cluster: Cluster, chart: str = str(CHART), **values: str) -> None:
     """Install the chart, or upgrade it, and wait for its rollout. Raises ClusterError.
 
     *values* are added to those above.
     """
     settings = [f"--set-string={name}={value}" for name, value in {**VALUES, **values}.items()]
+    _helm(cluster, "upgrade", "--install", "enid", chart, *settings)
+    _await_rollout(cluster)
+
+
+def upgrade(cluster: Cluster, **values: str) -> None:
+    """Upgrade with other *values*, and do not wait for what comes of it. Raises ClusterError."""
+    settings = [f"--set-string={name}={value}" for name, value in values.items()]
+    _helm(cluster, "upgrade", "enid", CHART, "--reuse-values", *settings)
+
+
+def roll_back(cluster: Cluster) -> None:
+    """Bring back what was there before the last upgrade. Raises ClusterError."""
+    _helm(cluster, "rollback", "enid")
+    _await_rollout(cluster)
+
+
+def _helm(cluster: Cluster, *words: str | Path) -> None:
     done = subprocess.run(
-        [
-            helm(), "upgrade", "--install", "enid", CHART, f"--namespace={SPACE}",
-            f"--kubeconfig={cluster.kubeconfig}", *settings,
-        ],
+        [helm(), *words, f"--namespace={SPACE}", f"--kubeconfig={cluster.kubeconfig}"],
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     if done.returncode:
-        raise ClusterError(f"helm refused the chart: {done.stderr.strip()}")
+        raise ClusterError(f"helm refused to {words[0]} enid: {done.stderr.strip()}")
+
+
+def _await_rollout(cluster: Cluster) -> None:
     try:
         wait_for(lambda: is_rolled_out(cluster), "the DaemonSet's rollout", ROLLOUT_SECONDS)
     except ClusterError as error:
