@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ipamd.demand import HEADROOM_MAX
+from tests.e2e.accounts import settled
 from tests.e2e.costs import costs, told
-from tests.e2e.stage import Stage, a_new_pod, deployment, leases, ready, scale
+from tests.e2e.stage import Stage, a_new_pod, deployment, leases, ready, scale, sleeping
 from vpclab.checks.check import Check, require
 from vpclab.checks.ground import PORT
 
@@ -15,6 +19,15 @@ MANY = 60
 """Pods at once: two m5.xlarge have 116 places, of which the lab's other pods take some ten."""
 
 FEW = 10
+
+AT_ONCE = 8
+"""Deletions: the API server answers each when its store has it on disk."""
+
+WAVES, WAVE = 2, 100
+"""Pods that are force-deleted: with the lab's own, a wave nearly fills both nodes."""
+
+GIVE_BACK_SECONDS = 300.0
+"""Two minutes there must have been too much, or some more; then it goes in steps of half a minute."""
 
 ASKED = 60
 """Requests to a Service: that one of its four pods is not met has a chance of one in 30 million."""
@@ -128,6 +141,73 @@ def _resolved(stage: Stage, pod: str, domain: str) -> set[str]:
     return set(answer.get("addresses", ()))
 
 
+# Pods that nobody waits for ----------------------------------------------------------------
+def thrown_away(stage: Stage) -> str:
+    """Force-delete pods by waves; each next one comes while the former's sandboxes are there."""
+    held, began, seen = leases(stage), time.monotonic(), set[str]()
+    for wave in range(WAVES):
+        for number in range(WAVE):
+            spec = sleeping(stage, nodeName=stage.cluster.workers[number % 2].name)
+            stage.api.create({
+                "kind": "Pod", "spec": spec,
+                "metadata": {
+                    "name": f"thrown-{wave}-{number}", "namespace": stage.ground.namespace,
+                    "labels": {"app": "thrown"},
+                },
+            })  # fmt: skip
+        stage.ground.wait(lambda: _are_up(stage, WAVE), f"wave {wave} of {WAVE} pods", SECONDS)
+        seen |= {pod["metadata"]["uid"] for pod in ready(stage, "thrown")}
+        _throw_away(stage, wave)
+    took = time.monotonic() - began
+    stage.ground.wait(lambda: leases(stage) == held, f"leases are {held} again", SECONDS)
+    return (
+        f"{len(seen)} pods in {WAVES} waves, gone by force in {took:.0f} s; no address was two"
+        f" pods', leases are {held}, as before; {settled(stage)}"
+    )
+
+
+def _throw_away(stage: Stage, wave: int) -> None:
+    """Delete a wave as `kubectl delete --force` does, some at once."""
+    folder = f"/api/v1/namespaces/{stage.ground.namespace}/pods"
+    paths = [f"{folder}/thrown-{wave}-{number}" for number in range(WAVE)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        wish = {"gracePeriodSeconds": 0}
+        for done in [pool.submit(stage.api.ask, "DELETE", path, wish) for path in paths]:
+            done.result()
+
+
+def _are_up(stage: Stage, count: int) -> bool:
+    """Return whether so many are ready. Raises FailedError if two pods have one address."""
+    pods = ready(stage, "thrown")
+    addresses = Counter(pod["status"]["podIP"] for pod in pods)
+    twice = [address for address, n in addresses.items() if n > 1]
+    require(not twice, f"two pods have {twice}")
+    return len(pods) == count
+
+
+# What nobody needs any more -----------------------------------------------------------------
+def given_back(stage: Stage) -> str:
+    """Wait until nodes hold no more than what their pods have, and the largest headroom."""
+    began, before = time.monotonic(), _held(stage)
+    stage.ground.wait(lambda: not _too_many(stage), "surplus given back", GIVE_BACK_SECONDS)
+    took = time.monotonic() - began
+    return f"addresses were {before} and are {_held(stage)} after {took:.0f} s; {settled(stage)}"
+
+
+def _held(stage: Stage) -> dict[str, int]:
+    """Return how many addresses EC2 says that each node has for pods."""
+    enis = stage.vpc.enis()
+    return {
+        worker.name: sum(len(e.secondary) for e in enis if e.instance_id == worker.instance.id)
+        for worker in stage.cluster.workers
+    }
+
+
+def _too_many(stage: Stage) -> list[str]:
+    pods = leases(stage)
+    return [name for name, held in _held(stage).items() if held > pods[name] + HEADROOM_MAX]
+
+
 # A pod without a network of its own --------------------------------------------------------
 def on_the_host(stage: Stage) -> str:
     """Run a pod on its node's network; let it ask pods and Services."""
@@ -178,6 +258,18 @@ WORKLOADS: tuple[Check[Stage], ...] = (
         "a pod on the host's network has its node's address, takes none, and reaches pods and Services",
         "kube-proxy, or the way from the node to its pods: `enid doctor`",
         on_the_host,
+    ),
+    Check(
+        "thrown-away",
+        f"{WAVE * WAVES} pods are force-deleted in {WAVES} waves: no address is lost or given twice",
+        "a DEL was lost, or came behind its ADD: `enid status`, the log of ipamd",
+        thrown_away,
+    ),
+    Check(
+        "surplus-given-back",
+        "when pods have gone their addresses go back to EC2, and ENIs that nobody needs with them",
+        "something keeps the pool from shrinking: `enid status`, modes and troubles",
+        given_back,
     ),
 )
 """All, in their order."""
