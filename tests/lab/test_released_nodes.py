@@ -27,12 +27,11 @@ from tests.lab.recording import (
 )
 from tests.lab.test_daemon import Ipamd, container_id
 from tests.lab.test_upgrade import Traffic
-from tests.tools.releases import FIXTURES, ROOT, Exchange, Release, comparable, ids, releases
+from tests.tools.releases import FIXTURES, HOW, ROOT, Exchange, Release, comparable, ids, releases
 
 if TYPE_CHECKING:
     from vpclab import EmbeddedVPC
 
-HOW = "python -m vpclab.box python -m tests.tools.record_release"
 each = pytest.mark.parametrize("release", releases(), ids=ids)
 
 SETTLED_SECONDS = 20.0 * PATIENCE

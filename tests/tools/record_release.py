@@ -13,7 +13,16 @@ import tempfile
 from pathlib import Path
 
 from tests.lab.recording import recorded, version
-from tests.tools.releases import FIXTURES, ROOT
+from tests.tools.releases import FIXTURES, ON_THE_WAY, ROOT
+
+
+def _on_the_way() -> dict[str, str]:
+    """Return what is lived in virtual time, which only the checkout's own code can."""
+    from tests.contract.embedded import region  # noqa: PLC0415 - moto takes a second to import
+    from tests.contract.recorded_journal import rows_on_the_way  # noqa: PLC0415 - the same
+
+    with tempfile.TemporaryDirectory() as scratch, region() as aws:
+        return {ON_THE_WAY: rows_on_the_way(Path(scratch), aws)}
 
 
 def main() -> None:
@@ -27,8 +36,9 @@ def main() -> None:
     folder = FIXTURES / (arguments.name or version(arguments.of))
     if folder.exists() and "dev" not in folder.name:
         parser.error(f"{folder.name} is recorded already; raise the version in pyproject.toml")
+    files = {} if arguments.of != ROOT else _on_the_way()
     with EmbeddedVPC() as vpc, tempfile.TemporaryDirectory() as scratch:
-        files = recorded(vpc, Path(scratch) / "log", arguments.of.resolve())
+        files |= recorded(vpc, Path(scratch) / "log", arguments.of.resolve())
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text)

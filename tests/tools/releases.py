@@ -4,6 +4,8 @@ A folder for each version, written by `python -m tests.tools.record_release`:
 
     frames.jsonl   what the plugin was asked, sent and heard, in the order of one node's life
     journal.sql    the journal; leases.sql: the lease file
+    on-the-way.jsonl
+                   rows that the journal has while ENIs and blocks come and go
     kernel.sh      the node's network, as commands that make it again
     spool.json     a DEL that came while the daemon was away; heartbeat: what answers STATUS
 
@@ -25,6 +27,9 @@ FIXTURES = ROOT / "tests" / "fixtures" / "releases"
 
 WALL, BOOT, BOOT_NS = 1764000000.0, 1000.0, 1000000000000
 """The moment of everything that is recorded, on both clocks."""
+
+HOW = "python -m vpclab.box python -m tests.tools.record_release"
+ON_THE_WAY = "on-the-way.jsonl"
 
 DIGESTS = re.compile(r'(\["ip6?", "\w+", )\d+')
 """Of rules as the kernel has them: another nft writes the same otherwise."""
