@@ -41,12 +41,13 @@ def lab_cluster(
     tell: Callable[[str], None],
     zones: Sequence[tuple[str, str]] = ZONES,
     images: Sequence[Path] = (),
+    kind: str = NODES,
 ) -> Iterator[Cluster]:
-    """Make the cluster, a node in each zone, with these images, too; nothing is left of it."""
+    """Make the cluster, a node of this kind in each zone, with these images, too; nothing is left."""
     subnets = [vpc.add_subnet(cidr, zone) for cidr, zone in zones]
     control = vpc.launch_node("control", "m5.large", subnets[0], public=True)
     nodes = [
-        vpc.launch_node(f"node-{letter}", NODES, subnet, public=True, hop_limit=2)
+        vpc.launch_node(f"node-{letter}", kind, subnet, public=True, hop_limit=2)
         for letter, subnet in zip("abc", subnets, strict=False)
     ]
     # Named by process: several clusters run beside each other on one machine.
