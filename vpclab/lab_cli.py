@@ -60,6 +60,7 @@ Examples:
   enid lab cluster --nodes 3 --type c6i.xlarge
   export KUBECONFIG=$(enid lab kubeconfig)
   kubectl get pods -A -o wide
+  enid verify --quick
   enid lab shell node-a -- tail /var/log/kubelet.log
   enid lab down"""
 
@@ -355,6 +356,7 @@ def _start(arguments: argparse.Namespace, plan: Plan) -> int:
     print(f"Up in {time.monotonic() - began:.1f} s. EC2 for this machine: {seen['endpoint']}")
     if plan.cluster:
         print(f"Next: export KUBECONFIG={lab.kubeconfig}    kubectl get pods -A -o wide")
+        print("Next: enid verify --quick")
     print(f"Next: enid lab shell node-a{name}    then: enid lab down{name}")
     return 0
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
+from pathlib import Path
 
 import pytest
 
 from tests.image.conftest import Image
 from tools import image as maker
+from vpclab.checks import agent
 
 IMPORT_ALL = """
 import importlib, pkgutil
@@ -43,6 +46,17 @@ for file in sys.argv[1:]:
 
 def test_nft_runs(image: Image) -> None:
     assert "nftables v1.1" in image.run("/usr/sbin/nft", "--version").stdout
+
+
+def test_the_agent_of_enid_verify_runs(image: Image) -> None:
+    source = Path(agent.__file__).read_text()
+    question = (
+        '[{"do": "connect", "to": "127.0.0.1", "port": 1}, {"do": "files", "folder": "/etc"}]'
+    )
+    done = image.run("/usr/bin/python3", "-I", "-S", "-B", "-c", source, "ask", question)
+    connected, listed = json.loads(done.stdout)
+    assert connected["state"] == "refused"
+    assert "passwd" in listed["files"]
 
 
 def test_the_commands_say_the_images_version(image: Image) -> None:

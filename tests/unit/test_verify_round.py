@@ -8,12 +8,14 @@ from itertools import cycle
 from typing import Any
 
 import pytest
+from kubernetes.client.exceptions import ApiException
 from rich.console import Console
 
 from vpclab.checks.check import Check
 from vpclab.checks.choice import Nodes
 from vpclab.checks.ground import Ground, of_version_4
 from vpclab.checks.outcome import FailedError, NotApplicableError, State
+from vpclab.checks.records import Records
 from vpclab.checks.verify import (
     BadImageError,
     DeniedError,
@@ -23,7 +25,7 @@ from vpclab.checks.verify import (
     Wish,
     made,
 )
-from vpclab.cluster.api import Api, ApiError
+from vpclab.cluster.api import Api, ApiError, Ended, refused
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
@@ -72,6 +74,11 @@ class Model(Api):
         self.made.append(thing)
         return thing
 
+    def run(self, namespace: str, pod: str, *argv: str, seconds: float = 20) -> Ended:
+        del namespace, argv, seconds
+        self._pass("exec", pod)
+        return Ended(0, '[{"port": "8080"}]')
+
     def delete(self, thing: Any) -> None:
         self._pass("delete", thing["kind"])
         self.ending = thing["metadata"]["name"]
@@ -89,6 +96,7 @@ class Model(Api):
         return [{**pod, "status": self.status} for pod in pods]
 
     def listed(self, path: str) -> list[Any]:
+        self._pass("list", path)
         if path == "/api/v1/namespaces":
             shown = [{"metadata": {"name": name}} for name in self.spaces]
             self.spaces = [name for name in self.spaces if name != self.ending]
@@ -179,6 +187,7 @@ def test_pods_that_do_not_start_are_a_failure_and_nothing_else_is_asked(
         pytest.param("create", "Deployment", 403, DeniedError, id="no-right-to-fill-it"),
         pytest.param("list", "Node", 403, DeniedError, id="no-right-to-see-nodes"),
         pytest.param("create", "Pod", 0, ServerAwayError, id="the-server-is-gone"),
+        pytest.param("exec", "guest", 403, DeniedError, id="no-right-to-ask-pods"),
         pytest.param("delete", "Namespace", 403, LeftError, id="no-right-to-remove-it"),
     ],
 )
@@ -223,3 +232,37 @@ def test_ipv6_is_a_reason_to_skip() -> None:
     assert "fd00::1 is IPv6" in told
     with pytest.raises(NotApplicableError):
         of_version_4("::1")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        pytest.param(OSError("no route"), 0, id="nobody-answered"),
+        pytest.param(ApiException(status=404, reason="Not Found"), 404, id="the-servers-own"),
+        pytest.param(ApiException(status=0, reason="Handshake status 403 Forbidden -+-+-"), 403, id="of-an-exec"),
+    ],
+)  # fmt: skip
+def test_an_exec_that_is_refused_has_its_status(error: Exception, status: int) -> None:
+    assert refused(error) == status
+
+
+class Pages(Model):
+    """An API server that gives pods one at a time."""
+
+    def ask(self, method: str, path: str, body: object = None, kind: str = "json") -> Any:
+        del method, body, kind
+        number = int(path.partition("&continue=")[2] or 0)
+        pod = {"name": number, "status": {"phase": ["Running", "Succeeded", "Pending"][number]}}
+        return {"items": [pod], "metadata": {"continue": str(number + 1)} if number < 2 else {}}
+
+
+def test_all_pods_are_read_page_by_page_and_those_that_have_ended_left_out() -> None:
+    assert [pod["name"] for pod in Records(Pages()).pods()] == [0, 2]
+
+
+def test_what_nobody_may_see_is_not_there() -> None:
+    model = Model()
+    model.refuses = lambda verb, _: ApiError("403", 403) if verb == "list" else None
+    assert Records(model).image() == ""
+    assert Records(model).all() == {}
+    assert Records(model).restarts() == 0

@@ -116,7 +116,7 @@ def verify(arguments: argparse.Namespace) -> int:
             cidrs=arguments.cidr,
         )
         if arguments.output:
-            arguments.output.touch()  # before all the work
+            _see_writable(arguments.output)  # before all the work
         outcomes, about = rounds.verify(wish, console)
         where = f"{len(about.nodes)} nodes of {about.cluster}, {about.seconds:.0f} s"
         show.show_summary(outcomes, where, console)
@@ -127,6 +127,15 @@ def verify(arguments: argparse.Namespace) -> int:
         return _cannot(f"{arguments.output} cannot be written: {error.strerror} [VERIFY-OUTPUT]")
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _see_writable(path: Path) -> None:
+    """Raise OSError if a report cannot be written; a file that was not there is not there after."""
+    was_there = path.exists()
+    with path.open("a", encoding="utf-8"):
+        pass
+    if not was_there:
+        path.unlink()
 
 
 def _reported(arguments: argparse.Namespace, outcomes: Sequence[Outcome], about: About) -> int:

@@ -23,7 +23,7 @@ def rolled_out(ground: Ground) -> str:
     """Look at enid's own DaemonSet."""
     daemons = ground.records.daemons()
     if daemons is None:
-        raise NotApplicableError("there is no DaemonSet with app.kubernetes.io/name=enid")
+        raise NotApplicableError("no DaemonSet with app.kubernetes.io/name=enid is seen")
     status, wanted = daemons["status"], daemons["status"]["desiredNumberScheduled"]
     ready, new = status.get("numberReady", 0), status.get("updatedNumberScheduled", 0)
     require(ready == new == wanted, f"of {wanted} pods {ready} are ready, {new} are the newest")

@@ -149,6 +149,7 @@ class Ground:
         self.create("Pod", "guest", self.pod_spec(self.first, capabilities=["NET_ADMIN"]))
         wanted = len(self.nodes) * (PODS_ON_NODE + 1) + 1
         self.wait(lambda: len(self.ready()) == wanted, f"{wanted} pods that are ready")
+        self.port("guest")  # whether pods can be asked
 
     def remove(self) -> None:
         """Delete the namespace with all that is in it, and wait until it is gone."""
@@ -262,7 +263,7 @@ class Ground:
         node = self.first
         if not self.records.has(node):
             raise NotApplicableError(f"{node} has no NodeNetwork that says which ENI has what")
-        mine = [pod for pod in self.records.pods() if pod["spec"].get("nodeName") == node]
+        mine = self.records.pods(node)
         addressed = [pod for pod in mine if not pod["spec"].get("hostNetwork")]
         wish = self.records.primary_room(node) - len(addressed) + 1
         free = int(self.nodes[node]["status"]["allocatable"]["pods"]) - len(mine) - SPARE

@@ -14,8 +14,9 @@ def render_checks() -> Iterator[str]:
     quick = sum(not check.thorough for check in NETWORK)
     yield "# What `enid verify` checks"
     yield ""
-    yield f"{len(NETWORK)} checks, in this order; `--quick` makes {quick} of them. How to call it,"
-    yield "and what it needs, are in [verify](verify.md). This page is made from the code by"
+    yield f"{len(NETWORK)} checks, in this order, behind `pods-start`, that pods start at all; with"
+    yield f"`--quick` {quick} of them. How to call it, and what it needs, are in"
+    yield "[verify](verify.md). This page is made from the code by"
     yield "`python -m tests.tools.references`."
     seen: set[str] = set()
     for topic, group in groupby(NETWORK, lambda check: check.topic):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
+from urllib.parse import quote
 
 from vpclab.cluster.api import Api, ApiError
 
 RECORDS = "/apis/enid.dev/v1alpha1/nodenetworks"
-DAEMONS = "/apis/apps/v1/daemonsets?labelSelector=app.kubernetes.io%2Fname%3Denid"
+LABEL = "labelSelector=app.kubernetes.io%2Fname%3Denid"
+DAEMONS = f"/apis/apps/v1/daemonsets?{LABEL}"
+PAGE = 500
+"""Objects in one answer, as kubectl asks: a fleet's pods in one are tens of megabytes."""
+
 PER_PREFIX = 16
 """Addresses of a /28."""
 
@@ -22,9 +27,18 @@ class Records:
         self._api = api
 
     def daemons(self) -> Any:
-        """Return enid's DaemonSet, None where there is none."""
-        found = self._api.listed(DAEMONS)
+        """Return enid's DaemonSet, None where there is none, or who asks may not look."""
+        found = self._seen(DAEMONS)
         return found[0] if found else None
+
+    def _seen(self, path: str) -> list[Any]:
+        """Return the objects of a path; none, where nobody knows it or who asks may not look."""
+        try:
+            return self._api.listed(path)
+        except ApiError as error:
+            if error.status in {ABSENT, DENIED}:
+                return []
+            raise
 
     def image(self) -> str:
         """Return the image of enid's DaemonSet, "" where there is none."""
@@ -39,24 +53,29 @@ class Records:
         if daemons is None:
             return 0
         space = daemons["metadata"]["namespace"]
-        pods = self._api.pods(space, "app.kubernetes.io/name=enid")
+        pods = self._seen(f"/api/v1/namespaces/{space}/pods?{LABEL}")
         counted = [s for pod in pods for s in pod["status"].get("containerStatuses", ())]
         return sum(one["restartCount"] for one in counted)
 
-    def pods(self) -> list[Any]:
-        """Return all pods of the cluster that have not ended."""
-        pods = self._api.listed("/api/v1/pods")
-        return [pod for pod in pods if pod["status"].get("phase") in {"Pending", "Running"}]
+    def pods(self, node: str = "") -> list[Any]:
+        """Return all pods of the cluster, or of a node, that have not ended."""
+        path, found = f"/api/v1/pods?limit={PAGE}", []
+        if node:
+            path += f"&fieldSelector=spec.nodeName%3D{quote(node)}"
+        following = ""
+        while True:
+            page = self._api.ask("GET", path + following)
+            found += page["items"]
+            rest = page["metadata"].get("continue")
+            if not rest:
+                break
+            following = f"&continue={quote(rest)}"
+        return [pod for pod in found if pod["status"].get("phase") in {"Pending", "Running"}]
 
     # NodeNetwork ---------------------------------------------------------------------------
     def all(self) -> dict[str, Any]:
         """Return the statuses of NodeNetworks by node; nothing, where the kind is not known."""
-        try:
-            found = self._api.listed(RECORDS)
-        except ApiError as error:
-            if error.status in {ABSENT, DENIED}:
-                return {}
-            raise
+        found = self._seen(RECORDS)
         return {one["metadata"]["name"]: one.get("status", {}) for one in found}
 
     def has(self, node: str) -> bool:

@@ -7,6 +7,7 @@ do, and no other program is needed.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from kubernetes import client, config, stream
 from kubernetes.client.exceptions import ApiException
 
 ANSWER_SECONDS = 30.0
+HANDSHAKE = re.compile(r"Handshake status (\d+)")
+"""What the client says of an exec that is refused; the status of its own error is 0 then."""
 
 KINDS: Mapping[str, str] = {
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
@@ -136,12 +139,18 @@ class Api:
                 finally:
                     answer.sock.shutdown()  # at once: close() waits for the server's good-bye
         except (ApiException, OSError) as error:
-            raise ApiError(f"{pod}: {' '.join(argv)}: {error}") from error
+            raise ApiError(f"{pod}: {' '.join(argv)}: {error}", refused(error)) from error
 
     def logs(self, namespace: str, pod: str, container: str = "") -> str:
         """Return what a pod has said."""
         query = f"?container={container}" if container else ""
         return str(self.ask("GET", f"/api/v1/namespaces/{namespace}/pods/{pod}/log{query}"))
+
+
+def refused(error: Exception) -> int:
+    """Return the status by which an exec was refused, 0 where nobody answered."""
+    found = HANDSHAKE.search(str(error))
+    return int(found[1]) if found else int(getattr(error, "status", 0) or 0)
 
 
 def ended(answer: Any, argv: Sequence[str], seconds: float) -> Ended:
