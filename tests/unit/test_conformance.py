@@ -86,6 +86,14 @@ def test_the_page_has_each_test_with_its_reason() -> None:
     assert "nobody knows why" not in text
 
 
+def test_what_was_run_again_is_told_with_what_it_had_said() -> None:
+    first = Case(A, State.FAILED, 9.0, "no certificate")
+    text = "\n".join(lines([Case(A, State.PASSED, 2.0)], Facts({}, {}, 7, [first])))
+    assert "## Run again" in text
+    assert f"| {A} | no certificate |" in text
+    assert "## Failed" not in text
+
+
 def test_a_test_that_nobody_left_out_is_on_the_page() -> None:
     text = "\n".join(lines(merged([report()], []), Facts({}, {}, 7)))
     assert (

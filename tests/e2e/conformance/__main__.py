@@ -1,8 +1,9 @@
 """Upstream's own tests of the network, on the lab's cluster; writes docs/conformance.md. Shell.
 
-    python -m vpclab.box python -m tests.e2e.conformance [--focus REGEX]   (what `make conformance` runs)
+    python -m vpclab.box python -m tests.e2e.conformance [--focus REGEX] [--only RUN] [--again FOLDER]
 
-With a focus, the tests of these names only, and the page stays as it is.
+What `make conformance` runs. With a focus, the tests of these names only, and the page stays as it
+is; with the folder of an earlier run's logs, too, the page is of both, and says what was run again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,9 @@ SIDE_BY_SIDE = 6
 
 LOOK_SECONDS = 15.0
 WHOLE_MINUTES = 90
+
+MINUTES = "minutes"
+"""The file that has how long a run took."""
 
 RESOLVER = "8.8.8.8", 53
 """Whom a test connects to, to know that a pod reaches the internet."""
@@ -155,30 +159,24 @@ def somebody_outside(vpc: EmbeddedVPC) -> Iterator[None]:
         yield
 
 
-def runs(focus: str | None) -> Iterable[Run]:
-    """Return the runs; with a focus, one."""
-    return RUNS if focus is None else (Run("focus", focus, "nothing-has-this-name", SIDE_BY_SIDE),)
+def runs(focus: str | None, only: Sequence[str]) -> list[Run]:
+    """Return the runs: all, unless some are named, or tests by a focus."""
+    named = [run for run in RUNS if run.name in only or not (only or focus)]
+    own = Run("focus", focus or "", "nothing-has-this-name", SIDE_BY_SIDE)
+    return [own, *named] if focus else named
 
 
-def main() -> None:
-    """Raise the cluster, run the tests, print what they came to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--focus", help="the tests of these names only; the page stays as it is")
-    chosen = parser.parse_args()
-    if why := missing() or images.missing():
-        sys.exit(f"enid: no upstream tests: {why}")
-    if not box.in_box():
-        sys.exit("enid: upstream's tests run in a box: make conformance")
+def carry_out_all(chosen: Sequence[Run], folder: Path) -> list[list[Case]]:
+    """Raise the cluster, carry out the runs; the last line of all is how long that took."""
     from vpclab.vpc import EmbeddedVPC  # noqa: PLC0415 - moto takes a second to import
 
-    folder, began = Path(tempfile.mkdtemp(prefix="conformance-", dir="/var/tmp")), time.monotonic()
+    began = time.monotonic()
 
     def said(what: str) -> None:
         print(f"enid: {time.monotonic() - began:5.1f} s  {what}", flush=True)
 
     said(f"making images; logs will be in {folder}")
     archives = images.make(folder)
-    reports: list[list[Case]] = []
     with (
         EmbeddedVPC() as vpc,
         keeping_logs(vpc, folder),
@@ -186,17 +184,43 @@ def main() -> None:
         lab_cluster(vpc, folder, said, zones=ZONES, images=archives) as cluster,
     ):
         said("the cluster is up")
-        reports.extend(carry_out(run, cluster, folder) for run in runs(chosen.focus))
+        reports = [carry_out(run, cluster, folder) for run in chosen]
     for archive in archives:
         archive.unlink()
-    found = results.merged(reports, RULES)
-    if chosen.focus is not None:
-        found = [case for case in found if case.state not in {State.LEFT_OUT, State.LOST}]
+    (folder / MINUTES).write_text(f"{(time.monotonic() - began) / 60:.0f}")
+    return reports
+
+
+def write_page(whole: Path, reports: Sequence[Sequence[Case]], found: Sequence[Case]) -> None:
+    """Write the page of a *whole* run's reports, of which *found* came, some of them later."""
+    latest = {case.name: case for case in found}
+    first = [case for case in results.merged(reports, RULES) if case != latest[case.name]]
+    versions = {part.name: part.version for part in parts()}
+    facts = Facts(versions, images.asked(), int((whole / MINUTES).read_text()), first)
+    PAGE.write_text("\n".join(lines(found, facts)) + "\n")
+
+
+def main() -> None:
+    """Run the tests, print what they came to, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--focus", help="the tests of these names only; the page stays as it is")
+    parser.add_argument("--only", nargs="+", default=[], choices=[run.name for run in RUNS])
+    parser.add_argument("--again", type=Path, help="the folder of the whole run that they were of")
+    chosen = parser.parse_args()
+    if why := missing() or images.missing():
+        sys.exit(f"enid: no upstream tests: {why}")
+    if not box.in_box():
+        sys.exit("enid: upstream's tests run in a box: make conformance")
+    folder = Path(tempfile.mkdtemp(prefix="conformance-", dir="/var/tmp"))
+    reports = carry_out_all(runs(chosen.focus, chosen.only), folder)
+    whole = chosen.again or (None if chosen.focus or chosen.only else folder)
+    if whole is None:
+        found = [case for case in results.merged(reports, ()) if case.state is not State.LOST]
+    else:
+        before = [list(read(report)) for report in sorted(whole.glob("*/junit_*.xml"))]
+        found = results.merged([*before, *reports], RULES)
+        write_page(whole, before, found)
     print("\n".join(table(found)))
-    if chosen.focus is None:
-        minutes = round((time.monotonic() - began) / 60)
-        facts = Facts({part.name: part.version for part in parts()}, images.asked(), minutes)
-        PAGE.write_text("\n".join(lines(found, facts)) + "\n")
     sys.exit(any(case.state in {State.FAILED, State.LOST} for case in found))
 
 

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from vpclab.cluster.credentials import Authority
 from vpclab.cluster.parts import ROOT, programs, why
 from vpclab.containerd import TOOLS
 from vpclab.images import Image, make_image, write_images
@@ -90,7 +91,9 @@ def files() -> dict[str, bytes]:
     ):
         found[name] = (programs() / part).read_bytes()
     found |= {f"{place}/.here": b"" for place in PLACES}
-    return found | {"etc/passwd": PASSWD, "etc/group": GROUP}
+    pair = Authority("enid-lab").issue("localhost", hosts=["localhost"])
+    served = {"localhost.crt": pair.certificate, "localhost.key": pair.key}  # by agnhost's porter
+    return {**found, **served, "etc/passwd": PASSWD, "etc/group": GROUP}
 
 
 def links() -> dict[str, str]:
@@ -101,8 +104,19 @@ def links() -> dict[str, str]:
         if path.is_symlink()
     }
     found.pop("bin", None)  # a folder here, which images of the lab have
+    for name in _applets():  # as in Alpine: what no package has is busybox'
+        found[f"bin/{name}"] = "../usr/bin/busybox"
     for place in ("usr/sbin", "usr/bin"):
         for path in (USERLAND / place).iterdir():
             found[f"bin/{path.name}"] = f"../{place}/{path.name}"
     site = "etc/nginx/sites-enabled/default"
     return found | {"agnhost-2": "agnhost", site: "/etc/nginx/sites-available/default"}
+
+
+def _applets() -> list[str]:
+    """Return what busybox can be called by."""
+    program = USERLAND / "usr/bin/busybox"
+    done = subprocess.run(
+        [program, "--list"], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.split()

@@ -45,6 +45,8 @@ class Facts:
     """By what is in each, the names that upstream gives it."""
 
     minutes: int
+    first: Sequence[Case] = ()
+    """Of tests that were run again, what they had come to in the whole run."""
 
 
 def lines(found: Sequence[Case], facts: Facts) -> Iterator[str]:
@@ -55,6 +57,7 @@ def lines(found: Sequence[Case], facts: Facts) -> Iterator[str]:
     yield from _told(
         "Not run, and nobody knows why", [case for case in found if case.state is State.LOST]
     )
+    yield from _told("Run again, and what they had said in the whole run", facts.first)
     yield from _kept_away(found)
     yield from _made_of(facts)
     yield from _passed(found)
