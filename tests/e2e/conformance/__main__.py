@@ -79,6 +79,7 @@ def command(run: Run, kubeconfig: Path, folder: Path) -> list[str]:
     ours = [
         f"--kubeconfig={kubeconfig}",
         "--provider=skeleton",
+        f"--num-nodes={len(ZONES)}",  # who does not say so has none, to tests that count them
         f"--report-dir={folder}",
         "--disable-log-dump",
         f"--kubectl-path={tool or 'kubectl'}",

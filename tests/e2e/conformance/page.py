@@ -21,7 +21,7 @@ HEAD = """\
 `make conformance` builds Kubernetes' end-to-end tests from the same source as the cluster, starts the cluster of
 [cluster.md](cluster.md) with a node in each of three zones and enid installed by its chart, and runs the tests of the
 network, `[sig-network]`: those that a cluster has to pass to be called Kubernetes (`[Conformance]`), then the others, then those that may not
-run beside others. It takes root, Go and {minutes} minutes; what is built, another half hour, is built once. This page is what the run wrote.
+run beside others. It takes root and Go; what is built, some 20 minutes, is built once. This page is of a run of {minutes} minutes.
 """
 
 IMAGES: Mapping[str, str] = {
@@ -54,9 +54,7 @@ def lines(found: Sequence[Case], facts: Facts) -> Iterator[str]:
     yield HEAD.format(minutes=facts.minutes)
     yield from _counted(found)
     yield from _told("Failed", [case for case in found if case.state is State.FAILED])
-    yield from _told(
-        "Not run, and nobody knows why", [case for case in found if case.state is State.LOST]
-    )
+    yield from _told("Not run", [case for case in found if case.state is State.LOST])
     yield from _told("Run again, and what they had said in the whole run", facts.first)
     yield from _kept_away(found)
     yield from _made_of(facts)
