@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Mapping
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes.client.exceptions import ApiException
+from kubernetes.stream import ws_client
 from rich.console import Console
 
+from tests.unit.test_verify_cli import KUBECONFIG
 from vpclab.checks.check import Check
 from vpclab.checks.choice import Nodes
 from vpclab.checks.ground import Ground, of_version_4
@@ -266,3 +270,17 @@ def test_what_nobody_may_see_is_not_there() -> None:
     assert Records(model).image() == ""
     assert Records(model).all() == {}
     assert Records(model).restarts() == 0
+
+
+def test_ctrl_c_in_an_exec_is_no_failure_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(KUBECONFIG)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ws_client, "WSClient", interrupted)
+    with contextlib.closing(Api(file)) as api, pytest.raises(KeyboardInterrupt):
+        api.run("default", "guest", "true")

@@ -19,12 +19,10 @@ def names(ground: Ground) -> str:
     """Resolve a Service's name in a pod as programs do, and fetch by it."""
     pods, wanted = _require_dns(ground), str(cluster_ip_of(ground, "web"))
     whole = f"web.{ground.namespace}.{DOMAIN}"
-    for pod in pods:
-        for name, answer in zip(
-            ("web", whole),
-            ground.ask(pod.name, *({"do": "resolve", "name": name} for name in ("web", whole))),
-            strict=True,
-        ):
+    asked = ("web", whole)
+    each = ground.ask_each(pods, *({"do": "resolve", "name": name} for name in asked))
+    for pod, answers in zip(pods, each, strict=True):
+        for name, answer in zip(asked, answers, strict=True):
             found = answer.get("addresses", answer.get("error"))
             require(found == [wanted], f"{pod.name} resolves {name} to {found}, not to {wanted}")
     ground.fetch(pods[0].name, "web", 80)
@@ -44,8 +42,8 @@ def by_tcp(ground: Ground) -> str:
 def _asked(ground: Ground, *, tcp: bool) -> str:
     pods, wanted = _require_dns(ground), str(cluster_ip_of(ground, "web"))
     name, servers = f"web.{ground.namespace}.{DOMAIN}", set()
-    for pod in pods:
-        (answer,) = ground.ask(pod.name, {"do": "dns", "name": name, "tcp": tcp})
+    each = ground.ask_each(pods, {"do": "dns", "name": name, "tcp": tcp})
+    for pod, (answer,) in zip(pods, each, strict=True):
         require("error" not in answer, f"{pod.name}: {name}: {answer.get('error')}")
         require(answer["addresses"] == [wanted], f"{name} is {answer['addresses']}, not {wanted}")
         servers.add(answer["server"])

@@ -39,8 +39,7 @@ def masqueraded(ground: Ground) -> str:
     if not all(address[0].isdigit() for address in seen.values()):
         raise NotApplicableError(f"nodes get from http://{OUTSIDE}: {seen}")
     pods = _asking(ground)
-    for pod in pods:
-        (answer,) = ground.ask(pod.name, question)
+    for pod, (answer,) in zip(pods, ground.ask_each(pods, question), strict=True):
         found = _address_in(answer)
         wanted = seen[pod.node]
         require(found == wanted, f"{pod.address} is seen as {found}, its node as {wanted}")
@@ -57,9 +56,9 @@ def metadata(ground: Ground) -> str:
             why = answer.get("error") or answer.get("said")
             raise NotApplicableError(f"{node} itself gets no token of 169.254.169.254: {why}")
     said: dict[str, list[str]] = {}
-    for pod in _asking(ground):
+    pods = _asking(ground)
+    for pod, (answer,) in zip(pods, ground.ask_each(pods, {"do": "imds"}), strict=True):
         number = ground.records.number(pod.node, pod.address)
-        (answer,) = ground.ask(pod.name, {"do": "imds"})
         word = "reach" if answer.get("token") else "do not reach"
         said.setdefault(word, []).append(f"ENI {number or '?'} of {pod.node}")
     both = "; ".join(f"those on {', '.join(where)} {word} it" for word, where in said.items())

@@ -7,10 +7,11 @@ failure although it arrived.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 from vpclab.checks.check import Check, NotApplicableError, require
-from vpclab.checks.ground import PORT, Ground, WebPod
+from vpclab.checks.ground import PORT, SIDE_BY_SIDE, Ground, WebPod
 
 Pair: TypeAlias = tuple[WebPod, WebPod]
 
@@ -26,11 +27,13 @@ def pairs(ground: Ground, *, on_one_node: bool) -> list[Pair]:
 
 
 def _reach(ground: Ground, pairs: Sequence[Pair]) -> str:
-    for a in dict.fromkeys(a for a, _ in pairs):
-        targets = [b for other, b in pairs if other == a]
-        for b, seen in zip(
-            targets, ground.fetch_all(a.name, [(b.address, PORT) for b in targets]), strict=True
-        ):
+    asking = list(dict.fromkeys(a for a, _ in pairs))
+    targets = [[b for other, b in pairs if other == a] for a in asking]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        wishes = [[(b.address, PORT) for b in each] for each in targets]
+        answers = list(pool.map(ground.fetch_all, [a.name for a in asking], wishes))
+    for a, each, found in zip(asking, targets, answers, strict=True):
+        for b, seen in zip(each, found, strict=True):
             instead = f"{b.name} saw {seen.source} instead of {a.name}'s {a.address}"
             require(seen.server == b.name, f"{a.name} asked {b.name}, and {seen.server} answered")
             require(seen.source == a.address, instead)

@@ -18,7 +18,8 @@ def _inside(ground: Ground) -> list[tuple[WebPod, Any]]:
     pods = [*ground.web_pods(), *ground.on_secondaries()[:1]]
     if not pods:
         raise NotApplicableError("no pod is ready")
-    return [(pod, ground.ask(pod.name, {"do": "inside"})[0]) for pod in pods]
+    answers = ground.ask_each(pods, {"do": "inside"})
+    return [(pod, answer) for pod, (answer,) in zip(pods, answers, strict=True)]
 
 
 def links(ground: Ground) -> str:

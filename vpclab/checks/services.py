@@ -185,8 +185,9 @@ def api_server(ground: Ground) -> str:
     """Reach the API server by its Service, as every controller does."""
     service = ground.api.ask("GET", "/api/v1/namespaces/default/services/kubernetes")
     where = str(of_version_4(service["spec"]["clusterIP"]))
-    for pod in [*_pods(ground), *ground.fillers()[-1:]]:
-        (answer,) = ground.ask(pod.name, {"do": "connect", "to": where, "port": 443})
+    pods = [*_pods(ground), *ground.fillers()[-1:]]
+    each = ground.ask_each(pods, {"do": "connect", "to": where, "port": 443})
+    for pod, (answer,) in zip(pods, each, strict=True):
         require(answer["state"] == "open", f"{pod.name}: {where}:443 is {answer['state']}")
     return f"{where}:443 accepts connections of every pod"
 

@@ -6,6 +6,7 @@ do, and no other program is needed.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import warnings
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-from kubernetes import client, config, stream
+from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.stream import ws_client
 
 ANSWER_SECONDS = 30.0
 HANDSHAKE = re.compile(r"Handshake status (\d+)")
@@ -63,7 +65,11 @@ class Api:
     def __init__(self, kubeconfig: Path | None = None, context: str = "") -> None:
         path = None if kubeconfig is None else str(kubeconfig)
         self._client: Any = config.new_client_from_config(path, context or None)
-        self._core: Any = client.CoreV1Api(self._client)
+        # Another client for what is asked in pods, whose requests are websockets once and for all:
+        # the package's own way swaps that per call, under the feet of other threads.
+        talking = client.ApiClient(self._client.configuration)
+        talking.request = functools.partial(ws_client.websocket_call, self._client.configuration)
+        self._core: Any = client.CoreV1Api(talking)
 
     @property
     def host(self) -> str:
@@ -128,10 +134,9 @@ class Api:
         try:
             with warnings.catch_warnings():  # the client's own
                 warnings.simplefilter("ignore")
-                answer = stream.stream(
-                    self._core.connect_get_namespaced_pod_exec, pod, namespace, command=list(argv),
-                    stdin=False, stdout=True, stderr=True, tty=False, _preload_content=False,
-                    _request_timeout=ANSWER_SECONDS,
+                answer = self._core.connect_get_namespaced_pod_exec(
+                    pod, namespace, command=list(argv), stdin=False, stdout=True, stderr=True,
+                    tty=False, _preload_content=False, _request_timeout=ANSWER_SECONDS,
                 )  # fmt: skip
                 try:
                     answer.run_forever(timeout=seconds)
@@ -139,6 +144,9 @@ class Api:
                 finally:
                     answer.sock.shutdown()  # at once: close() waits for the server's good-bye
         except (ApiException, OSError) as error:
+            # The client takes it for a failure of its own.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
             raise ApiError(f"{pod}: {' '.join(argv)}: {error}", refused(error)) from error
 
     def logs(self, namespace: str, pod: str, container: str = "") -> str:
