@@ -79,7 +79,7 @@ def drained(stage: Stage) -> str:
     disperse(stage, "moving")
     held = sum(eni["singles"] for eni in enis)
     return (
-        f"{evicted} pods evicted and {count} of them ready elsewhere in {away:.0f} s; after"
+        f"{evicted} pods evicted, all {count} of a Deployment elsewhere in {away:.0f} s; after"
         f" {rested:.0f} s nothing cooled, {len(enis)} ENIs with {held} addresses were kept;"
         f" uncordoned, the next pod has {address}"
     )
