@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,14 +99,14 @@ def test_todays_daemon_takes_a_releases_node_over_and_no_packet_is_lost(
         daemon.env["IP_COOLDOWN_PERIOD"] = "1"  # so that the next pod need not wait
         traffic = flows(daemon, held)
         traffic.start()
-        daemon.start()
-        status = daemon.wait(lambda s: len(s["leases"]) == len(held))
-        end = time.monotonic() + SETTLED_SECONDS
-        wanted = without_spooled(names.here(mine.text("kernel.sh")))
-        while network_script(daemon).splitlines() != wanted and time.monotonic() < end:
-            pass
-        traffic.stop()
-        assert network_script(daemon).splitlines() == wanted
+        try:
+            daemon.start()
+            status = daemon.wait(lambda s: len(s["leases"]) == len(held))
+            wanted = without_spooled(names.here(mine.text("kernel.sh")))
+            found = await_network(daemon, wanted)
+        finally:
+            traffic.stop()
+        assert found == wanted
         assert {lease["container_id"]: lease["address"] for lease in status["leases"]} == held
         assert (status["mode"], status["trouble"]) == ("normal", None)
         assert {flow.name: flow.errors for flow in traffic.flows if flow.errors} == {}
@@ -115,6 +116,15 @@ def test_todays_daemon_takes_a_releases_node_over_and_no_packet_is_lost(
         checks = [one for one in release.frames() if one.what.startswith("check") and not one.exits]
         assert [judged(Replay(daemon), one) for one in checks] == [""] * len(checks) != []
         assert not list(daemon.node.path("/run/enid/spool").iterdir())
+
+
+def await_network(daemon: Ipamd, wanted: list[str]) -> list[str]:
+    """Return the node's network as commands, as soon as it is as wanted."""
+    end, found = time.monotonic() + SETTLED_SECONDS, list[str]()
+    while found != wanted and time.monotonic() < end:
+        with suppress(subprocess.CalledProcessError):  # a link that goes while it is looked at
+            found = network_script(daemon).splitlines()
+    return found
 
 
 def flows(daemon: Ipamd, held: dict[str, str]) -> Traffic:
