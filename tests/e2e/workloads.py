@@ -23,8 +23,9 @@ FEW = 10
 AT_ONCE = 8
 """Deletions: the API server answers each when its store has it on disk."""
 
-WAVES, WAVE = 2, 100
-"""Pods that are force-deleted: with the lab's own, a wave nearly fills both nodes."""
+WAVES, WAVE = 3, 70
+"""Pods that are force-deleted: two waves at once are more than both nodes have addresses for, one is
+not, beside the lab's own."""
 
 GIVE_BACK_SECONDS = 300.0
 """Two minutes there must have been too much, or some more; then it goes in steps of half a minute."""
