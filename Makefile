@@ -53,7 +53,7 @@ e2e: setup-tests ## a real cluster in the embedded VPC, its parts built at the f
 	@$(PYTHON) -m tests.e2e.builds
 	@$(PYTHON) -m vpclab.box $(PYTHON) -m pytest -q -o faulthandler_timeout=0 tests/e2e/test_cluster_install.py tests/e2e/test_cluster_network.py \
 	  tests/e2e/test_verify.py tests/e2e/test_cluster_life.py tests/e2e/test_cluster_upgrade.py \
-	  tests/e2e/test_lab_cluster.py tests/e2e/test_way.py $(ARGS)
+	  tests/e2e/test_cluster_config.py tests/e2e/test_lab_cluster.py tests/e2e/test_way.py $(ARGS)
 
 conformance: setup-tests ## Kubernetes' own tests of the network on a cluster, built at the first time: docs/conformance.md; ARGS=--focus X
 	@tools/build-containerd || echo 'enid: not every containerd is built: the newest of the others runs' >&2

@@ -30,6 +30,7 @@ KINDS: Mapping[str, str] = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "ENIConfig": "/apis/crd.k8s.amazonaws.com/v1alpha1/eniconfigs",
     "Namespace": "/api/v1/namespaces",
     "Pod": "/api/v1/namespaces/{}/pods",
     "Service": "/api/v1/namespaces/{}/services",
