@@ -91,7 +91,7 @@ class Report:
 def sentence(cause: str, advice: str) -> str:
     """Return an Event's message; what is too long is cut from the cause."""
     end = f". Next step: {advice}"
-    return f"{cause[: MESSAGE_MOST - len(end)]}{end}"
+    return f"{cause.removesuffix('.')[: MESSAGE_MOST - len(end)]}{end}"
 
 
 def body(report: Report, node: str) -> dict[str, Any]:

@@ -96,6 +96,10 @@ def test_a_message_ends_with_the_next_step_however_long_the_cause_is(length: int
     assert len(said) == min(MESSAGE_MOST, length + len(". Next step: add a subnet"))
 
 
+def test_a_cause_that_is_a_sentence_already_ends_once() -> None:
+    assert sentence("EC2 denies it.", "allow it") == "EC2 denies it. Next step: allow it"
+
+
 @given(
     name=st.from_regex(OBJECT_NAME, fullmatch=True),
     wall=st.floats(min_value=0, max_value=4e9),
