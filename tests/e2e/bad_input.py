@@ -26,8 +26,9 @@ from vpclab.cluster.parts import helm
 from vpclab.cluster.worker import Worker
 from vpclab.enid import node_policy
 
-SECONDS = 120.0
-"""Until an Event is there: the daemon looks every ten seconds, kubelet brings a ConfigMap."""
+SECONDS = 240.0
+"""Until an Event is there, and all is well again: the daemon looks every ten seconds, but a write
+that was refused is tried again more and more rarely; 110 s were seen."""
 
 BRIEF = 80
 """What of helm's words is shown: of a name that is no setting's, it lists all that are."""
