@@ -75,6 +75,13 @@ def test_a_full_book_gives_nothing_and_keeps_what_it_had(count: int) -> None:
     assert len(book.take(27)) == 27
 
 
+def test_an_address_that_was_asked_for_is_stepped_over() -> None:
+    book = AddressBook(SUBNET, "subnet-1")
+    assert book.take(1) == [SUBNET[4]]
+    book.take_exactly(SUBNET[6])
+    assert book.take(2) == [SUBNET[5], SUBNET[7]]
+
+
 @pytest.mark.parametrize("wrong", ["2001:db8::/80", "10.0.0.0/27", "10.0.1.0/28"])
 def test_only_blocks_of_the_subnet_are_prefixes(wrong: str) -> None:
     with pytest.raises(AddressError) as caught:
