@@ -59,6 +59,9 @@ MOST_PODS = 110
 SECONDS = 240.0
 """What many pods may take on two cores that have other work, too."""
 
+ROOM_SECONDS = 400.0
+"""What a node may take until it has given back what a burst of pods left it with."""
+
 NAME = "dense"
 
 
@@ -75,6 +78,13 @@ def enis_of(stage: Stage, worker: Worker) -> list[Any]:
     mine = [{"Name": "attachment.instance-id", "Values": [worker.node.instance_id]}]
     found: list[Any] = stage.vpc.ec2.describe_network_interfaces(Filters=mine)["NetworkInterfaces"]
     return found
+
+
+def has_room(stage: Stage, worker: Worker) -> bool:
+    """Return whether a node may have another ENI."""
+    types = stage.vpc.ec2.describe_instance_types(InstanceTypes=[worker.instance.type])
+    most: int = types["InstanceTypes"][0]["NetworkInfo"]["MaximumNetworkInterfaces"]
+    return len(enis_of(stage, worker)) < most
 
 
 def addresses(eni: Any) -> list[IPv4Address]:
@@ -140,8 +150,15 @@ def eni_config(name: str, subnet: str, *groups: str) -> dict[str, Any]:
 
 
 def custom_comes(custom: Custom) -> str:
-    """Turn custom networking on, under the traffic of pods that are there."""
+    """Turn custom networking on, under the traffic of pods that are there.
+
+    A node all of whose ENIs are taken has its first one for ENIConfigs when another is empty.
+    """
     stage = custom.stage
+    stage.ground.wait(
+        lambda: all(has_room(stage, worker) for worker in stage.cluster.workers),
+        "room for an ENI on each node", ROOM_SECONDS,
+    )  # fmt: skip
     custom.prepare()
     custom.before = stage.ground.web_pods()
     with traffic(stage) as asked:
