@@ -82,12 +82,30 @@ class Hostile:
             answer = b"".join(iter(lambda: sock.recv(65536), b""))
         return int(answer[:1]), json.loads(answer[1:]) if answer[1:] else {}
 
-    def leave(self, sock: socket.socket, container: str = "hostile") -> None:
-        """Leave; what was answered until then has a runtime, whose DEL comes."""
+    def leave(self, sock: socket.socket, container: str = "hostile") -> bool:
+        """Leave, and return whether that went unseen: in the moment in which the answer was sent.
+
+        What was answered until then has a runtime, whose DEL comes; so has what went unseen.
+        """
         sock.shutdown(socket.SHUT_RDWR)  # no answer comes any more, and one may be there
-        if sock.recv(1):
+        answered = bool(sock.recv(1))
+        unseen = not answered and self.was_assigned_unseen(container)
+        if answered or unseen:
             gone = frame(CNI_CONTAINERID=container, CNI_COMMAND="DEL")
             assert self.asks(gone, []) == (0, {})
+        return unseen
+
+    def was_assigned_unseen(self, container: str) -> bool:
+        """Whether the daemon thinks that it has answered the ADD of *container*, if it got that."""
+        self.agent.wait(lambda s: not s["leases"] or self.has_logged(container, "address assigned"))
+        return self.has_logged(container, "address assigned") and not self.has_logged(
+            container, "client gone"
+        )
+
+    def has_logged(self, container: str, event: str) -> bool:
+        """Whether the log has a line of *event* about *container*."""
+        lines = self.agent.log.read_text().splitlines()
+        return any(f'"event": "{event}"' in line and f'"{container}"' in line for line in lines)
 
     def leaves_nothing(self) -> None:
         """Fail unless the daemon serves, has no lease, and nothing open or wired that came."""
@@ -154,22 +172,26 @@ def test_descriptors_beyond_two_are_closed_and_the_pod_is_served(hostile: Hostil
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 1.0])
 def test_a_client_that_leaves_at_any_point_leaves_nothing(hostile: Hostile, share: float) -> None:
-    data = frame()
+    data = frame(CNI_CONTAINERID=f"left-at-{share}")
     part = data[: round(len(data) * share)]
     with hostile.connect() as sock, hostile.target.opened([Sent.POD, Sent.NETLINK]) as descriptors:
         if part:
             socket.send_fds(sock, [part], descriptors)
-        hostile.leave(sock)
+        hostile.leave(sock, f"left-at-{share}")
     hostile.leaves_nothing()
 
 
 def test_a_client_that_leaves_while_its_wire_is_made_leaves_nothing(hostile: Hostile) -> None:
-    for milliseconds in range(0, 12, 2):
+    unseen = 0
+    for tenths in range(0, 120, 5):
+        container = f"left-{tenths}"
         with hostile.connect() as sock, hostile.target.opened([Sent.POD, Sent.NETLINK]) as fds:
-            socket.send_fds(sock, [frame(CNI_CONTAINERID=f"left-{milliseconds}")], fds)
-            select.select([sock], [], [], milliseconds / 1000)
-            hostile.leave(sock, f"left-{milliseconds}")
+            socket.send_fds(sock, [frame(CNI_CONTAINERID=container)], fds)
+            select.select([sock], [], [], tenths / 10_000)
+            unseen += hostile.leave(sock, container)
         hostile.leaves_nothing()
+    # A daemon that looks misses a moment of some microseconds; one that does not, a quarter of all.
+    assert unseen <= 3
 
 
 def test_a_client_that_does_not_read_its_answer_holds_nobody_up(hostile: Hostile) -> None:
