@@ -31,6 +31,7 @@ __all__ = [
     "Situation",
     "Unassign",
     "grow",
+    "is_cramped",
     "shrink",
 ]
 
@@ -178,6 +179,7 @@ def shrink(now: Situation, targets: Targets, ages: Sequence[float]) -> RemoveEni
 
     *ages* are the seconds since each ENI of the census came. A whole ENI goes before
     blocks, the highest number first. While anything is coming all stays: it may not come.
+    One that gives pods nothing goes at any age where its place is wanted.
     """
     if not now.may_shrink or now.coming or grow(now, targets):
         return None
@@ -186,12 +188,19 @@ def shrink(now: Situation, targets: Targets, ages: Sequence[float]) -> RemoveEni
         for census, age in sorted(zip(now.enis, ages, strict=True), key=lambda c: -c[0].eni.number)
         if _is_removable(now, census) and _can_spare(now, targets, census)
     ]
+    min_age = 0.0 if is_cramped(now, targets) else ENI_MIN_AGE_SECONDS
     for census, age in idle:
-        if age >= ENI_MIN_AGE_SECONDS and census.eni.id not in now.busy:
+        if age >= min_age and census.eni.id not in now.busy:
             return RemoveEni(census.eni.id)
     if idle:
         return None  # its blocks would cost a call more, and it can soon go as a whole
     return next(_give_back(now, targets), None)
+
+
+def is_cramped(now: Situation, targets: Targets) -> bool:
+    """Whether what is missing waits for an ENI's place: all are taken, and one would bring it."""
+    has_no_place = now.new_eni is not None and now.free_enis == 0 and now.slots_per_eni > 0
+    return has_no_place and shortfall(now, targets) > 0
 
 
 def _is_ours(census: EniCensus) -> bool:

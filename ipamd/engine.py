@@ -366,7 +366,8 @@ class Engine:
         is_still = not (growth or self._acting)
         shrink = decide.shrink(now, targets, ages) if is_still else None
         self._calm = self._calm.see(moment, excess=shrink is not None)
-        is_time = self._calm.lasts(moment, self._calm_seconds)
+        makes_room = isinstance(shrink, RemoveEni) and decide.is_cramped(now, targets)
+        is_time = makes_room or self._calm.lasts(moment, self._calm_seconds)
         self._wish = None if shrink is None else self._shrinking(shrink)
         if shrink is not None and is_time and self.flights.may_start(self._shrinking(shrink)):
             self._begin(shrink, Priority.SHRINK)

@@ -331,6 +331,24 @@ def test_an_eniconfig_of_a_subnet_elsewhere_is_said(
     assert len(node.attached()) == 1
 
 
+def test_an_empty_eni_makes_room_at_once_for_the_one_that_pods_wait_for(new_node: Make) -> None:
+    node = new_node(settings=WARM)
+    node.boot_up()
+    early = node.adds(10)
+    node.run(20)
+    assert len(node.attached()) == 3, "all that an m5.large may have"
+    other = node.ec2.add_subnet(24)
+    node.hold(CUSTOM)
+    node.restart()
+    node.daemon.by_cluster.hear_configs((Candidate(other, (), "a"),), "")
+    (late,) = node.adds(1)
+    node.run(30)
+    assert late.address is not None
+    assert late.address in node.ec2.subnets[other]
+    assert all(pod.address for pod in early)
+    node.check()
+
+
 # Security groups ---------------------------------------------------------------------------
 def test_enis_get_the_groups_that_the_primary_has_now(new_node: Make) -> None:
     node = new_node(settings=WARM)

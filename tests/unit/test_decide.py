@@ -245,6 +245,19 @@ TWO = (OLD, OLD)
             Fixed(warm_eni=1), TWO, RemoveEni(E2), id="an-excluded-eni-goes-as-a-whole",
         ),
         pytest.param(
+            situation(
+                of_singles(1, 9), of_singles(2, 0, 0, 9, of=eni(2, excluded=True)), waiting=1
+            ),
+            ip(2), (OLD, 10.0), RemoveEni(E2), id="at-any-age-where-its-place-is-wanted",
+        ),
+        pytest.param(
+            situation(
+                of_singles(1, 9), of_singles(2, 0, 0, 9, of=eni(2, excluded=True)), waiting=1,
+                new_eni=None,
+            ),
+            ip(2), (OLD, 10.0), None, id="but-not-where-nothing-could-come-into-it",
+        ),
+        pytest.param(
             situation(of_singles(1, 0, 0, 9), of_singles(2, 0, 0, 9), kept=frozenset({E2})),
             Demand(5, 1, 0), TWO, Unassign(E2, SINGLE, 9), id="of-an-eni-that-ec2-keeps-blocks-go",
         ),
