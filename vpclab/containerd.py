@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -123,7 +122,8 @@ def poll(question: Callable[[], bool], what: str, seconds: float = 60) -> None:
 class Containerd:
     """The containerd of one node, whose pods' sandboxes are of the image *pause*.
 
-    *is_up* tells whether it serves; without it that is when it accepts connections. *cgroup* is
+    *is_up* tells whether it serves; without it that is when it says so, as it does to a service
+    manager: it accepts connections before, and refuses what a kubelet asks on them. *cgroup* is
     what the name of its pods' cgroup begins with, *runc* another than the release's.
     """
 
@@ -140,10 +140,11 @@ class Containerd:
     ) -> None:
         self.node, self.release, self.log = node, release, log
         self._runc = runc or release.runc
-        self._is_up = is_up or self._accepts
+        self._is_up = is_up or self._has_booted
         self.cgroup = f"/{cgroup}-{secrets.token_hex(4)}-{node.name}"
         self.process: subprocess.Popen[Any] | None = None
         self._pause, self.metrics = pause, METRICS
+        self._log_began = 0
         self.configure()
         self.link_tools()
 
@@ -174,6 +175,7 @@ class Containerd:
         path = f"{self.release.folder}:{self._runc.parent}:{SEARCH}"
         program = self.release.folder / "containerd"
         with self.log.open("ab") as log:
+            self._log_began = log.tell()
             self.process = self.node.popen(
                 ["env", "-i", f"PATH={path}", str(program), "--config", CONFIG],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -185,9 +187,10 @@ class Containerd:
             raise AssertionError(f"containerd has ended:\n{self.said()}")
         return self._is_up()
 
-    def _accepts(self) -> bool:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            return sock.connect_ex(str(self.node.path(SOCKET))) == 0
+    def _has_booted(self) -> bool:
+        with self.log.open("rb") as log:
+            log.seek(self._log_began)
+            return b"containerd successfully booted" in log.read()
 
     def ctr(self, *words: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
         """Run containerd's own client on the node."""
