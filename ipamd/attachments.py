@@ -305,8 +305,9 @@ class Attachments:
     # Addresses -------------------------------------------------------------------------
     def _queue(self, ask: Ask) -> None:
         if len(self._waiting) >= self.waiting_max:
-            ask.error = replies.queue_full(ask.request.sandbox, len(self._waiting), self.shortage())
-            self._step(ask.request.sandbox, lanes.NotGranted())
+            asked, waiting = ask.request, len(self._waiting)
+            ask.error = replies.queue_full(asked.sandbox, asked.pod, waiting, self.shortage())
+            self._step(asked.sandbox, lanes.NotGranted())
             return
         self.on_arrival()  # one that is refused comes again, and is one pod all the same
         self._waiting.append(ask.client.id)
@@ -326,9 +327,9 @@ class Attachments:
 
     def _give_up(self, ask: Ask) -> None:
         self._withdraw(ask.client.id)
-        waited = self._clock().elapsed(ask.since)
-        ask.error = replies.no_address(ask.request.sandbox, self.shortage(), waited)
-        self._step(ask.request.sandbox, lanes.NotGranted())
+        asked, waited = ask.request, self._clock().elapsed(ask.since)
+        ask.error = replies.no_address(asked.sandbox, asked.pod, self.shortage(), waited)
+        self._step(asked.sandbox, lanes.NotGranted())
 
     def hand_out(self) -> None:
         """Give addresses to the ADDs that wait, in their order, while there are any."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cni.kernel import WireError
-from cni.spec import CniError, Code, Sandbox, Verb
+from cni.spec import CniError, Code, Pod, Sandbox, Verb
 from eni.errors import EniError
 from ipamd import reactions
 from ipamd.pool import EniCensus
@@ -45,11 +45,13 @@ class Shortage:
     prefixes: str = ""
 
 
-def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> AddRefusedError:
+def no_address(
+    sandbox: Sandbox, pod: Pod, shortage: Shortage, waited_seconds: float
+) -> AddRefusedError:
     """Return what an ADD hears that got no address in time."""
     s = shortage
     msg = (
-        f"no address for {sandbox.container_id}/{sandbox.ifname} after {waited_seconds:.0f} s:"
+        f"no address for {_known_as(sandbox, pod)} after {waited_seconds:.0f} s:"
         f" {s.assigned} of {s.held} in use, {s.cooling} cooling, {s.enis} of {s.max_enis} ENIs"
     )
     match s.trouble:
@@ -63,6 +65,13 @@ def no_address(sandbox: Sandbox, shortage: Shortage, waited_seconds: float) -> A
             return _refused(reactions.NODE_FULL, msg)
         case _:
             return _refused(reactions.ADDRESSES_LATE, msg)
+
+
+def _known_as(sandbox: Sandbox, pod: Pod) -> str:
+    """Return how people know who asks: the pod, else what the runtime calls it."""
+    if pod.name:
+        return f"pod {pod.namespace}/{pod.name}"
+    return f"{sandbox.container_id}/{sandbox.ifname}"
 
 
 def exhaustion(census: Iterable[EniCensus], shortage: Shortage) -> str:
@@ -82,13 +91,13 @@ def exhaustion(census: Iterable[EniCensus], shortage: Shortage) -> str:
     )
 
 
-def queue_full(sandbox: Sandbox, waiting: int, shortage: Shortage) -> AddRefusedError:
+def queue_full(sandbox: Sandbox, pod: Pod, waiting: int, shortage: Shortage) -> AddRefusedError:
     """Return what an ADD hears at once when as many wait as may (ADD_WAITING_MAX)."""
-    error = no_address(sandbox, shortage, 0)
+    error = no_address(sandbox, pod, shortage, 0)
     return _refused(
         reactions.QUEUE_FULL,
-        f"{waiting} ADDs wait for an address already, so {sandbox.container_id}/{sandbox.ifname}"
-        f" does not: {error.msg.partition(': ')[2]}",
+        f"{waiting} ADDs wait for an address already, so {_known_as(sandbox, pod)} does not:"
+        f" {error.msg.partition(': ')[2]}",
         error.details,
     )
 

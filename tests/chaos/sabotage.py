@@ -247,7 +247,7 @@ def _wanted(ask: Any) -> str:
 def _bear_a_grudge(former: Any) -> Any:
     def queue(self: Attachments, ask: Any) -> None:
         if _wanted(ask) in vars(self).setdefault("grudges", set()):
-            ask.error = replies.queue_full(ask.request.sandbox, 0, self.shortage())
+            ask.error = replies.queue_full(ask.request.sandbox, ask.request.pod, 0, self.shortage())
             self._step(ask.request.sandbox, lanes.NotGranted())
         else:
             former(self, ask)

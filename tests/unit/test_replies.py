@@ -20,12 +20,13 @@ from ipamd.pool import EniCensus, Pool, PoolEni
 from ipamd.replies import AddRefusedError, Shortage, exhaustion, no_address, queue_full
 
 WEB = Sandbox("enid", "c1", "eth0")
+POD = Pod("shop", "web-0")
 NOW = Instant(1000.0, 5000.0)
 
 
 def test_a_pod_hears_why_there_is_no_prefix_beside_what_ec2_says() -> None:
     trouble = SubnetExhaustedError("subnet-1 is full", action="x")
-    error = no_address(WEB, Shortage(18, 18, 0, 2, 3, trouble, "subnet-1 gives no /28"), 105.2)
+    error = no_address(WEB, POD, Shortage(18, 18, 0, 2, 3, trouble, "subnet-1 gives no /28"), 105.2)
     assert error.msg.endswith("2 of 3 ENIs; subnet-1 is full; subnet-1 gives no /28")
 
 
@@ -43,12 +44,17 @@ def test_a_pod_hears_why_there_is_no_prefix_beside_what_ec2_says() -> None:
 def test_an_add_without_an_address_hears_numbers_cause_and_next_step(
     enis: int, trouble: EniError | str | None, words: str, advice: str, event: str
 ) -> None:
-    error = no_address(WEB, Shortage(18, 9, 2, enis, 3, trouble), 105.2)
+    error = no_address(WEB, POD, Shortage(18, 9, 2, enis, 3, trouble), 105.2)
     assert error.code is Code.TRY_AGAIN_LATER
-    assert "c1/eth0 after 105 s" in error.msg
+    assert "pod shop/web-0 after 105 s" in error.msg
     assert words in error.msg
     assert advice in error.details
     assert error.event == event
+
+
+def test_an_add_whose_pod_nobody_told_is_called_what_the_runtime_calls_it() -> None:
+    error = no_address(WEB, Pod(), Shortage(18, 9, 2, 3, 3, None), 105.2)
+    assert "c1/eth0 after 105 s" in error.msg
 
 
 @pytest.mark.parametrize(
@@ -153,7 +159,7 @@ def test_a_restored_unknown_address_counts_for_its_eni_only_when_that_is_known()
 
 def test_beside_too_many_that_wait_the_next_hears_how_many_and_why() -> None:
     trouble = SubnetExhaustedError("subnet-1 is full", action="x")
-    error = queue_full(WEB, 64, Shortage(18, 18, 0, 2, 3, trouble))
+    error = queue_full(WEB, POD, 64, Shortage(18, 18, 0, 2, 3, trouble))
     assert error.code is Code.TRY_AGAIN_LATER
     assert error.event == "AddQueueFull"
     assert error.msg.startswith("64 ADDs wait for an address already")
