@@ -57,7 +57,10 @@ RULES: Sequence[Rule] = (
     Rule(r"NetworkPolicy between server and client", "enid enforces no network policies"),
     Rule(r"\[Feature:IPv6DualStack\]|\[Feature:Networking-IPv6\]", "the cluster is of IPv4 alone"),
     Rule(r"\[Feature:LoadBalancer\]", "no controller makes load balancers in the lab"),
-    Rule(r"\[Feature:Networking-DNS\]", "the lab's VPC resolves no names of the internet"),
+    Rule(
+        r"\[Feature:Networking-DNS\]|DNS configMap nameserver Forward PTR lookup",
+        "the lab's VPC resolves no names of the internet",
+    ),
     Rule(r"\[Feature:SCTPConnectivity\]", "the kernel that it was last run on has no SCTP"),
     Rule(r"\[Feature:PerformanceDNS\]", "it makes more Services than two cores bear"),
     Rule(r"\[Feature:OffByDefault\]", "it is of a feature that this Kubernetes has off by default"),
