@@ -161,6 +161,7 @@ def status(stdin: bytes) -> tuple[int, bytes]:
         )
     check_configuration(stdin)
     data, sentence = b"", "ipamd has not run on this node since it was booted"
+    unreadable = "%s is unreadable" % text_of(HEARTBEAT)
     try:
         data = posix.read(posix.open(HEARTBEAT, posix.O_RDONLY | posix.O_CLOEXEC), 4096)
         _, written, grace, code = data.partition(b"\n")[0].split(b" ")[:4]
@@ -170,11 +171,11 @@ def status(stdin: bytes) -> tuple[int, bytes]:
         elif silent >= 0:  # else it is of a former boot
             if code == b"0":
                 return 0, b""
-            sentence = text_of(data.split(b"\n")[1])
+            sentence = text_of(data.split(b"\n")[1]) or unreadable
     except FileNotFoundError:
         pass
     except (ValueError, IndexError):
-        sentence = "%s is unreadable" % text_of(HEARTBEAT)
+        sentence = unreadable
     raise RefusalError(NOT_AVAILABLE, sentence, "see the ipamd pod of this node, and `enid status`")
 
 

@@ -209,6 +209,7 @@ def test_a_node_whose_daemon_beats_is_promised(plugin: Plugin) -> None:
         pytest.param(1, b"soon 0\n", "/run/enid/heartbeat is unreadable", id="no-number"),
         pytest.param(1, b"", "/run/enid/heartbeat is unreadable", id="torn"),
         pytest.param(1, b"120 50", "/run/enid/heartbeat is unreadable", id="no-sentence"),
+        pytest.param(1, b"120 50\n\n", "/run/enid/heartbeat is unreadable", id="an-empty-sentence"),
     ],
 )  # fmt: skip
 def test_a_node_without_a_promise_says_why(
