@@ -59,6 +59,9 @@ MOST_PODS = 110
 SECONDS = 240.0
 """What many pods may take on two cores that have other work, too."""
 
+LEARNED_SECONDS = 20.0
+"""How long kube-proxy may take until it knows of pods that have become ready."""
+
 ROOM_SECONDS = 400.0
 """What a node may take until it has given back what a burst of pods left it with."""
 
@@ -198,7 +201,7 @@ def custom_network(custom: Custom) -> str:
     """Reach what a pod must reach: pods, old and new, a Service, a name, the internet."""
     stage, new = custom.stage, custom.new
     across = across_nodes(new)
-    cluster_ip(new)
+    new.wait(lambda: serves_all(new), "the Service leads to each of its new pods", LEARNED_SECONDS)
     names(new)
     young = new.web_pods()
     for old in stage.ground.web_pods():
@@ -208,6 +211,15 @@ def custom_network(custom: Custom) -> str:
         require(answer.source == old.address, f"{young[-1].name} saw {answer.source}")
     out = [seen_outside(stage, new, pod) for pod in (young[0], young[-1])]
     return f"{across}; pods of before and after reach each other; Service and DNS; {'; '.join(out)}"
+
+
+def serves_all(ground: Ground) -> bool:
+    """Return whether a Service leads to each of its pods, which kube-proxy has to hear of first."""
+    try:
+        cluster_ip(ground)
+    except FailedError:
+        return False
+    return True
 
 
 def seen_outside(stage: Stage, ground: Ground, pod: WebPod) -> str:
