@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vpclab.cluster import coredns, outside
 from vpclab.cluster.api import Api, is_true
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 JOIN_SECONDS = 60.0
 READY_SECONDS = 90.0
+
+NOT_READY = "node.kubernetes.io/not-ready"
+"""The taint that the controller manager takes off a node that has become ready."""
 
 Tell = Callable[[str], None]
 
@@ -80,7 +83,7 @@ class Cluster:
 
     def _are_ready(self) -> bool:
         nodes = self.api.nodes()
-        return len(nodes) == len(self.workers) and all(is_true(node, "Ready") for node in nodes)
+        return len(nodes) == len(self.workers) and all(takes_pods(node) for node in nodes)
 
     def _conditions(self) -> str:
         return "\n".join(
@@ -94,6 +97,12 @@ class Cluster:
         """Create CoreDNS."""
         for thing in coredns.objects(str(DNS), outside.RESOLVERS):
             self.api.create(thing)
+
+
+def takes_pods(node: Any) -> bool:
+    """Return whether a node is ready, and has lost the taint of one that is not, a moment later."""
+    taints = {taint["key"] for taint in node["spec"].get("taints", ())}
+    return is_true(node, "Ready") and NOT_READY not in taints
 
 
 def images(folder: Path) -> list[Path]:
