@@ -404,7 +404,8 @@ class _Http(ThreadingHTTPServer):
             tls = self.model._tls.wrap_socket(request, server_side=True)  # noqa: SLF001 - its own server
             self.connections.add(tls)
             try:
-                super().finish_request(tls, client_address)
+                if not self.dead:  # it died during the handshake, and `kill` saw no connection
+                    super().finish_request(tls, client_address)
             finally:
                 self.connections.discard(tls)
                 tls.close()
