@@ -302,7 +302,10 @@ def test_pods_that_are_bound_later_are_asked_for(site: MakeSite) -> None:
     here.start()
     poll(lambda: here.node.free == HEADROOM, "the headroom")
     here.bind(6)
-    poll(lambda: here.node.free == 6 + HEADROOM, "addresses for all")
+    enough = 6 + HEADROOM // 2  # half of the headroom may be used up before more is asked for
+    poll(lambda: here.node.free >= enough, "addresses for all")
+    here.node.pass_time(60)
+    assert here.node.free <= 6 + HEADROOM
 
 
 def test_no_more_is_asked_than_the_node_may_have_pods(site: MakeSite) -> None:
