@@ -1,8 +1,8 @@
 """A whole daemon on a real loop and real threads, over a modelled cloud and kernel, and its time.
 
 The API server that it is joined to is real, or a model that talks HTTPS, and takes real time;
-the daemon's clock and its loop's run `HASTE` times as fast, so that what it waits minutes for
-is seen in seconds. Nothing of Kubernetes' client is imported here: plain mode does without.
+the daemon's clock and its loop's run `HASTE` times as fast while it rests, so that what it waits
+minutes for is seen in seconds. Nothing of Kubernetes' client is imported here: plain mode does without.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import functools
 import json
+import math
 import random
 import selectors
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_interface
@@ -57,20 +58,62 @@ def poll(fact: Callable[[], object], what: str, seconds: float = 30) -> None:
 
 # Time ------------------------------------------------------------------------------------
 class Clockwork:
-    """Seconds that pass at a pace."""
+    """Seconds that pass at a pace while the daemon rests, and as they are while it works.
+
+    However slow the machine, no work takes longer by this clock than by a real one, and no rest
+    longer than it was to be: a daemon that comes late is late by the machine's doing only.
+    """
 
     def __init__(self) -> None:
         self.pace = 1.0
+        self._lock = threading.Lock()
         self._shown, self._since = 0.0, time.monotonic()
+        self._working = 0
+        self._end = math.inf
 
     def now(self) -> float:
         """Return the seconds since it was made."""
-        return self._shown + (time.monotonic() - self._since) * self.pace
+        with self._lock:
+            return self._now()
 
     def set_pace(self, pace: float) -> None:
-        """Run so many times as fast as a real clock."""
-        self._shown, self._since = self.now(), time.monotonic()
-        self.pace = pace
+        """Run so many times as fast as a real clock while nobody works."""
+        with self._changing():
+            self.pace = pace
+
+    @contextlib.contextmanager
+    def rest(self, seconds: float | None) -> Iterator[None]:
+        """Let a worker rest for so many seconds at most."""
+        with self._changing():
+            self._working -= 1
+            self._end = math.inf if seconds is None else self._shown + seconds
+        try:
+            yield
+        finally:
+            with self._changing():
+                self._working += 1
+                self._end = math.inf
+
+    def start_work(self) -> None:
+        """Let somebody work from now on."""
+        with self._changing():
+            self._working += 1
+
+    def end_work(self) -> None:
+        """Let somebody who worked go."""
+        with self._changing():
+            self._working -= 1
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lock:
+            self._shown, self._since = self._now(), time.monotonic()
+            yield
+
+    def _now(self) -> float:
+        pace = 1.0 if self._working else self.pace
+        passed = (time.monotonic() - self._since) * pace
+        return max(self._shown, min(self._shown + passed, self._end))
 
 
 class _Selector(selectors.DefaultSelector):
@@ -79,7 +122,8 @@ class _Selector(selectors.DefaultSelector):
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> Any:
-        return super().select(timeout and timeout / self._clock.pace)
+        with self._clock.rest(timeout):
+            return super().select(timeout and timeout / self._clock.pace)
 
 
 class HastyLoop(asyncio.SelectorEventLoop):
@@ -87,11 +131,33 @@ class HastyLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, clock: Clockwork) -> None:
         self._hasty = clock
+        clock.start_work()
         super().__init__(_Selector(clock))
 
     def time(self) -> float:
         """Return the clock's seconds."""
         return self._hasty.now()
+
+    def close(self) -> None:
+        """End."""
+        if not self.is_closed():
+            self._hasty.end_work()
+        super().close()
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads whose work the clock hears of."""
+
+    def __init__(self, clock: Clockwork, name: str, threads: int) -> None:
+        super().__init__(threads, name)
+        self._clock = clock
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Let a thread do it."""
+        self._clock.start_work()
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(lambda _: self._clock.end_work())
+        return future
 
 
 class Locked:
@@ -300,7 +366,7 @@ class JoinedNode:
 
     def _ports(self, stack: contextlib.ExitStack) -> Ports:
         def pool(name: str, threads: int = 1) -> ThreadPoolExecutor:
-            return stack.enter_context(ThreadPoolExecutor(threads, name))
+            return stack.enter_context(_Threads(self._clockwork, name, threads))
 
         def locked(thing: object) -> Any:
             return Locked(thing, self.lock)
