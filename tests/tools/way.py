@@ -38,6 +38,9 @@ OPEN, CLOSE = "\x01", "\x02"
 ARGS = re.compile(r"(?<=^CNI_ARGS=).*$", re.MULTILINE)
 """They come in no order."""
 
+ENDPOINTS = re.compile(r"<address\d+>(?:,<address\d+>)+")
+"""Nor do these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -224,6 +227,7 @@ def _shape(page: str) -> Iterator[str]:
         if found["name"] in counting:
             text, varying = LIST.sub("<list>", text), (*VARYING, *COUNTS)
         text = values.sub(kind, text)
+        text = ENDPOINTS.sub(lambda each: ",".join(sorted(each[0].split(","))), text)
         for pattern, word in varying:
             text = re.sub(pattern, word, text, flags=re.MULTILINE)
         yield f"[{found['name']}]"

@@ -145,3 +145,11 @@ def test_what_nobody_needs_to_see_is_cut() -> None:
         " … ip ttl 64 … tcp sport 49212 tcp dport 8080 …\n"
         "trace id 1a ip nat PREROUTING rule jump KUBE-SERVICES\n"
     )
+
+
+def test_endpoints_come_in_no_order() -> None:
+    def page(endpoints: str) -> str:
+        return shown("ip a", "10.0.0.1\n10.0.0.2\n") + "\n" + shown("kubectl", endpoints + "\n")
+
+    assert shape(page("10.0.0.1,10.0.0.2")) == shape(page("10.0.0.2,10.0.0.1"))
+    assert shape(page("10.0.0.1,10.0.0.2")) != shape(page("10.0.0.2,10.0.0.3"))
