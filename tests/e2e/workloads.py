@@ -131,15 +131,17 @@ def _answers_by_name(stage: Stage, name: str, address: str) -> None:
     ground = stage.ground
     domain = f"{name}.named.{ground.namespace}.svc.cluster.local"
     client = ground.web_pods()[0].name
-    ground.wait(lambda: _resolved(stage, client, domain) == {address}, f"{domain} is {address}")
+    ground.wait(lambda: _leads(stage, client, domain, address), f"{domain} is {address}")
     seen = ground.fetch(client, domain)
     require(seen.server == name, f"{domain} is answered by {seen.server}")
 
 
-def _resolved(stage: Stage, pod: str, domain: str) -> set[str]:
-    """Return what a name is; nothing while nobody has it."""
-    (answer,) = stage.ground.ask(pod, {"do": "dns", "name": domain})
-    return set(answer.get("addresses", ()))
+def _leads(stage: Stage, pod: str, domain: str, address: str) -> bool:
+    """Whether a name is that address to each of CoreDNS' pods: each has a cache."""
+    servers = stage.ground.api.pods("kube-system", "k8s-app=kube-dns")
+    questions = [{"do": "dns", "name": domain, "server": s["status"]["podIP"]} for s in servers]
+    answers = stage.ground.ask(pod, *questions)
+    return all(answer.get("addresses") == [address] for answer in answers)
 
 
 # Pods that nobody waits for ----------------------------------------------------------------
