@@ -61,7 +61,8 @@ class Clockwork:
     """Seconds that pass at a pace while the daemon rests, and as they are while it works.
 
     However slow the machine, no work takes longer by this clock than by a real one, and no rest
-    longer than it was to be: a daemon that comes late is late by the machine's doing only.
+    longer than it was to be. A request to the API server is no work of the daemon's: its time is
+    what it takes at the clock's pace.
     """
 
     def __init__(self) -> None:
